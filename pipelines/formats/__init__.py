@@ -1,0 +1,1 @@
+"""Records to and from one shard file, one module per file format."""

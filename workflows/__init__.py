@@ -1,0 +1,1 @@
+"""The workflow: the only place that knows Ray, MLflow, argv and run folders."""

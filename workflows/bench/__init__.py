@@ -1,0 +1,1 @@
+"""The same work, ours and the peers, timed in one run."""

@@ -1,0 +1,1 @@
+"""The peers that `alexnet bench` measures against; they may import anything."""

@@ -1,0 +1,1 @@
+"""One stage each: wiring, no maths."""
