@@ -6,6 +6,7 @@ A field's `Annotated` text is its help on the command line (meaning and unit); t
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
