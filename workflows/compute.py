@@ -1,0 +1,278 @@
+"""Where work runs: tasks mapped over Ray with a bounded number in flight, and a group of training workers.
+
+The only module that imports Ray, and only once a stage has work. `InProcess` does the same in this process, for tests
+and notebooks. Tasks are run at least once (a task whose process died is run again), so they must be idempotent, and
+they return small records: pixels go to the store.
+"""
+
+import contextlib
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from workflows.config import RaySpec, UsageError
+
+IN_FLIGHT_PER_CPU = 2  # one running, one waiting: no worker idles while the driver looks away
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "600",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a training loop is told of where it runs."""
+
+    rank: int
+    world: int
+    report: Callable[[dict], None]  # called by every rank alike; rank 0's metrics reach the driver
+    num_cpus: int
+    device: str = "cpu"
+
+
+Loop = Callable[[Any, Worker], Any]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What there is to run on."""
+
+    cpus: int
+    gpus: int
+
+
+class Compute(Protocol):
+    """Maps functions over items, and runs a training loop on several workers."""
+
+    def resources(self) -> Resources: ...
+
+    def map(self, function: Callable, items: Iterable) -> Iterator: ...
+
+    def train(self, loop: Loop, job: Any, plan: "WorkerPlan", on_report: Callable[[dict], None]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """How many training workers, and what each needs."""
+
+    world: int
+    cpus_each: int
+    use_gpu: bool
+    backend: str  # gloo, nccl; empty: no process group (one worker)
+    max_failures: int = 3
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class InProcess:
+    """Everything in this process, one thing after the other."""
+
+    started_s = 0.0
+
+    def resources(self) -> Resources:
+        return Resources(cpus=len(os.sched_getaffinity(0)), gpus=0)
+
+    def map(self, function: Callable, items: Iterable) -> Iterator:
+        return map(function, items)
+
+    def train(self, loop: Loop, job: Any, plan: WorkerPlan, on_report: Callable[[dict], None]) -> Any:
+        if plan.world != 1:
+            raise UsageError("in one process there is one training worker; use train.placement=one")
+        return loop(job, Worker(0, 1, on_report, plan.cpus_each, "cuda" if plan.use_gpu else "cpu"))
+
+    def close(self) -> None:
+        pass
+
+
+class OnRay:
+    """Ray tasks and Ray Train, started or joined when first used."""
+
+    def __init__(self, spec: RaySpec, say: Callable[[str], None] = lambda text: None):
+        self._spec, self._say, self._ray = spec, say, None
+        self.started_s = 0.0
+
+    def _start(self):
+        if self._ray is None:
+            import time
+
+            self._say("starting Ray" if not self._spec.address else f"joining Ray at {self._spec.address}")
+            began = time.perf_counter()
+            self._ray = _connect(self._spec)
+            self.started_s = time.perf_counter() - began
+        return self._ray
+
+    def resources(self) -> Resources:
+        total = self._start().cluster_resources()
+        return Resources(cpus=int(total.get("CPU", 0)), gpus=int(total.get("GPU", 0)))
+
+    def map(self, function: Callable, items: Iterable) -> Iterator:
+        """Results as they are done, in any order. An error in a task ends the map; the tasks in flight are cancelled."""
+        ray = self._start()
+        remote = ray.remote(num_cpus=1, max_retries=self._spec.task_retries)(function)
+        limit = max(1, self.resources().cpus) * IN_FLIGHT_PER_CPU
+        waiting, flying = iter(items), set()
+        try:
+            while True:
+                while len(flying) < limit and (item := next(waiting, _END)) is not _END:
+                    flying.add(remote.remote(item))
+                if not flying:
+                    return
+                done, rest = ray.wait(list(flying), num_returns=1)
+                flying = set(rest)
+                for ref in done:
+                    yield _unwrapped(ray, ref)
+        finally:
+            for ref in flying:
+                with contextlib.suppress(Exception):
+                    ray.cancel(ref)
+
+    def train(self, loop: Loop, job: Any, plan: WorkerPlan, on_report: Callable[[dict], None]) -> Any:
+        """Runs the loop on the planned workers; each report of rank 0 is handed to `on_report` in this thread."""
+        ray = self._start()
+        self._check(plan)
+        from ray.util.queue import Queue
+
+        mailbox = Queue(actor_options={"num_cpus": 0})
+        outcome = {}
+
+        def fit():
+            # Not in the main thread: there Ray Train would take over SIGINT and never give it back.
+            try:
+                outcome["result"] = _trainer(loop, job, plan, mailbox, self._spec).fit()
+            except BaseException as error:  # handed to the main thread
+                outcome["error"] = error
+            finally:
+                with contextlib.suppress(Exception):
+                    mailbox.put(None)
+
+        thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+        thread.start()
+        while (metrics := mailbox.get()) is not None:
+            on_report(metrics)
+        thread.join()
+        if "error" in outcome:
+            raise _training_error(outcome["error"])
+        return outcome["result"].return_value
+
+    def _check(self, plan: WorkerPlan) -> None:
+        have = self.resources()
+        if plan.world * plan.cpus_each > have.cpus or (plan.use_gpu and plan.world > have.gpus):
+            wants = f"{plan.world} workers of {plan.cpus_each} CPU" + (" and 1 GPU" if plan.use_gpu else "")
+            raise UsageError(
+                f"training wants {wants}; Ray has {have.cpus} CPUs and {have.gpus} GPUs: "
+                "lower train.replicas, set train.placement=one, or raise ray.num_cpus"
+            )
+
+    def close(self) -> None:
+        if self._ray is not None:
+            self._ray.shutdown()
+            self._ray = None
+
+
+_END = object()
+
+
+def _connect(spec: RaySpec):
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    modules = [importlib.import_module(name) for name in ("pipelines", "model", "workflows")]
+    options: dict[str, Any] = {
+        "runtime_env": {"py_modules": modules},
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "include_dashboard": False,
+    }
+    if spec.address:
+        del options["include_dashboard"]
+        options["address"] = spec.address
+    elif spec.num_cpus:
+        options["num_cpus"] = spec.num_cpus
+    try:
+        ray.init(**options)
+    except ConnectionError as error:
+        raise UsageError(f"no Ray cluster at ray.address={spec.address}: {error}") from error
+    for name in ("ray", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return ray
+
+
+def _unwrapped(ray, ref):
+    """The task's result, or its own exception with the task's trace as a note."""
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, Exception):
+            raise error.cause from error
+        raise
+
+
+def _training_error(error: BaseException) -> BaseException:
+    """The first worker's own exception where there is one, rather than Ray Train's wrapping of it."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for rank, failure in sorted(failures.items()):
+        cause = getattr(failure, "cause", None) or failure
+        if isinstance(cause, Exception):
+            cause.add_note(f"in training worker {rank}")
+            return cause
+    return error
+
+
+def _trainer(loop: Loop, job: Any, plan: WorkerPlan, mailbox, spec: RaySpec):
+    import tempfile
+
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.callback import UserCallback
+
+    class Mail(UserCallback):
+        """Carries rank 0's metrics from Ray Train's controller to the driver."""
+
+        def after_report(self, run_context, metrics, checkpoint):
+            mailbox.put(metrics[0])
+
+    scratch = tempfile.mkdtemp(prefix="alexnet-train-")  # Ray Train's own records; the checkpoints are ours
+    return TorchTrainer(
+        _on_worker,
+        train_loop_config={"loop": loop, "job": job, "plan": plan},
+        torch_config=TorchConfig(backend=plan.backend or "gloo", timeout_s=600),
+        scaling_config=ScalingConfig(
+            num_workers=plan.world, use_gpu=plan.use_gpu, resources_per_worker=_resources_each(plan)
+        ),
+        run_config=RunConfig(
+            name="train",
+            storage_path=scratch,
+            callbacks=[Mail()],
+            failure_config=FailureConfig(max_failures=plan.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(plan.cpus_each), **plan.environment}},
+        ),
+    )
+
+
+def _resources_each(plan: WorkerPlan) -> dict[str, float]:
+    return {"CPU": plan.cpus_each} | ({"GPU": 1} if plan.use_gpu else {})
+
+
+def _on_worker(config: dict) -> Any:
+    """Runs inside each Ray Train worker: the loop, with a Worker made of Ray Train's context."""
+    import ray.train
+
+    context, plan = ray.train.get_context(), config["plan"]
+    worker = Worker(
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        report=ray.train.report,
+        num_cpus=plan.cpus_each,
+        device="cuda" if plan.use_gpu else "cpu",
+    )
+    return config["loop"](config["job"], worker)

@@ -1,0 +1,236 @@
+"""The configuration of a run: one value, made of the specs that stand beside the code they configure.
+
+Standard library only. Keys are dotted (`train.epochs`); a file is TOML, written with every key's help beside it.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import tomllib
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from model.specs import AlexNetSpec, TrainSpec
+from pipelines.specs import IngestSpec, LoaderSpec
+
+
+class UsageError(Exception):
+    """The user asked for something that cannot be: one line that says what, where and what to do. Exit code 2."""
+
+
+@dataclass(frozen=True)
+class EvaluateSpec:
+    """Which images are tested, and with which weights."""
+
+    split: Annotated[str, "split that is tested: val, test or train"] = "val"
+    weights: Annotated[Literal["last", "best"], "weights of the last epoch, or of the lowest validation error"] = "last"
+    batch_size: Annotated[int, "images in a batch; each is seen in ten views"] = 64
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(f"evaluate.batch_size is {self.batch_size}; use 1 or more")
+
+
+@dataclass(frozen=True)
+class RaySpec:
+    """Where the tasks run."""
+
+    address: Annotated[str, "cluster to join, such as auto or ray://HOST:10001; empty starts Ray on this machine"] = ""
+    num_cpus: Annotated[int, "CPUs that a local Ray may use; 0 takes all"] = 0
+    task_retries: Annotated[int, "times a task is run again after its process died"] = 3
+
+    def __post_init__(self):
+        if self.num_cpus < 0:
+            raise ValueError(f"ray.num_cpus is {self.num_cpus}; use 0 (all) or more")
+
+
+@dataclass(frozen=True)
+class TrackingSpec:
+    """Where MLflow keeps the runs."""
+
+    uri: Annotated[str, "MLflow tracking server or database; empty keeps mlflow.db under the root"] = ""
+    experiment: Annotated[str, "MLflow experiment"] = "alexnet"
+    model_name: Annotated[str, "name of the trained model in MLflow's registry"] = "alexnet"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run is told."""
+
+    recipe: Annotated[str, "recipe that this configuration started from"] = "demo"
+    store: Annotated[str, "folder or URL (s3://…) for the shards and checkpoints; empty keeps them under the root"] = ""
+    ingest: IngestSpec = field(default_factory=IngestSpec)
+    loader: LoaderSpec = field(default_factory=LoaderSpec)
+    net: AlexNetSpec = field(default_factory=AlexNetSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+    evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
+    ray: RaySpec = field(default_factory=RaySpec)
+    tracking: TrackingSpec = field(default_factory=TrackingSpec)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One configuration key: its dotted name, its type, its help and its default."""
+
+    name: str
+    type: Any
+    help: str
+    default: Any
+
+
+def keys(spec: type = RunConfig, prefix: str = "") -> dict[str, Key]:
+    """Every key of a configuration class, by dotted name, in the order of definition."""
+    found = {}
+    hints = typing.get_type_hints(spec, include_extras=True)
+    for f in dataclasses.fields(spec):
+        hint = hints[f.name]
+        if dataclasses.is_dataclass(hint):
+            found |= keys(hint, f"{prefix}{f.name}.")
+        else:
+            kind, text = typing.get_args(hint)[:2]
+            found[prefix + f.name] = Key(prefix + f.name, kind, text, f.default)
+    return found
+
+
+def values(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a configuration by dotted name."""
+    found = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            found |= values(value, f"{prefix}{f.name}.")
+        else:
+            found[prefix + f.name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def select(config: RunConfig, reads: tuple[str, ...], ignores: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of the keys that a stage reads: `section.*` or single names, less those it ignores."""
+    sections = tuple(name[:-1] for name in reads if name.endswith(".*"))
+    return {
+        name: value
+        for name, value in values(config).items()
+        if (name in reads or name.startswith(sections or ("\0",))) and name not in ignores
+    }
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def nearest(word: str, known: typing.Iterable[str]) -> str:
+    """', did you mean X?' where something known is near, else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def with_values(config: RunConfig, new: dict[str, Any]) -> RunConfig:
+    """The configuration with some keys changed.
+
+    Raises:
+        UsageError: An unknown key (the nearest is suggested), or a value that does not fit.
+    """
+    known = keys()
+    checked = {}
+    for name, value in new.items():
+        if name not in known:
+            raise UsageError(f"unknown key {name}{nearest(name, known)} (`alexnet config` lists them all)")
+        checked[name] = _fit(known[name], value)
+    try:
+        return _replace(config, checked)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`train.epochs=3` as a key and a value: text, to be fitted to the key's type."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set {text}: write it as KEY=VALUE, such as train.epochs=3")
+    return name.strip(), value.strip()
+
+
+def dump(config: RunConfig) -> str:
+    """The configuration as TOML, each key with its help."""
+    known, lines, section = keys(), [], ""
+    for name, value in values(config).items():
+        head, _, leaf = name.rpartition(".")
+        if head != section:
+            section = head
+            lines += ["", f"[{section}]"]
+        lines.append(f"{leaf} = {json.dumps(value, ensure_ascii=False)}  # {_describe(known[name])}")
+    return "\n".join(lines) + "\n"
+
+
+def load(path: Path) -> RunConfig:
+    """A configuration from a TOML file: keys that it leaves out take their defaults.
+
+    Raises:
+        UsageError: No such file, not TOML, or keys and values that do not fit.
+    """
+    try:
+        tables = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"no configuration file {path}; `alexnet config --recipe demo > {path}` writes one") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    flat = {}
+    for name, value in tables.items():
+        flat |= {f"{name}.{leaf}": v for leaf, v in value.items()} if isinstance(value, dict) else {name: value}
+    try:
+        return with_values(RunConfig(), flat)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _replace(config: Any, changes: dict[str, Any]) -> Any:
+    """A dataclass with dotted fields replaced, section by section, so that each checks itself once."""
+    direct, nested = {}, {}
+    for name, value in changes.items():
+        head, dot, rest = name.partition(".")
+        if dot:
+            nested.setdefault(head, {})[rest] = value
+        else:
+            direct[head] = value
+    for head, inner in nested.items():
+        direct[head] = _replace(getattr(config, head), inner)
+    return dataclasses.replace(config, **direct)
+
+
+def _describe(key: Key) -> str:
+    choices = typing.get_args(key.type) if typing.get_origin(key.type) is Literal else ()
+    return f"{key.help} ({' | '.join(map(str, choices))})" if choices else key.help
+
+
+def _fit(key: Key, value: Any) -> Any:
+    """The value in the key's type; text from the command line is parsed."""
+    kind = key.type
+    if typing.get_origin(kind) is Literal:
+        choices = {str(choice): choice for choice in typing.get_args(kind)}
+        if str(value) not in choices:
+            raise UsageError(f"{key.name} is {value!r}; use {' or '.join(choices)}{nearest(str(value), choices)}")
+        return choices[str(value)]
+    if typing.get_origin(kind) is tuple:
+        return _fit_tuple(key, value)
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[str(value).lower()]
+        if kind is int and isinstance(value, float):
+            raise ValueError
+        return kind(value)
+    except (KeyError, ValueError, TypeError):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+        raise UsageError(f"{key.name} is {value!r}; use {wanted}: {key.help}") from None
+
+
+def _fit_tuple(key: Key, value: Any) -> tuple:
+    item = typing.get_args(key.type)[0]
+    parts = value if isinstance(value, list | tuple) else [p for p in value.strip("[]() ").split(",") if p.strip()]
+    try:
+        return tuple(item(part) for part in parts)
+    except (ValueError, TypeError):
+        raise UsageError(f"{key.name} is {value!r}; use a list such as {list(key.default)}: {key.help}") from None
