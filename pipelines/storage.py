@@ -1,0 +1,249 @@
+"""Where bytes live: a `Folder` is a local path or any URL that pyarrow.fs opens, behind one small set of verbs.
+
+A name becomes visible only when its content is complete: locally by a hidden temporary file, fsync and rename; in an
+object store by one upload under the final name. Local folders never load pyarrow.fs, so S3 starts only for its users.
+"""
+
+import fcntl
+import mmap
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
+
+T = TypeVar("T")
+_TEMPORARY_SUFFIX = ".part"  # a temporary is named .<name>.<32 hex digits>.part
+
+
+class FileEntry(NamedTuple):
+    name: str  # relative to the folder, parts joined by "/"
+    size: int
+    mtime_ns: int
+
+
+@lru_cache(maxsize=64)
+def _open_filesystem(url: str):
+    """The file system of a URL and the path in it; cached, because opening S3 takes tens of milliseconds."""
+    from pyarrow.fs import FileSystem
+
+    return FileSystem.from_uri(url)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder: an absolute local path or a URL such as s3://bucket/prefix?endpoint_override=host:port&scheme=http."""
+
+    url: str
+
+    @staticmethod
+    def at(url_or_path: "str | Path") -> "Folder":
+        text = os.fspath(url_or_path)
+        if text.startswith("file://"):
+            text = unquote(urlsplit(text).path)
+        return Folder(text if "://" in text else str(Path(text).expanduser().absolute()))
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.url
+
+    def local_path(self) -> Path:
+        assert self.is_local, self.url
+        return Path(self.url)
+
+    def child(self, name: str) -> "Folder":
+        """The folder (or file) `name` inside this one; a URL keeps its ?options."""
+        if self.is_local:
+            return Folder(str(Path(self.url) / name))
+        path, question, options = self.url.partition("?")
+        return Folder(f"{path.rstrip('/')}/{name}{question}{options}")
+
+    def where(self, name: str = "") -> str:
+        """`name` in this folder for messages: a URL without user, password and ?options."""
+        url = self.child(name).url if name else self.url
+        return url if self.is_local else re.sub(r"://[^/@]*@", "://", url.partition("?")[0])
+
+    def open(self, name: str) -> "NativeFile":
+        """A random-access file; FileNotFoundError names it."""
+        if self.is_local:
+            import pyarrow as pa
+
+            return pa.OSFile(str(self.local_path() / name), "rb")
+        filesystem, path = self._remote(name)
+        try:
+            return filesystem.open_input_file(path)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"no such file: {self.where(name)}") from error
+
+    def read(self, name: str) -> bytes:
+        if self.is_local:
+            return (self.local_path() / name).read_bytes()
+        with self.open(name) as file:
+            return file.read()
+
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        with self.open(name) as file:
+            data = file.read_at(size, offset)
+        if len(data) != size:
+            raise ValueError(f"{self.where(name)} ends {size - len(data)} bytes short of offset {offset} + {size}")
+        return data
+
+    def size(self, name: str) -> int | None:
+        """Bytes of the file; None where there is no such file."""
+        if self.is_local:
+            path = self.local_path() / name
+            return path.stat().st_size if path.is_file() else None
+        filesystem, path = self._remote(name)
+        info = filesystem.get_file_info(path)
+        return info.size if info.is_file else None
+
+    def files(self, recursive: bool = False) -> list[FileEntry]:
+        """The files here, sorted by name; unfinished ones left out, and none where the folder does not exist."""
+        return sorted(entry for entry in self._all_files(recursive) if not _is_temporary(entry.name))
+
+    def folders(self) -> list[str]:
+        """Names of the folders directly inside, sorted."""
+        if self.is_local:
+            if not self.local_path().is_dir():
+                return []
+            with os.scandir(self.url) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        return sorted(info.base_name for info in self._remote_infos(recursive=False) if not info.is_file)
+
+    def free_bytes(self) -> int | None:
+        """Space left on the disk that holds (or will hold) this folder; None for an object store."""
+        if not self.is_local:
+            return None
+        path = self.local_path()
+        while not path.exists():
+            path = path.parent
+        return shutil.disk_usage(path).free
+
+    def publish(self, name: str, write: Callable[[BinaryIO], T]) -> T:
+        """Call `write` with a binary file; `name` appears, or is replaced, once that is complete, and else never."""
+        return self._publish_local(name, write) if self.is_local else self._publish_remote(name, write)
+
+    def delete(self, name: str) -> None:
+        """Remove a file; no error where there is none."""
+        if self.is_local:
+            (self.local_path() / name).unlink(missing_ok=True)
+        elif self.size(name) is not None:
+            filesystem, path = self._remote(name)
+            filesystem.delete_file(path)
+
+    def delete_all(self) -> None:
+        """Remove the folder and all that is in it."""
+        if self.is_local:
+            shutil.rmtree(self.local_path(), ignore_errors=not self.local_path().exists())
+        else:
+            filesystem, path = self._remote()
+            filesystem.delete_dir_contents(path, missing_dir_ok=True)
+
+    def stale_temporaries(self) -> list[str]:
+        """Unfinished files that no living process writes any more; an object store shows none."""
+        names = [entry.name for entry in self._all_files(recursive=True) if _is_temporary(entry.name)]
+        return sorted(name for name in names if not _is_locked(self.local_path() / name)) if self.is_local else []
+
+    def remove_stale_temporaries(self) -> list[str]:
+        stale = self.stale_temporaries()
+        for name in stale:
+            self.delete(name)
+        return stale
+
+    def _publish_local(self, name: str, write: Callable[[BinaryIO], T]) -> T:
+        final = self.local_path() / name
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}")
+        try:
+            with open(temporary, "xb", buffering=1 << 20) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # ends with its process: tells a leftover from work in progress
+                result = write(file)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, final)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _fsync_folder(final.parent)
+        return result
+
+    def _publish_remote(self, name: str, write: Callable[[BinaryIO], T]) -> T:
+        """The content is completed in a nameless local file first: pyarrow commits even an upload that is dropped."""
+        filesystem, path = self._remote(name)
+        with tempfile.TemporaryFile() as file:
+            result = write(file)
+            file.flush()
+            is_empty = os.fstat(file.fileno()).st_size == 0  # which mmap refuses
+            content = b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            try:
+                with filesystem.open_output_stream(path) as stream:
+                    stream.write(content)
+            except BaseException:
+                if not is_empty and self.size(name) == 0:  # interrupted before the first byte
+                    self.delete(name)
+                raise
+        return result
+
+    def _remote(self, name: str = ""):
+        return _open_filesystem(self.child(name).url if name else self.url)
+
+    def _remote_infos(self, recursive: bool) -> list:
+        from pyarrow.fs import FileSelector
+
+        filesystem, path = self._remote()
+        return filesystem.get_file_info(FileSelector(path, recursive=recursive, allow_not_found=True))
+
+    def _all_files(self, recursive: bool) -> Iterator[FileEntry]:
+        if self.is_local:
+            yield from _walk(self.url, "", recursive)
+            return
+        _, root = self._remote()
+        for info in self._remote_infos(recursive):
+            if info.is_file:
+                yield FileEntry(info.path[len(root.rstrip("/")) + 1 :], info.size, info.mtime_ns or 0)
+
+
+def _walk(folder: str, prefix: str, recursive: bool) -> Iterator[FileEntry]:
+    if not os.path.isdir(folder):
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file():
+                stat = entry.stat()
+                yield FileEntry(prefix + entry.name, stat.st_size, stat.st_mtime_ns)
+            elif recursive and entry.is_dir():
+                yield from _walk(entry.path, f"{prefix}{entry.name}/", recursive)
+
+
+def _is_temporary(name: str) -> bool:
+    base = name.rpartition("/")[2]
+    return base.startswith(".") and base.endswith(_TEMPORARY_SUFFIX)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a living process is writing this temporary file."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:  # finished meanwhile
+        return True
+    return False
+
+
+def _fsync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,57 @@
+"""What several tests share: where the real images are, and an S3 server that is a process of its own."""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with real images (env ALEXNET_TEST_DATA, else ../shared/data); skips where there is none."""
+    folder = Path(os.environ.get("ALEXNET_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip("no real images here: set ALEXNET_TEST_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """host:port of a moto server on loopback, and dummy credentials in the environment."""
+    port_file = tmp_path_factory.mktemp("s3") / "port"
+    program = (
+        "import sys, time; from moto.server import ThreadedMotoServer; server = ThreadedMotoServer(port=0); "
+        "server.start(); open(sys.argv[1], 'w').write(str(server.get_host_and_port()[1])); time.sleep(3600)"
+    )
+    environment = {"AWS_ACCESS_KEY_ID": "dummy", "AWS_SECRET_ACCESS_KEY": "dummy", "AWS_DEFAULT_REGION": "us-east-1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        server = subprocess.Popen([sys.executable, "-c", program, str(port_file)], stderr=subprocess.DEVNULL)
+        try:
+            yield f"127.0.0.1:{_wait_for_port(server, port_file)}"
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _wait_for_port(server: subprocess.Popen, port_file: Path) -> int:
+    for _ in range(600):
+        assert server.poll() is None, "the S3 server ended at its start"
+        if port_file.exists() and (text := port_file.read_text()):
+            return int(text)
+        time.sleep(0.1)
+    raise TimeoutError("the S3 server did not start in 60 s")
+
+
+@pytest.fixture
+def s3_folder(s3_server, request):
+    """URL of a folder in a new bucket of the S3 server."""
+    bucket = "bucket-" + "".join(c if c.isalnum() else "-" for c in request.node.name.lower())[:40].strip("-")
+    urllib.request.urlopen(urllib.request.Request(f"http://{s3_server}/{bucket}", method="PUT")).close()
+    return f"s3://{bucket}/some/prefix?endpoint_override={s3_server}&scheme=http"
