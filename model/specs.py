@@ -1,7 +1,7 @@
 """What can be configured about the network and its training: frozen dataclasses, standard library only.
 
-A field's `Annotated` text is its help on the command line (meaning and unit); the default stands beside it. The defaults are
-the paper's prose; where the network that was really run in 2012 ("net 145") differs, one key holds the difference.
+A field's `Annotated` text is its help on the command line (meaning and unit); the default stands beside it. Defaults
+are the paper's prose; where the network that was really run in 2012 ("net 145") differs, one key holds the difference.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ def _require_choices(spec: object, section: str) -> None:
 
 
 def conv_px(in_px: int, kernel: int, stride: int, pad: int) -> int:
-    """Side of a convolution's output, px: the last window may overhang on the right and at the bottom, reading zeros."""
+    """Side of a convolution's output, px: the last window may overhang right and bottom, where it reads zeros."""
     return 1 + -((kernel - 2 * pad - in_px) // stride)
 
 
@@ -64,9 +64,7 @@ class AlexNetSpec:
     lrn_beta: Annotated[float, "exponent of the normalisation"] = 0.75
     lrn_k: Annotated[float, "constant of the normalisation"] = 2.0
     middle_std: Annotated[float, "initial standard deviation of conv3 to conv6; 0.03 as run in 2012"] = 0.01
-    mean: Annotated[Literal["image", "channel"], "what is subtracted: the mean image's centre, or one RGB mean"] = (
-        "image"
-    )
+    mean: Annotated[Literal["image", "channel"], "what to subtract: the mean image's centre, or one RGB mean"] = "image"
 
     def __post_init__(self):
         _require_choices(self, "net")
@@ -139,7 +137,7 @@ class TrainSpec:
     ] = "paper"
     conv1_late: Annotated[
         Literal["same", "frozen"],
-        "conv1's rate late in training: as the rest, or 1/1000 of lr, then frozen, as in 2012",
+        "conv1 late in training: as the rest, or at lr / 1000 and then frozen, as in 2012",
     ] = "same"
     optimizer: Annotated[
         Literal["paper", "torch"], "momentum that contains the rate (paper), or torch.optim.SGD's, which does not"
