@@ -51,7 +51,9 @@ class RaySpec:
 class TrackingSpec:
     """Where MLflow keeps the runs."""
 
-    uri: Annotated[str, "MLflow tracking server or database; empty keeps mlflow.db under the root"] = ""
+    uri: Annotated[
+        str, "MLflow tracking server or database; empty keeps mlflow.db under the root; off tracks nothing"
+    ] = ""
     experiment: Annotated[str, "MLflow experiment"] = "alexnet"
     model_name: Annotated[str, "name of the trained model in MLflow's registry"] = "alexnet"
 

@@ -1,0 +1,94 @@
+"""The workflow's five stages: what each reads and what it needs. Their code is imported only when they run."""
+
+import json
+from pathlib import Path
+
+from workflows.config import RunConfig, UsageError, digest, select
+from workflows.stage import Stage, write_atomically
+
+INDEX = "index"  # folder under the root: listings of archives, and the last known fingerprints of sources
+
+
+def source_identity(config: RunConfig, root: Path) -> dict[str, str]:
+    """The source's fingerprint: by its content now, or the last known one where the source is out of reach.
+
+    Raises:
+        UsageError: The source cannot be read and never was.
+    """
+    from pipelines.sources.catalog import open_source
+
+    known_path = root / INDEX / "fingerprints.json"
+    known = json.loads(known_path.read_text()) if known_path.is_file() else {}
+    name = digest(select(config, ("ingest.source", "ingest.labels", "ingest.val_fraction")))
+    try:
+        source = open_source(config.ingest, root / INDEX)
+    except (ValueError, OSError) as error:
+        if name in known and not Path(config.ingest.source).exists():
+            return {"source": known[name]}
+        raise UsageError(str(error)) from error
+    if known.get(name) != source.fingerprint:
+        write_atomically(known_path, json.dumps({**known, name: source.fingerprint}, indent=1))
+    return {"source": source.fingerprint}
+
+
+def weights_identity(config: RunConfig, root: Path) -> dict[str, str]:
+    """The digest of the weights that training starts from, where it starts from any."""
+    if not config.train.init_from:
+        return {}
+    import hashlib
+
+    path = Path(config.train.init_from).expanduser() / "model.safetensors"
+    try:
+        with path.open("rb") as file:
+            return {"init_from": hashlib.file_digest(file, "sha256").hexdigest()}
+    except OSError as error:
+        raise UsageError(
+            f"train.init_from={config.train.init_from}: no {path.name} there; name the folder of an exported model, "
+            "such as RUNS/train/KEY/model"
+        ) from error
+
+
+STAGES = (
+    Stage(
+        "ingest",
+        version=1,
+        module="workflows.stages.ingest",
+        reads=("ingest.*",),
+        ignores=("ingest.source", "ingest.check_md5", "ingest.max_bad"),
+        identity=source_identity,
+    ),
+    Stage("stats", version=1, module="workflows.stages.stats", needs=("ingest",)),
+    Stage(
+        "train",
+        version=1,
+        module="workflows.stages.train",
+        needs=("ingest", "stats"),
+        reads=("net.*", "train.*", "loader.*"),
+        ignores=(
+            "train.placement",
+            "train.checkpoint_every_steps",
+            "train.keep_checkpoints",
+            "train.eval_batch_size",
+            "train.init_from",
+            "train.replicas",
+            "train.stall_steps",
+            "loader.threads",
+        ),
+        identity=weights_identity,
+    ),
+    Stage(
+        "evaluate",
+        version=1,
+        module="workflows.stages.evaluate",
+        needs=("ingest", "stats", "train"),
+        reads=("evaluate.split", "evaluate.weights"),
+    ),
+    Stage(
+        "report",
+        version=1,
+        module="workflows.stages.report",
+        needs=("ingest", "stats", "train", "evaluate"),
+        reads=("recipe",),
+    ),
+)
+NAMES = tuple(stage.name for stage in STAGES)

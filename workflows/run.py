@@ -1,0 +1,220 @@
+"""Runs the stages whose output is not there: locked, tracked, recorded; and says how to go on where one fails."""
+
+import json
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from workflows import config as configuration
+from workflows import lock
+from workflows.compute import Compute, OnRay
+from workflows.config import RunConfig, UsageError
+from workflows.console import Console
+from workflows.plan import Planned, plan
+from workflows.stage import Context, Output, Stage
+from workflows.tracking import lineage_note, tracker
+
+VERSIONS_OF = ("torch", "nvidia-dali-cuda130", "ray", "mlflow", "pyarrow", "pandas", "numpy", "simplejpeg")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of a stage in this run."""
+
+    stage: str
+    state: str  # ran, cached
+    key: str
+    seconds: float
+    result: str
+    path: Path
+    mlflow_run_id: str
+
+
+def run(
+    stages: tuple[Stage, ...],
+    config: RunConfig,
+    root: Path,
+    *,
+    only: Collection[str],
+    force: Collection[str] = (),
+    break_locks: bool = False,
+    console: Console | None = None,
+    compute: Callable[[RunConfig, Console], Compute] = lambda config, console: OnRay(config.ray, console.say),
+) -> list[Row]:
+    """Run the stages named by `only`, each unless its output is there or it is forced.
+
+    Raises:
+        UsageError: A stage outside `only` is needed and has no finished output; or a lock is held.
+    """
+    console = console or Console()
+    planned = plan(stages, config, root)
+    _check_inputs(planned, only)
+    workflow = _Workflow(config, root, console, compute(config, console))
+    status = "FAILED"
+    try:
+        for step in planned:
+            if step.stage.name in only:
+                workflow.advance(step, force=step.stage.name in force, break_lock=break_locks)
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        workflow.close(status)
+    return workflow.rows
+
+
+def _check_inputs(planned: list[Planned], only: Collection[str]) -> None:
+    states = {step.stage.name: step.state for step in planned}
+    for step in planned:
+        for name in step.stage.needs if step.stage.name in only else ():
+            if name not in only and states[name] != "CACHED":
+                raise UsageError(
+                    f"stage {step.stage.name} needs the output of {name}, which is {states[name]} for this "
+                    f"configuration: run `alexnet {name}` first, or `alexnet run` for all"
+                )
+
+
+class _Workflow:
+    """The run in progress: its tracker and compute, opened when the first stage has work."""
+
+    def __init__(self, config: RunConfig, root: Path, console: Console, compute: Compute):
+        self.config, self.root, self.console, self.compute = config, root, console, compute
+        self.tracker = tracker(config.tracking, root)
+        self.outputs: dict[str, Output] = {}
+        self.rows: list[Row] = []
+
+    def advance(self, step: Planned, force: bool, break_lock: bool) -> None:
+        """One stage: from what is stored, or run under its lock."""
+        self.outputs[step.stage.name] = step.output
+        record = step.output.record
+        if record is None or force:
+            with lock.held(self.root / step.stage.name / ".lock", break_lock):
+                record = step.output.record  # another process may have finished it while we waited
+                if record is None or force:
+                    self._row(self._execute(step, force), "ran")
+                    return
+        self._row(record, "cached")
+
+    def close(self, status: str) -> None:
+        try:
+            if self.tracker.parent is not None:
+                rows = [vars(row) for row in self.rows]
+                self.tracker.parent.note(lineage_note(rows, self.tracker.experiment_id))
+            self.tracker.end_workflow(status)
+        finally:
+            self.compute.close()
+
+    def _row(self, record: dict[str, Any], state: str) -> None:
+        self.rows.append(
+            Row(
+                record["stage"],
+                state,
+                record["key"],
+                record["seconds"],
+                record["result"],
+                self.outputs[record["stage"]].folder,
+                record["mlflow_run_id"],
+            )
+        )
+
+    def _execute(self, step: Planned, force: bool) -> dict[str, Any]:
+        stage, output = step.stage, step.output
+        inputs = {name: self.outputs.get(name) or _stored(name, step, self.config, self.root) for name in stage.needs}
+        if force:
+            shutil.rmtree(output.folder, ignore_errors=True)
+            output.store.delete_all()
+        output.folder.mkdir(parents=True, exist_ok=True)
+        started, began = _now(), time.perf_counter()
+        self.console.say(f"{stage.name}  {output.key}")
+        commit = code_commit()
+        tags = {"alexnet.stage": stage.name, "alexnet.key": output.key, "alexnet.commit": commit}
+        self.tracker.begin_workflow(f"{self.config.recipe}-{started[:19]}", {"alexnet.recipe": self.config.recipe})
+        with self.tracker.stage(stage.name, {**tags, "alexnet.recipe": self.config.recipe}) as mlrun:
+            mlrun.params(step.ingredients)
+            mlrun.tags({f"version.{name}": version for name, version in versions().items()})
+            context = Context(self.config, self.root, output, inputs, self.compute, mlrun, self.console)
+            summary = stage.load().run(context)
+            mlrun.metrics({name: v for name, v in summary["metrics"].items() if isinstance(v, int | float)})
+            mlrun.note(self._note(step, inputs, summary))
+            record = {
+                "stage": stage.name,
+                "key": output.key,
+                "ingredients": step.ingredients,
+                "inputs": {name: inputs[name].key for name in stage.needs},
+                "result": summary["result"],
+                "metrics": summary["metrics"],
+                "units": summary["units"],
+                "seconds": round(time.perf_counter() - began, 3),
+                "started": started,
+                "finished": _now(),
+                "commit": commit,
+                "versions": versions(),
+                "mlflow_run_id": mlrun.id,
+            }
+            output.finish(record)
+        return record
+
+    def _note(self, step: Planned, inputs: dict[str, Output], summary: dict[str, Any]) -> str:
+        rows = [
+            {
+                "stage": name,
+                "state": "input",
+                **{k: (output.record or {}).get(k, "") for k in ("key", "result", "mlflow_run_id")},
+            }
+            for name, output in inputs.items()
+        ]
+        used = lineage_note(rows, self.tracker.experiment_id) if rows else "It reads no other stage."
+        return f"**{step.stage.name}**: {summary['result']}\n\nOutput: `{step.output.folder}`\n\n{used}"
+
+
+def _stored(name: str, step: Planned, config: RunConfig, root: Path) -> Output:
+    """The finished output of an input stage that is not part of this run."""
+    from workflows.stage import output_of
+
+    return output_of(name, step.ingredients[f"input.{name}"], config, root)
+
+
+def remember(config: RunConfig, root: Path) -> None:
+    """Keep the configuration, so that a later command need not be told it again."""
+    from workflows.stage import write_atomically
+
+    write_atomically(root / "config.toml", configuration.dump(config))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what the results come from."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONS_OF:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def code_commit() -> str:
+    """The commit of this code, `+changes` where files differ from it; `unknown` outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True)
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return "unknown"
+    return head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def as_json(rows: list[dict[str, Any]]) -> str:
+    """A list of objects, for programs."""
+    return json.dumps(rows, indent=1, default=str)
