@@ -1,0 +1,69 @@
+"""Images as byte ranges: members of archives, or whole files in folders. Read in place, nothing is extracted."""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipelines.storage import Folder
+
+_OPEN_FILES = 64  # archives that one reader keeps open
+_REQUESTS = 16  # requests in flight to an object store, where each waits for the network
+
+
+@dataclass(frozen=True)
+class ArchiveReader:
+    """A row's `file` is an archive in `folder`; its image is the bytes [offset, offset + size)."""
+
+    folder: Folder
+
+    def read(self, rows: pa.Table) -> Iterator[bytes]:
+        ranges = zip(rows["file"].to_pylist(), rows["offset"].to_pylist(), rows["size"].to_pylist(), strict=True)
+        if self.folder.is_local:
+            return self._read_local(ranges)
+        return _ahead(lambda where: self.folder.read_range(*where), ranges)
+
+    def _read_local(self, ranges) -> Iterator[bytes]:
+        files = OrderedDict()  # least recently used first
+        try:
+            for name, offset, size in ranges:
+                if name not in files and len(files) == _OPEN_FILES:
+                    files.popitem(last=False)[1].close()
+                file = files[name] = files.pop(name, None) or self.folder.open(name)
+                data = file.read_at(size, offset)
+                if len(data) != size:
+                    raise ValueError(
+                        f"{self.folder.where(name)} ends inside the image at offset {offset} ({size} bytes)"
+                    )
+                yield data
+        finally:
+            for file in files.values():
+                file.close()
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """A row's `file` is a folder within `folder`, its key the path from there to one image."""
+
+    folder: Folder
+
+    def read(self, rows: pa.Table) -> Iterator[bytes]:
+        paths = (
+            f"{folder}/{key}" if folder else key
+            for folder, key in zip(rows["file"].to_pylist(), rows["key"].to_pylist(), strict=True)
+        )
+        return map(self.folder.read, paths) if self.folder.is_local else _ahead(self.folder.read, paths)
+
+
+def _ahead(read, requests) -> Iterator[bytes]:
+    """`read` of each request in order, several at a time."""
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        waiting = deque()
+        for request in requests:
+            waiting.append(pool.submit(read, request))
+            if len(waiting) == _REQUESTS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
