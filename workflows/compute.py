@@ -114,7 +114,7 @@ class OnRay:
         return Resources(cpus=int(total.get("CPU", 0)), gpus=int(total.get("GPU", 0)))
 
     def map(self, function: Callable, items: Iterable) -> Iterator:
-        """Results as they are done, in any order. An error in a task ends the map; the tasks in flight are cancelled."""
+        """Results as they are done, in any order; an error in a task ends the map and cancels those in flight."""
         ray = self._start()
         remote = ray.remote(num_cpus=1, max_retries=self._spec.task_retries)(function)
         limit = max(1, self.resources().cpus) * IN_FLIGHT_PER_CPU
@@ -136,7 +136,6 @@ class OnRay:
 
     def train(self, loop: Loop, job: Any, plan: WorkerPlan, on_report: Callable[[dict], None]) -> Any:
         """Runs the loop on the planned workers; each report of rank 0 is handed to `on_report` in this thread."""
-        ray = self._start()
         self._check(plan)
         from ray.util.queue import Queue
 

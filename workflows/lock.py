@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from workflows.config import UsageError
-from workflows.stage import this_process
+from workflows.processes import this_process
 
 
 @contextlib.contextmanager

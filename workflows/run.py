@@ -205,7 +205,9 @@ def code_commit() -> str:
     here = Path(__file__).parent
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True)
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
+        )
     except (subprocess.CalledProcessError, FileNotFoundError):
         return "unknown"
     return head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")

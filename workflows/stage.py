@@ -6,7 +6,6 @@ of its inputs. A stage is finished when `stage.json` stands in its folder; that 
 
 import importlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,22 +115,3 @@ def write_atomically(path: Path, text: str) -> None:
     """The file appears complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Folder.at(path.parent).publish(path.name, lambda file: file.write(text.encode()))
-
-
-def is_alive(pid: int, started: float) -> bool:
-    """Whether the process that had this number at that time still lives on this host."""
-    return bool(started) and process_start(pid) == started
-
-
-def process_start(pid: int) -> float:
-    """When a process of this host started, in clock ticks since boot (Linux); 0 where there is none (or a zombie)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return 0.0 if fields[0] == "Z" else float(fields[19])
-
-
-def this_process() -> dict[str, Any]:
-    """Who we are, for locks and leases."""
-    return {"host": os.uname().nodename, "pid": os.getpid(), "started": process_start(os.getpid())}

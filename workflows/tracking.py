@@ -1,7 +1,8 @@
 """The truth about what ran, in MLflow: one parent run for a workflow, one child run for each stage that had work.
 
-The only module that imports MLflow, and only once a stage has work. Only the driver writes: points are buffered and sent
-in batches. Every open run carries a lease (host, pid, heartbeat), and the next start closes runs whose process is gone.
+The only module that imports MLflow, and only once a stage has work. Only the driver writes: points are buffered and
+sent in batches. Every open run carries a lease (host, pid, heartbeat), and the next start closes runs whose process is
+gone.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from workflows.config import TrackingSpec, UsageError
-from workflows.stage import is_alive, this_process
+from workflows.processes import is_alive, this_process
 
 FLUSH_EVERY_S = 3.0
 HEARTBEAT_EVERY_S = 30.0
