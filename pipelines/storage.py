@@ -67,6 +67,12 @@ class Folder:
         path, question, options = self.url.partition("?")
         return Folder(f"{path.rstrip('/')}/{name}{question}{options}")
 
+    def split(self) -> tuple["Folder", str]:
+        """The folder around this one, and this one's name in it."""
+        path, question, options = self.url.partition("?")
+        parent, _, name = path.rstrip("/").rpartition("/")
+        return Folder(f"{parent or '/'}{question}{options}" if self.is_local else f"{parent}{question}{options}"), name
+
     def where(self, name: str = "") -> str:
         """`name` in this folder for messages: a URL without user, password and ?options."""
         url = self.child(name).url if name else self.url
@@ -99,16 +105,28 @@ class Folder:
 
     def size(self, name: str) -> int | None:
         """Bytes of the file; None where there is no such file."""
+        entry = self.entry(name)
+        return entry.size if entry else None
+
+    def entry(self, name: str) -> FileEntry | None:
         if self.is_local:
             path = self.local_path() / name
-            return path.stat().st_size if path.is_file() else None
+            return FileEntry(name, path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
         filesystem, path = self._remote(name)
         info = filesystem.get_file_info(path)
-        return info.size if info.is_file else None
+        return FileEntry(name, info.size, info.mtime_ns or 0) if info.is_file else None
+
+    def exists(self) -> bool:
+        """Whether there is a folder here; in an object store, whether anything is in it."""
+        return self.local_path().is_dir() if self.is_local else bool(self._remote_infos())
 
     def files(self, recursive: bool = False) -> list[FileEntry]:
         """The files here, sorted by name; unfinished ones left out, and none where the folder does not exist."""
-        return sorted(entry for entry in self._all_files(recursive) if not _is_temporary(entry.name))
+        return sorted(self.walk(recursive))
+
+    def walk(self, recursive: bool = True) -> Iterator[FileEntry]:
+        """The same files one by one, in no order: for listings too long to hold."""
+        return (entry for entry in self._all_files(recursive) if not _is_temporary(entry.name))
 
     def folders(self) -> list[str]:
         """Names of the folders directly inside, sorted."""
@@ -117,7 +135,7 @@ class Folder:
                 return []
             with os.scandir(self.url) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir())
-        return sorted(info.base_name for info in self._remote_infos(recursive=False) if not info.is_file)
+        return sorted(info.base_name for info in self._remote_infos() if not info.is_file)
 
     def free_bytes(self) -> int | None:
         """Space left on the disk that holds (or will hold) this folder; None for an object store."""
@@ -196,20 +214,22 @@ class Folder:
     def _remote(self, name: str = ""):
         return _open_filesystem(self.child(name).url if name else self.url)
 
-    def _remote_infos(self, recursive: bool) -> list:
+    def _remote_infos(self) -> list:
         from pyarrow.fs import FileSelector
 
         filesystem, path = self._remote()
-        return filesystem.get_file_info(FileSelector(path, recursive=recursive, allow_not_found=True))
+        return filesystem.get_file_info(FileSelector(path, allow_not_found=True))
 
     def _all_files(self, recursive: bool) -> Iterator[FileEntry]:
         if self.is_local:
             yield from _walk(self.url, "", recursive)
             return
-        _, root = self._remote()
-        for info in self._remote_infos(recursive):
+        for info in self._remote_infos():  # folder by folder: a listing of all at once would be held in memory
             if info.is_file:
-                yield FileEntry(info.path[len(root.rstrip("/")) + 1 :], info.size, info.mtime_ns or 0)
+                yield FileEntry(info.base_name, info.size, info.mtime_ns or 0)
+            elif recursive:
+                for entry in self.child(info.base_name).walk():
+                    yield entry._replace(name=f"{info.base_name}/{entry.name}")
 
 
 def _walk(folder: str, prefix: str, recursive: bool) -> Iterator[FileEntry]:

@@ -1,0 +1,47 @@
+"""A folder of class folders, on disk or in an object store: listed anew each time, read file by file."""
+
+import pyarrow as pa
+
+from pipelines.sources.layout import class_layout
+from pipelines.sources.ranges import FileReader
+from pipelines.sources.source import Source, fingerprint_of, with_val
+from pipelines.storage import Folder
+
+_CHUNK = 65536
+
+
+def open_folder(folder: Folder, val_fraction: float) -> Source:
+    names, splits = class_layout(_paths(folder), folder.where())
+    return Source(
+        kind="folder",
+        fingerprint=fingerprint_of(
+            ["folder", *(part for split, rows in splits.items() for part in (split, rows["key"], rows["size"]))]
+        ),
+        class_names=names,
+        class_titles=names,
+        splits=with_val(splits, val_fraction),
+        reader=FileReader(folder),
+    )
+
+
+def _paths(folder: Folder) -> pa.Table:
+    """Every file below the folder, sorted by path: columns path, offset (0), size."""
+    chunks, paths, sizes = [], [], []
+    for entry in folder.walk():
+        paths.append(entry.name)
+        sizes.append(entry.size)
+        if len(paths) == _CHUNK:
+            chunks.append(_chunk(paths, sizes, folder))
+            paths, sizes = [], []
+    chunks.append(_chunk(paths, sizes, folder))
+    return pa.concat_tables(chunks).sort_by("path")
+
+
+def _chunk(paths: list[str], sizes: list[int], folder: Folder) -> pa.Table:
+    try:
+        names = pa.array(paths, pa.string())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{folder.where()}: the file name {error.object!r} is not UTF-8; rename it") from error
+    return pa.table(
+        {"path": names, "offset": pa.array([0] * len(sizes), pa.int64()), "size": pa.array(sizes, pa.int64())}
+    )

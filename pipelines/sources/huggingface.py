@@ -1,0 +1,196 @@
+"""Parquet files as Hugging Face stores image sets: train-*.parquet, validation-* or test-*, here or in data/.
+
+The listing reads nothing but the labels and the files' footers; the reader takes each row group that a shard's rows
+fall into once.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.records import TEST, TRAIN, VAL
+from pipelines.sources.cache import cached_table
+from pipelines.sources.source import Source, fingerprint_of, listing, with_val
+from pipelines.storage import FileEntry, Folder
+
+_FILE = re.compile(r"^(train|validation|val|test)(?:[-_.].*)?\.parquet$")
+_PART = re.compile(r"-(\d+)-of-(\d+)")
+_SPLITS = {"train": TRAIN, "validation": VAL, "val": VAL, "test": TEST}
+_LABEL_NAMES = ("label", "labels", "fine_label", "class", "cls")
+
+
+@dataclass(frozen=True)
+class ParquetReader:
+    """A row's `file` is a Parquet file, its offset the row in it; `image` is the column of the encoded bytes."""
+
+    folder: Folder
+    image: str
+
+    def read(self, rows: pa.Table) -> Iterator[bytes]:
+        """Holds the encoded images of these rows, not more: the order asked for is not the order of the files."""
+        images: list[bytes | None] = [None] * rows.num_rows
+        files, offsets = rows["file"].combine_chunks(), rows["offset"].to_numpy()
+        codes = files.indices.to_numpy()
+        for code in np.unique(codes):
+            wanted = np.flatnonzero(codes == code)
+            for position, data in self._read_file(files.dictionary[int(code)].as_py(), offsets[wanted]):
+                images[wanted[position]] = data
+        images.reverse()
+        while images:
+            yield images.pop()
+
+    def _read_file(self, name: str, offsets: np.ndarray) -> Iterator[tuple[int, bytes]]:
+        """(index into `offsets`, bytes) for all rows at `offsets`, each row group read once."""
+        import pyarrow.parquet as pq
+
+        with self.folder.open(name) as source, pq.ParquetFile(source, buffer_size=1 << 20) as file:
+            ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+            groups = np.searchsorted(ends, offsets, side="right")
+            for group in np.unique(groups):
+                wanted = np.flatnonzero(groups == group)
+                start = 0 if group == 0 else ends[group - 1]
+                column = file.read_row_group(int(group), columns=[self.image])
+                images = _flatten(column).take(pa.array(offsets[wanted] - start))
+                yield from zip(wanted, (image or b"" for image in images.to_pylist()), strict=True)
+
+
+def find_files(folder: Folder) -> tuple[Folder, dict[str, list[FileEntry]]]:
+    """The Parquet files by split, in the folder itself or in data/; no splits where there are none."""
+    for place in (folder, folder.child("data")):
+        splits: dict[str, list[FileEntry]] = {}
+        for entry in place.files():
+            if match := _FILE.match(entry.name):
+                splits.setdefault(_SPLITS[match[1]], []).append(entry)
+        if splits:
+            return place, splits
+    return folder, {}
+
+
+def open_huggingface(folder: Folder, val_fraction: float, cache: Path | None) -> Source:
+    folder, files = find_files(folder)
+    if TRAIN not in files:
+        raise ValueError(f"{folder.where()} has {'/'.join(files)} Parquet files but no train-*.parquet")
+    if VAL in files:
+        files.pop(TEST, None)  # published without labels, as a rule
+    for entries in files.values():
+        _require_complete(entries, folder)
+    image, label, names = _columns(folder, files[TRAIN][0].name)
+    splits = {split: _list_split(folder, split, entries, image, label, cache) for split, entries in files.items()}
+    names = names or _numbered(splits)
+    for split, rows in splits.items():
+        if (largest := pc.max(rows["label"]).as_py()) is not None and largest >= len(names):
+            raise ValueError(
+                f"{folder.where()}: {split} has the label {largest}, but there are {len(names)} class names"
+            )
+    identity = [(entry.name, entry.size) for split in sorted(files) for entry in files[split]]
+    return Source(
+        kind="huggingface",
+        fingerprint=fingerprint_of(
+            ["huggingface", identity, image, label, names, *(splits[split]["label"] for split in sorted(splits))]
+        ),
+        class_names=names,
+        class_titles=names,
+        splits=with_val(splits, val_fraction),
+        reader=ParquetReader(folder, image),
+    )
+
+
+def _require_complete(entries: list[FileEntry], folder: Folder) -> None:
+    """Names such as train-00003-of-00014.parquet say how many files there must be."""
+    parts = {(int(match[1]), int(match[2])) for entry in entries if (match := _PART.search(entry.name))}
+    missing = {number for _, count in parts for number in range(count)} - {number for number, _ in parts}
+    if missing:
+        example = _PART.sub(f"-{min(missing):05d}-of-{max(parts)[1]:05d}", entries[0].name)
+        raise ValueError(f"{folder.where()} lacks {len(missing)} of its Parquet files, such as {example}; fetch them")
+
+
+def _columns(folder: Folder, name: str) -> tuple[str, str, tuple[str, ...]]:
+    """From the schema: the path of the image bytes, the label column, and the class names if they are stored."""
+    import pyarrow.parquet as pq
+
+    with folder.open(name) as file:
+        schema = pq.read_schema(file)
+    info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = info.get("info", {}).get("features", {})
+    images = [path for field in schema if (path := _bytes_path(field))]
+    integers = [field.name for field in schema if pa.types.is_integer(field.type)]
+    classes = [column for column in integers if features.get(column, {}).get("_type") == "ClassLabel"]
+    candidates = classes or integers
+    label = next((column for column in _LABEL_NAMES if column in candidates), candidates[0] if candidates else None)
+    if len(images) != 1 or label is None or (label not in _LABEL_NAMES and len(candidates) > 1):
+        raise ValueError(
+            f"{folder.where(name)}: cannot tell the image and label columns from {schema.names}; expected one column "
+            f"struct<bytes, path> and one of integers, named 'label' if there are several"
+        )
+    return images[0], label, tuple(features.get(label, {}).get("names", ()))
+
+
+def _bytes_path(field: pa.Field) -> str | None:
+    """The Parquet path of a column's image bytes: struct<bytes, path>, or plain binary."""
+    kind = field.type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        return f"{field.name}.bytes"
+    return field.name if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) else None
+
+
+def _flatten(table: pa.Table) -> pa.ChunkedArray:
+    """The one column of a table; of a struct, its one field."""
+    column = table.column(0)
+    return pc.struct_field(column, [0]) if pa.types.is_struct(column.type) else column
+
+
+def _list_split(folder: Folder, split: str, entries: list[FileEntry], image: str, label: str, cache) -> pa.Table:
+    parts = [
+        cached_table(
+            cache, ["parquet", *entry, image, label], lambda name=entry.name: _list_file(folder, name, image, label)
+        )
+        for entry in entries
+    ]
+    counts = [part.num_rows for part in parts]
+    rows = pa.concat_tables(parts).combine_chunks()
+    _require_labels(rows["label"], folder, split)
+    codes = np.repeat(np.arange(len(parts), dtype=np.int32), counts)
+    files = pa.DictionaryArray.from_arrays(codes, pa.array([entry.name for entry in entries]))
+    numbers = pa.array(np.arange(len(rows))).cast(pa.string())
+    offsets = np.concatenate([np.arange(count) for count in counts])
+    return listing(pc.binary_join_element_wise(split, numbers, "/"), rows["label"], files, offsets, rows["size"])
+
+
+def _list_file(folder: Folder, name: str, image: str, label: str) -> pa.Table:
+    """Columns label and size of one file; a size is the mean of its row group's compressed images."""
+    import pyarrow.parquet as pq
+
+    try:
+        with folder.open(name) as source, pq.ParquetFile(source) as file:
+            labels = file.read(columns=[label]).column(0).cast(pa.int32()).combine_chunks()
+            sizes = [np.full(rows, size // max(rows, 1)) for rows, size in _row_groups(file.metadata, image)]
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{folder.where(name)} is no Parquet file or is damaged: {error}; fetch it again") from error
+    return pa.table({"label": labels, "size": np.concatenate([np.zeros(0, np.int64), *sizes])})
+
+
+def _row_groups(metadata, image: str) -> Iterator[tuple[int, int]]:
+    """(rows, compressed bytes of the images) of each row group."""
+    for i in range(metadata.num_row_groups):
+        group = metadata.row_group(i)
+        columns = (group.column(j) for j in range(group.num_columns))
+        yield group.num_rows, next(column.total_compressed_size for column in columns if column.path_in_schema == image)
+
+
+def _require_labels(labels: pa.ChunkedArray, folder: Folder, split: str) -> None:
+    if labels.null_count or (len(labels) and pc.min(labels).as_py() < 0):
+        row = pc.index(pc.less(pc.fill_null(labels, -1), 0), True).as_py()
+        raise ValueError(
+            f"{folder.where()}: {split} has no label in row {row} (it says {labels[row].as_py()}); remove the files "
+            f"of this split, since images without labels cannot be used"
+        )
+
+
+def _numbered(splits: dict[str, pa.Table]) -> tuple[str, ...]:
+    return tuple(str(i) for i in range(max(pc.max(rows["label"]).as_py() for rows in splits.values()) + 1))
