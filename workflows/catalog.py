@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from workflows.config import RunConfig, UsageError, digest, select
 from workflows.stage import Stage, write_atomically
@@ -17,18 +18,28 @@ def source_identity(config: RunConfig, root: Path) -> dict[str, str]:
     """
     from pipelines.sources.catalog import open_source
 
-    known_path = root / INDEX / "fingerprints.json"
-    known = json.loads(known_path.read_text()) if known_path.is_file() else {}
-    name = digest(select(config, ("ingest.source", "ingest.labels", "ingest.val_fraction")))
+    known = known_source(config, root)
     try:
         source = open_source(config.ingest, root / INDEX)
     except (ValueError, OSError) as error:
-        if name in known and not Path(config.ingest.source).exists():
-            return {"source": known[name]}
+        if known and not Path(config.ingest.source).exists():
+            return {"source": known["fingerprint"]}
         raise UsageError(str(error)) from error
-    if known.get(name) != source.fingerprint:
-        write_atomically(known_path, json.dumps({**known, name: source.fingerprint}, indent=1))
+    now = {"fingerprint": source.fingerprint, "counts": {name: t.num_rows for name, t in source.splits.items()}}
+    if known != now:
+        write_atomically(_known_path(config, root), json.dumps(now))
     return {"source": source.fingerprint}
+
+
+def known_source(config: RunConfig, root: Path) -> dict[str, Any]:
+    """What was last seen of the source: its fingerprint and its images by split; nothing if it was never read."""
+    path = _known_path(config, root)
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _known_path(config: RunConfig, root: Path) -> Path:
+    name = digest(select(config, ("ingest.source", "ingest.labels", "ingest.val_fraction")))
+    return root / INDEX / f"seen-{name[:16]}.json"
 
 
 def weights_identity(config: RunConfig, root: Path) -> dict[str, str]:

@@ -145,7 +145,7 @@ class OnRay:
         def fit():
             # Not in the main thread: there Ray Train would take over SIGINT and never give it back.
             try:
-                outcome["result"] = _trainer(loop, job, plan, mailbox, self._spec).fit()
+                outcome["result"] = _trainer(loop, job, plan, mailbox).fit()
             except BaseException as error:  # handed to the main thread
                 outcome["error"] = error
             finally:
@@ -154,11 +154,13 @@ class OnRay:
 
         thread = threading.Thread(target=fit, name="ray-train", daemon=True)
         thread.start()
-        while (metrics := mailbox.get()) is not None:
-            on_report(metrics)
+        while (letter := mailbox.get()) is not None:
+            if isinstance(letter, Exception):
+                raise letter  # running it again would meet it again
+            on_report(letter)
         thread.join()
         if "error" in outcome:
-            raise _training_error(outcome["error"])
+            raise outcome["error"]
         return outcome["result"].return_value
 
     def _check(self, plan: WorkerPlan) -> None:
@@ -215,18 +217,7 @@ def _unwrapped(ray, ref):
         raise
 
 
-def _training_error(error: BaseException) -> BaseException:
-    """The first worker's own exception where there is one, rather than Ray Train's wrapping of it."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for rank, failure in sorted(failures.items()):
-        cause = getattr(failure, "cause", None) or failure
-        if isinstance(cause, Exception):
-            cause.add_note(f"in training worker {rank}")
-            return cause
-    return error
-
-
-def _trainer(loop: Loop, job: Any, plan: WorkerPlan, mailbox, spec: RaySpec):
+def _trainer(loop: Loop, job: Any, plan: WorkerPlan, mailbox):
     import tempfile
 
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -242,7 +233,7 @@ def _trainer(loop: Loop, job: Any, plan: WorkerPlan, mailbox, spec: RaySpec):
     scratch = tempfile.mkdtemp(prefix="alexnet-train-")  # Ray Train's own records; the checkpoints are ours
     return TorchTrainer(
         _on_worker,
-        train_loop_config={"loop": loop, "job": job, "plan": plan},
+        train_loop_config={"loop": loop, "job": job, "plan": plan, "mailbox": mailbox},
         torch_config=TorchConfig(backend=plan.backend or "gloo", timeout_s=600),
         scaling_config=ScalingConfig(
             num_workers=plan.world, use_gpu=plan.use_gpu, resources_per_worker=_resources_each(plan)
@@ -274,4 +265,11 @@ def _on_worker(config: dict) -> Any:
         num_cpus=plan.cpus_each,
         device="cuda" if plan.use_gpu else "cpu",
     )
-    return config["loop"](config["job"], worker)
+    try:
+        return config["loop"](config["job"], worker)
+    except (RuntimeError, ConnectionError, TimeoutError):
+        raise  # a peer that died, a device that failed: Ray Train starts the group again
+    except Exception as error:
+        error.add_note(f"in training worker {worker.rank}")
+        config["mailbox"].put(error)
+        raise

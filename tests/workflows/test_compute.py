@@ -1,0 +1,100 @@
+"""Work runs on Ray as it does in process: every item once, errors as they were raised, dead tasks and workers again."""
+
+import os
+import signal
+import sys
+
+import pytest
+
+from workflows.compute import InProcess, OnRay, WorkerPlan
+from workflows.config import RaySpec, UsageError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def on_ray():
+    import ray.cloudpickle
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers do not have the tests
+    compute = OnRay(RaySpec(num_cpus=2))
+    yield compute
+    compute.close()
+
+
+def square(x):
+    return x * x
+
+
+def refuse(x):
+    raise ValueError(f"item {x} is bad")
+
+
+def die_once(path):
+    """Killed at the first attempt, as by the kernel when memory is short."""
+    if not os.path.exists(path):
+        open(path, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "second attempt"
+
+
+def exchange_loop(job, worker):
+    import torch
+    import torch.distributed as dist
+
+    seen = [torch.zeros(1) for _ in range(worker.world)]
+    dist.all_gather(seen, torch.tensor([float(worker.rank)]))
+    for step in range(job["steps"]):
+        worker.report({"step": step, "sum": sum(map(float, seen))})
+    return worker.world
+
+
+def dying_loop(job, worker):
+    if worker.rank == 1 and not os.path.exists(job):
+        open(job, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    worker.report({"rank": worker.rank})
+    return "went on"
+
+
+def failing_loop(job, worker):
+    if worker.rank == 1:
+        raise ValueError("the loss is not finite at step 7")
+    worker.report({})
+
+
+def test_every_item_is_mapped_once(on_ray):
+    assert sorted(on_ray.map(square, range(50))) == sorted(InProcess().map(square, range(50)))
+
+
+def test_a_task_s_error_is_its_own(on_ray):
+    with pytest.raises(ValueError, match="item 3 is bad"):
+        list(on_ray.map(refuse, [3]))
+
+
+def test_a_task_whose_process_died_is_run_again(on_ray, tmp_path):
+    assert list(on_ray.map(die_once, [str(tmp_path / "mark")])) == ["second attempt"]
+
+
+def test_two_workers_exchange_and_report_to_the_driver(on_ray):
+    reports = []
+    plan = WorkerPlan(world=2, cpus_each=1, use_gpu=False, backend="gloo")
+    assert on_ray.train(exchange_loop, {"steps": 3}, plan, reports.append) == 2
+    assert reports == [{"step": step, "sum": 1.0} for step in range(3)]
+
+
+def test_a_worker_that_died_is_replaced(on_ray, tmp_path):
+    plan = WorkerPlan(world=2, cpus_each=1, use_gpu=False, backend="gloo")
+    assert on_ray.train(dying_loop, str(tmp_path / "mark"), plan, lambda metrics: None) == "went on"
+
+
+def test_a_worker_s_error_reaches_the_driver_as_it_was_and_is_not_tried_again(on_ray):
+    plan = WorkerPlan(world=2, cpus_each=1, use_gpu=False, backend="gloo")
+    with pytest.raises(ValueError, match="not finite at step 7"):
+        on_ray.train(failing_loop, None, plan, lambda metrics: None)
+
+
+def test_what_cannot_be_had_is_an_error_at_once(on_ray):
+    plan = WorkerPlan(world=8, cpus_each=1, use_gpu=False, backend="gloo")
+    with pytest.raises(UsageError, match="training wants 8 workers of 1 CPU; Ray has 2 CPUs and 0 GPUs"):
+        on_ray.train(exchange_loop, {}, plan, lambda metrics: None)

@@ -1,0 +1,184 @@
+"""A stage runs if and only if its key changed or its output is incomplete, whatever was changed, run and killed before."""
+
+import json
+import os
+import random
+import signal
+import sys
+import types
+
+import pytest
+
+from workflows import lock
+from workflows.compute import InProcess
+from workflows.config import RunConfig, UsageError, with_values
+from workflows.plan import differences, plan
+from workflows.run import run
+from workflows.stage import Stage
+
+READS = {"first": ("ingest.limit",), "second": ("loader.seed",), "third": ("train.epochs",)}
+NEEDS = {"first": (), "second": ("first",), "third": ("first", "second")}
+STAGES = tuple(Stage(n, version=1, module=f"tiny_{n}", needs=NEEDS[n], reads=READS[n]) for n in READS)
+UNTRACKED = {"tracking.uri": "off"}
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Three real stages: each writes what it was given; `ran` lists who ran, `deadly` names who is killed half-way."""
+    world = types.SimpleNamespace(ran=[], deadly=None)
+
+    def module(name):
+        def stage_run(context):
+            world.ran.append(name)
+            (context.folder / "half").write_text("begun")
+            if world.deadly == name:
+                os.kill(os.getpid(), signal.SIGKILL)
+            read = {key: context.inputs[key].record["key"] for key in NEEDS[name]}
+            (context.folder / "whole").write_text(json.dumps(read))
+            return {"result": name, "metrics": {"one": 1}, "units": 1}
+
+        made = types.ModuleType(f"tiny_{name}")
+        made.run = stage_run
+        return made
+
+    for name in READS:
+        monkeypatch.setitem(sys.modules, f"tiny_{name}", module(name))
+    return world
+
+
+def execute(config, root, only=tuple(READS), **options):
+    return run(STAGES, config, root, only=only, compute=lambda *_: InProcess(), **options)
+
+
+def execute_and_die(config, root):
+    """The same in a child process that may be killed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            execute(config, root)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def expected(config, complete):
+    """The stages that must run, by the rule alone: their ingredients have no complete output."""
+    values = {"first": config.ingest.limit, "second": config.loader.seed, "third": config.train.epochs}
+    made, due = {}, []
+    for name in READS:
+        made[name] = (values[name], *(made[n] for n in NEEDS[name]))
+        if (name, made[name]) not in complete:
+            due.append(name)
+    return due, made
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_stage_runs_if_and_only_if_its_key_changed_or_its_output_is_incomplete(tiny, tmp_path, seed):
+    rng, config, complete = random.Random(seed), with_values(RunConfig(), UNTRACKED), set()
+    for _ in range(12):
+        action = rng.choice(["change", "run", "kill"])
+        if action == "change":
+            key = rng.choice(["ingest.limit", "loader.seed", "train.epochs", "ray.num_cpus"])
+            config = with_values(config, {key: rng.randint(1, 2)})
+            continue
+        due, made = expected(config, complete)
+        tiny.ran.clear()
+        if action == "kill" and due:
+            tiny.deadly = rng.choice(due)
+            execute_and_die(config, tmp_path)
+            complete |= {(name, made[name]) for name in due[: due.index(tiny.deadly)]}
+            tiny.deadly = None
+            continue
+        rows = execute(config, tmp_path)
+        assert tiny.ran == due
+        assert [row.stage for row in rows if row.state == "ran"] == due
+        complete |= {(name, made[name]) for name in made}
+
+
+def test_a_stage_alone_says_which_command_makes_its_missing_input(tiny, tmp_path):
+    with pytest.raises(UsageError, match="run `alexnet first` first"):
+        execute(with_values(RunConfig(), UNTRACKED), tmp_path, only=["second"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stage_alone_uses_what_is_stored(tiny, tmp_path):
+    config = with_values(RunConfig(), UNTRACKED)
+    execute(config, tmp_path)
+    tiny.ran.clear()
+    changed = with_values(config, {"train.epochs": 7})
+    execute(changed, tmp_path, only=["third"])
+    assert tiny.ran == ["third"]
+
+
+def test_force_runs_a_finished_stage_again(tiny, tmp_path):
+    config = with_values(RunConfig(), UNTRACKED)
+    execute(config, tmp_path)
+    tiny.ran.clear()
+    execute(config, tmp_path, force=["second"])
+    assert tiny.ran == ["second"]
+
+
+def test_the_plan_names_the_keys_that_differ(tiny, tmp_path):
+    config = with_values(RunConfig(), UNTRACKED)
+    assert [step.state for step in plan(STAGES, config, tmp_path)] == ["MISSING"] * 3
+    execute(config, tmp_path)
+    assert [step.state for step in plan(STAGES, config, tmp_path)] == ["CACHED"] * 3
+    steps = plan(STAGES, with_values(config, {"loader.seed": 5}), tmp_path)
+    assert [step.state for step in steps] == ["CACHED", "STALE", "STALE"]
+    assert steps[1].reasons == ("loader.seed: 0 -> 5",)
+    assert steps[2].reasons[0].startswith("input.second: ")
+
+
+def test_an_output_begun_and_not_finished_is_partial(tiny, tmp_path):
+    config = with_values(RunConfig(), UNTRACKED)
+    tiny.deadly = "second"
+    execute_and_die(config, tmp_path)
+    assert [step.state for step in plan(STAGES, config, tmp_path)] == ["CACHED", "PARTIAL", "MISSING"]
+
+
+def test_differences_show_old_and_new():
+    assert differences({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": "x"}) == ("b: 2 -> 3", "c: null -> x")
+
+
+def test_a_stage_is_never_run_by_two_processes(tiny, tmp_path):
+    """The second is told who holds the lock; once the holder is dead, its lock is taken over."""
+    config = with_values(RunConfig(), UNTRACKED)
+    ready, release = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        with lock.held(tmp_path / "first" / ".lock"):
+            os.write(ready[1], b"x")
+            os.read(release[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    with pytest.raises(UsageError, match=f"pid {child}, since 20"):
+        execute(config, tmp_path)
+    assert tiny.ran == []
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert lock.is_dead(tmp_path / "first" / ".lock")
+    execute(config, tmp_path)
+    assert tiny.ran == list(READS)
+    assert not (tmp_path / "first" / ".lock").exists()
+
+
+def test_a_lock_of_another_host_is_only_broken_on_request(tmp_path):
+    path = tmp_path / "stage" / ".lock"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 7, "started": 1.0, "since": "2026-01-01T00:00:00"}))
+    with pytest.raises(UsageError, match="host elsewhere, pid 7, since 2026-01-01"), lock.held(path):
+        pass
+    with lock.held(path, force=True):
+        assert lock.holder(path)["pid"] == os.getpid()
+
+
+def test_a_failed_stage_leaves_no_finished_output(tiny, tmp_path, monkeypatch):
+    def fail(context):
+        raise ValueError("no")
+
+    monkeypatch.setattr(sys.modules["tiny_second"], "run", fail)
+    config = with_values(RunConfig(), UNTRACKED)
+    with pytest.raises(ValueError, match="no"):
+        execute(config, tmp_path)
+    assert [step.state for step in plan(STAGES, config, tmp_path)][0] == "CACHED"
+    assert not list((tmp_path / "second").glob("*/stage.json"))
