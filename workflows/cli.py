@@ -1,4 +1,4 @@
-"""The command `alexnet`: reads argv, picks a recipe, sets keys, and calls plain functions.
+"""The command `alexnet`: the only place that reads argv, and the one that turns errors into lines and exit codes.
 
 Exit codes: 0 done, 1 failed (or stopped), 2 wrong use.
 """
@@ -11,11 +11,9 @@ import sys
 import traceback
 from pathlib import Path
 
-from workflows import config as configuration
-from workflows import recipes
-from workflows.catalog import NAMES, STAGES
-from workflows.config import RunConfig, UsageError
-from workflows.console import Console, duration, table
+from workflows import commands
+from workflows.catalog import NAMES
+from workflows.config import UsageError
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
@@ -33,6 +31,9 @@ def main(argv: list[str] | None = None) -> int:
         return args.act(args) or DONE
     except UsageError as error:
         return _fail(WRONG_USE, str(error))
+    except BrokenPipeError:  # `alexnet … | head`: whoever read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except KeyboardInterrupt:
         return _fail(FAILED, "stopped", _resume(argv))
     except (ValueError, OSError) as error:
@@ -49,7 +50,7 @@ def _fail(code: int, what: str, *more: str) -> int:
 
 
 def _resume(argv: list[str]) -> str:
-    return f"to go on from what is done: {shlex.join([Path(sys.argv[0]).name or 'alexnet', *argv])}"
+    return f"to go on from what is done: {shlex.join([Path(sys.argv[0]).name, *argv])}"
 
 
 def _stop_on_signals() -> None:
@@ -68,31 +69,33 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit codes: 0 done, 1 failed or stopped (the command that resumes is printed), 2 wrong use",
     )
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    common = _common()
-    running = argparse.ArgumentParser(add_help=False)
-    running.add_argument("--force", action="append", default=[], metavar="STAGE", choices=NAMES, help="run it again")
-    running.add_argument("--break-locks", action="store_true", help="take over the lock of another host's process")
+    common, running, json = _common(), _running(), _json()
 
-    add = verbs.add_parser("run", parents=[common, running], help="all stages, each unless it is done")
+    def command(name: str, act, what: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, parents=list(parents), help=what, description=what)
+        added.set_defaults(act=act)
+        return added
+
+    add = command("run", commands.run, "run all stages, each unless it is done", common, running)
     add.add_argument(
         "--from", dest="first", metavar="STAGE", choices=NAMES, default=NAMES[0], help="first stage to run"
     )
     add.add_argument(
         "--until", dest="last", metavar="STAGE", choices=NAMES, default=NAMES[-1], help="last stage to run"
     )
-    add.set_defaults(act=_run, stage=None)
+    add.set_defaults(stage=None)
     for name in NAMES:
-        add = verbs.add_parser(name, parents=[common, running], help=f"the stage {name} alone")
-        add.set_defaults(act=_run, stage=name)
-    add = verbs.add_parser("status", parents=[common], help="what is there")
-    add.add_argument("--json", action="store_true", help="a list of objects, for programs")
-    add.set_defaults(act=_status)
-    add = verbs.add_parser("config", parents=[common], help="print the resolved configuration, every key with its help")
-    add.set_defaults(act=lambda args: print(configuration.dump(_config(args)), end=""))
-    verbs.add_parser("recipes", help="the recipes").set_defaults(act=_recipes)
-    add = verbs.add_parser("ui", parents=[common], help="serve the MLflow UI on this machine")
+        command(name, commands.run, f"run the stage {name} alone", common, running).set_defaults(stage=name)
+    command("plan", commands.plan, "say what would run, why, how long and how large", common, json)
+    command("status", commands.status, "say what is there", common, json)
+    command("verify", commands.verify, "read every shard again and compare it with the manifest", common)
+    add = command("clean", commands.clean, "list what nothing uses any more, and remove it", common)
+    add.add_argument("--yes", action="store_true", help="remove it")
+    add = command("ui", commands.ui, "serve the MLflow UI on this machine", common)
     add.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default 5000)")
-    add.set_defaults(act=_ui)
+    command("doctor", commands.doctor, "see whether this machine fits", common, json)
+    command("config", commands.show_config, "print the resolved configuration, every key with its help", common)
+    command("recipes", commands.show_recipes, "list the recipes")
     return parser
 
 
@@ -108,80 +111,17 @@ def _common() -> argparse.ArgumentParser:
     return common
 
 
-def _config(args: argparse.Namespace, otherwise_last: bool = True) -> RunConfig:
-    """The recipe or file that was named, else the last run's configuration, else demo; then the settings."""
-    last = args.root / "config.toml"
-    if args.config:
-        base = configuration.load(args.config)
-    elif args.recipe:
-        base = recipes.named(args.recipe)
-    elif otherwise_last and last.is_file():
-        base = configuration.load(last)
-    else:
-        base = recipes.demo()
-    return configuration.with_values(base, dict(map(configuration.parse_setting, args.settings)))
+def _running() -> argparse.ArgumentParser:
+    running = argparse.ArgumentParser(add_help=False)
+    running.add_argument("--force", action="append", default=[], metavar="STAGE", choices=NAMES, help="run it again")
+    running.add_argument("--break-locks", action="store_true", help="take over the lock of another host's process")
+    return running
 
 
-def _run(args: argparse.Namespace) -> int:
-    from workflows import run
-
-    config = _config(args, otherwise_last=args.stage is not None)
-    root = args.root.absolute()
-    only = [args.stage] if args.stage else NAMES[NAMES.index(args.first) : NAMES.index(args.last) + 1]
-    rows = run.run(STAGES, config, root, only=only, force=args.force, break_locks=args.break_locks, console=Console())
-    run.remember(config, root)
-    print(
-        table(
-            [["stage", "state", "time", "result"], *([r.stage, r.state, duration(r.seconds), r.result] for r in rows)]
-        )
-    )
-    if all(row.state == "cached" for row in rows):
-        print("nothing to do: every stage was done before")
-    if rows[-1].stage == "report":
-        print(f"report: {rows[-1].path / 'report.html'}")
-    print(f"runs:   {Path(sys.argv[0])} ui --root {args.root}")
-    return DONE
-
-
-def _status(args: argparse.Namespace) -> int:
-    from workflows.plan import plan
-    from workflows.run import as_json
-
-    rows = [_status_row(step) for step in plan(STAGES, _config(args), args.root.absolute())]
-    if args.json:
-        print(as_json(rows))
-        return DONE
-    cells = [
-        [r["stage"], r["state"], r["key"], r["result"] or "; ".join(r["reasons"]), r["finished"] or ""] for r in rows
-    ]
-    print(table([["stage", "state", "key", "result", "finished"], *cells]))
-    return DONE
-
-
-def _status_row(step) -> dict:
-    record = step.output.record or {}
-    return {
-        "stage": step.stage.name,
-        "state": step.state,
-        "key": step.output.key,
-        "path": str(step.output.folder),
-        "mlflow_run_id": record.get("mlflow_run_id"),
-        "seconds": record.get("seconds"),
-        "finished": record.get("finished"),
-        "result": record.get("result"),
-        "reasons": list(step.reasons),
-    }
-
-
-def _recipes(args: argparse.Namespace) -> None:
-    for name, recipe in recipes.RECIPES.items():
-        print(f"{name}\n    " + "\n    ".join(line.strip() for line in recipe.__doc__.strip().splitlines()))
-
-
-def _ui(args: argparse.Namespace) -> int:
-    from workflows.ui import serve
-
-    return serve(_config(args).tracking, args.root.absolute(), args.port)
+def _json() -> argparse.ArgumentParser:
+    json = argparse.ArgumentParser(add_help=False)
+    json.add_argument("--json", action="store_true", help="a list of objects, for programs")
+    return json
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class Prediction:
     num_bytes: int | None
 
 
-def predict(step: Planned, config: RunConfig, root: Path, counts: dict[str, int]) -> Prediction:
+def predict(step: Planned, config: RunConfig, counts: dict[str, int]) -> Prediction:
     """For a stage that is not CACHED. `counts` are images by split."""
     units = _units(step, config, counts)
     last = step.last or {}

@@ -1,6 +1,5 @@
 """Runs the stages whose output is not there: locked, tracked, recorded; and says how to go on where one fails."""
 
-import json
 import platform
 import shutil
 import subprocess
@@ -215,8 +214,3 @@ def code_commit() -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def as_json(rows: list[dict[str, Any]]) -> str:
-    """A list of objects, for programs."""
-    return json.dumps(rows, indent=1, default=str)

@@ -1,0 +1,192 @@
+"""What each command of `alexnet` does: plain functions of the parsed arguments; the exit code, or nothing for 0."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from workflows import config as configuration
+from workflows import recipes
+from workflows.catalog import NAMES, STAGES
+from workflows.config import RunConfig, UsageError
+from workflows.console import Console, duration, size, table
+
+FAILED = 1
+
+
+def resolved(args: argparse.Namespace, otherwise_last: bool = True) -> RunConfig:
+    """The recipe or file that was named, else the last run's configuration, else demo; then the settings."""
+    last = args.root / "config.toml"
+    if args.config:
+        base = configuration.load(args.config)
+    elif args.recipe:
+        base = recipes.named(args.recipe)
+    elif otherwise_last and last.is_file():
+        base = configuration.load(last)
+    else:
+        base = recipes.demo()
+    return configuration.with_values(base, dict(map(configuration.parse_setting, args.settings)))
+
+
+def run(args: argparse.Namespace) -> None:
+    """All stages, or one; then a table of what became of them."""
+    from workflows import run as running
+
+    config = resolved(args, otherwise_last=args.stage is not None)
+    root = args.root.absolute()
+    only = [args.stage] if args.stage else NAMES[NAMES.index(args.first) : NAMES.index(args.last) + 1]
+    options = {"only": only, "force": args.force, "break_locks": args.break_locks, "console": Console()}
+    running.remember(config, root)
+    rows = running.run(STAGES, config, root, **options)
+    heading = ["stage", "state", "time", "result"]
+    print(table([heading, *([row.stage, row.state, duration(row.seconds), row.result] for row in rows)]))
+    if all(row.state == "cached" for row in rows):
+        print("nothing to do: every stage was done before")
+    if rows[-1].stage == "report":
+        print(f"report: {rows[-1].path / 'report.html'}")
+    print(f"MLflow: {_command('ui', args.root)}")
+
+
+def plan(args: argparse.Namespace) -> None:
+    """What would run, why, and how long and large it will be."""
+    from workflows import plan as planning
+    from workflows import predict
+
+    config, root = resolved(args), args.root.absolute()
+    planned = planning.plan(STAGES, config, root)
+    counts = predict.counts_of(planned, config, root)
+    rows = []
+    for step in planned:
+        row = _status_row(step)
+        if step.state != "CACHED":
+            expected = predict.predict(step, config, counts)
+            row |= {"units": expected.units, "seconds": expected.seconds, "bytes": expected.num_bytes}
+        rows.append(row)
+    if args.json:
+        print(_json(rows))
+        return
+    cells = [[r["stage"], r["state"], r["key"], _expected(r), "; ".join(r["reasons"])] for r in rows]
+    print(table([["stage", "state", "key", "expected", "why"], *cells]))
+
+
+def status(args: argparse.Namespace) -> None:
+    """What is there, when it was made, how long it took, its result and its run."""
+    from workflows import plan as planning
+
+    rows = [_status_row(step) for step in planning.plan(STAGES, resolved(args), args.root.absolute())]
+    if args.json:
+        print(_json(rows))
+        return
+    heading = ["stage", "state", "key", "finished", "time", "MLflow run", "result"]
+    cells = [
+        [
+            row["stage"],
+            row["state"],
+            row["key"],
+            (row["finished"] or "")[:16],
+            "" if row["seconds"] is None else duration(row["seconds"]),
+            (row["mlflow_run_id"] or "")[:8],
+            row["result"] or "; ".join(row["reasons"]),
+        ]
+        for row in rows
+    ]
+    print(table([heading, *cells]))
+
+
+def show_config(args: argparse.Namespace) -> None:
+    """The resolved configuration as a file that --config takes back."""
+    print(configuration.dump(resolved(args)), end="")
+
+
+def show_recipes(args: argparse.Namespace) -> None:
+    """The recipes, what they cost and what to expect."""
+    for name, recipe in recipes.RECIPES.items():
+        print(f"{name}\n    " + "\n    ".join(line.strip() for line in recipe.__doc__.strip().splitlines()))
+
+
+def ui(args: argparse.Namespace) -> int:
+    """Serves the MLflow UI until interrupted."""
+    from workflows.ui import serve
+
+    return serve(resolved(args).tracking, args.root.absolute(), args.port)
+
+
+def doctor(args: argparse.Namespace) -> int | None:
+    """Looks at this machine; fails where something is wrong."""
+    from workflows.doctor import examine
+
+    findings = examine(resolved(args), args.root.absolute())
+    if args.json:
+        print(_json([vars(finding) for finding in findings]))
+    else:
+        print(table([["what", "verdict", "found"], *([f.what, f.verdict, f.text] for f in findings)]))
+    return FAILED if any(finding.verdict == "wrong" for finding in findings) else None
+
+
+def clean(args: argparse.Namespace) -> None:
+    """Lists what nothing uses any more and, with --yes, removes it."""
+    from workflows import clean as cleaning
+    from workflows import plan as planning
+
+    root = args.root.absolute()
+    found = cleaning.leftovers(planning.plan(STAGES, resolved(args), root), root)
+    for leftover in found:
+        print(f"{leftover.path}  {size(leftover.num_bytes)}  {leftover.why}")
+        if args.yes:
+            leftover.remove()
+    total = size(sum(leftover.num_bytes for leftover in found))
+    if not found:
+        print("nothing to remove")
+    else:
+        print(
+            f"{'removed' if args.yes else 'would remove'} {len(found)}, {total}"
+            + ("" if args.yes else "; --yes does it")
+        )
+
+
+def verify(args: argparse.Namespace) -> int | None:
+    """Reads every shard again and compares it with the manifest."""
+    from pipelines.shards import verify as verify_shards
+    from workflows import plan as planning
+
+    ingest = planning.plan(STAGES, resolved(args), args.root.absolute())[0]
+    if ingest.state != "CACHED":
+        raise UsageError(f"nothing to verify: ingest is {ingest.state} for this configuration; run `alexnet ingest`")
+    problems = verify_shards(ingest.output.store)
+    print("\n".join(problems) if problems else f"{ingest.output.store.url}: every shard is as the manifest says")
+    return FAILED if problems else None
+
+
+def _status_row(step) -> dict[str, Any]:
+    record = step.output.record or {}
+    return {
+        "stage": step.stage.name,
+        "state": step.state,
+        "key": step.output.key,
+        "path": str(step.output.folder),
+        "mlflow_run_id": record.get("mlflow_run_id"),
+        "seconds": record.get("seconds"),
+        "finished": record.get("finished"),
+        "result": record.get("result"),
+        "reasons": list(step.reasons),
+    }
+
+
+def _expected(row: dict[str, Any]) -> str:
+    if "units" not in row:
+        return ""
+    seconds = "time unknown" if row["seconds"] is None else duration(row["seconds"])
+    return seconds + ("" if row["bytes"] is None else f", {size(row['bytes'])}")
+
+
+def _json(rows: list[dict[str, Any]]) -> str:
+    import json
+
+    return json.dumps(rows, indent=1, default=str)
+
+
+def _command(verb: str, root: Path) -> str:
+    """How this program was called, with another verb."""
+    called = [sys.argv[0] if "/" in sys.argv[0] else "alexnet", verb]
+    return shlex.join([*called, *([] if root == Path("runs") else ["--root", str(root)])])
