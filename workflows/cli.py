@@ -113,8 +113,14 @@ def _common() -> argparse.ArgumentParser:
 
 def _running() -> argparse.ArgumentParser:
     running = argparse.ArgumentParser(add_help=False)
-    running.add_argument("--force", action="append", default=[], metavar="STAGE", choices=NAMES, help="run it again")
-    running.add_argument("--break-locks", action="store_true", help="take over the lock of another host's process")
+    running.add_argument(
+        "--force",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        choices=NAMES,
+        help="run it again, even if it is done or another host holds its lock",
+    )
     return running
 
 

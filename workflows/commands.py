@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     config = resolved(args, otherwise_last=args.stage is not None)
     root = args.root.absolute()
     only = [args.stage] if args.stage else NAMES[NAMES.index(args.first) : NAMES.index(args.last) + 1]
-    options = {"only": only, "force": args.force, "break_locks": args.break_locks, "console": Console()}
+    options = {"only": only, "force": args.force, "console": Console()}
     running.remember(config, root)
     rows = running.run(STAGES, config, root, **options)
     heading = ["stage", "state", "time", "result"]

@@ -67,7 +67,7 @@ def _acquire(path: Path, force: bool) -> int:
         who = holder(path)
         if who and who["host"] != this_process()["host"] and not force:
             os.close(descriptor)
-            raise UsageError(_refusal(path, "if it is dead, add --force"))
+            raise UsageError(_refusal(path, f"if it is dead, add --force {path.parent.name}"))
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(this_process() | {"since": datetime.now(UTC).isoformat()}).encode(), 0)
         os.fsync(descriptor)

@@ -43,7 +43,6 @@ def run(
     *,
     only: Collection[str],
     force: Collection[str] = (),
-    break_locks: bool = False,
     console: Console | None = None,
     compute: Callable[[RunConfig, Console], Compute] = lambda config, console: OnRay(config.ray, console.say),
 ) -> list[Row]:
@@ -60,7 +59,7 @@ def run(
     try:
         for step in planned:
             if step.stage.name in only:
-                workflow.advance(step, force=step.stage.name in force, break_lock=break_locks)
+                workflow.advance(step, force=step.stage.name in force)
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
@@ -90,12 +89,12 @@ class _Workflow:
         self.outputs: dict[str, Output] = {}
         self.rows: list[Row] = []
 
-    def advance(self, step: Planned, force: bool, break_lock: bool) -> None:
-        """One stage: from what is stored, or run under its lock."""
+    def advance(self, step: Planned, force: bool) -> None:
+        """One stage: from what is stored, or run under its lock. Forced, a finished output is made again."""
         self.outputs[step.stage.name] = step.output
         record = step.output.record
         if record is None or force:
-            with lock.held(self.root / step.stage.name / ".lock", break_lock):
+            with lock.held(self.root / step.stage.name / ".lock", force):
                 record = step.output.record  # another process may have finished it while we waited
                 if record is None or force:
                     self._row(self._execute(step, force), "ran")
@@ -127,7 +126,7 @@ class _Workflow:
     def _execute(self, step: Planned, force: bool) -> dict[str, Any]:
         stage, output = step.stage, step.output
         inputs = {name: self.outputs.get(name) or _stored(name, step, self.config, self.root) for name in stage.needs}
-        if force:
+        if force and output.record:
             shutil.rmtree(output.folder, ignore_errors=True)
             output.store.delete_all()
         output.folder.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from pipelines.sources.source import listing
 SPLIT_FOLDERS = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
 EXPECTED = "expected CLASS/image.jpg or train/CLASS/image.jpg (val/ and test/ beside train/ if there are any)"
 _IMAGE = r"(?i)(^|/)[^./][^/]*\.(jpe?g|png|bmp|gif|webp|tiff?|ppm|pgm)$"
+_PIECE = 65536  # rows taken apart at once
 
 
 def class_layout(paths: pa.Table, where: str, archive: str = "") -> tuple[tuple[str, ...], dict[str, pa.Table]]:
@@ -42,7 +43,8 @@ def class_layout(paths: pa.Table, where: str, archive: str = "") -> tuple[tuple[
 def _only_images(paths: pa.Table, where: str) -> pa.Table:
     if not paths.num_rows:
         raise ValueError(f"{where} is empty; {EXPECTED}")
-    images = paths.filter(pc.match_substring_regex(paths["path"], _IMAGE))
+    is_image = pc.match_substring_regex(paths["path"], _IMAGE)
+    images = paths if pc.all(is_image).as_py() else paths.filter(is_image)
     if not images.num_rows:
         names = (path.rpartition("/")[2] for path in paths["path"].slice(0, 10_000).to_pylist())
         kinds = Counter("." + name.rpartition(".")[2] if "." in name else name for name in names)
@@ -99,6 +101,9 @@ def _require_class_folders(images: pa.Table, folder: str, where: str) -> None:
 
 
 def _first_folders(paths: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-    """The first part of each path, as codes into a list of the distinct ones."""
-    first = pc.list_element(pc.split_pattern(paths, "/", max_splits=1), 0).combine_chunks().dictionary_encode()
-    return first.indices.to_numpy(), first.dictionary.to_pylist()
+    """The first part of each path, as codes into a list of the distinct ones; by pieces, to hold no copy of all."""
+    pieces = [paths.slice(start, _PIECE) for start in range(0, len(paths), _PIECE)]
+    firsts = [pc.list_element(pc.split_pattern(piece, "/", max_splits=1), 0).dictionary_encode() for piece in pieces]
+    unified = pa.chunked_array([chunk for first in firsts for chunk in first.chunks]).unify_dictionaries()
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in unified.chunks])
+    return codes, unified.chunk(0).dictionary.to_pylist()

@@ -1,0 +1,213 @@
+"""Encoded source bytes -> a square of RGB pixels: the only place where images are decoded for storing and resized.
+
+Geometry (the 2012 preparation): the shorter side becomes exactly `size`, the other round(scale * side), and the
+central square is kept, starting at floor((side - size) / 2). Filter, for shrinking and enlarging alike: the
+antialiased triangle ("bilinear" of Pillow and of torch with antialias=True). EXIF orientation is ignored, as by every
+published ImageNet number; gray is replicated; transparency is dropped; 16-bit samples keep their high byte.
+
+Fast path: libjpeg-turbo, which always reads the entropy-coded data to their end and for which any warning is an error,
+so that a truncated file never passes; it may decode at 1/2, 1/4 .. while the shorter side stays at least `size`.
+Careful path: Pillow, for what the fast path refuses and only if nothing of the image is missing.
+"""
+
+import io
+import math
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import simplejpeg
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_PILLOW_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+_MAX_ASPECT = 4  # of the fast resize, which computes the picture left of and above the square as well
+_FOUR_INKS = ("CMYK", "YCCK")
+_MAX_PADDING_BYTES = 16
+
+
+class DamagedImage(ValueError):
+    """These bytes are no complete image that can be stored; the text is the reason, the same on every run."""
+
+
+class Square(NamedTuple):
+    pixels_HWC: np.ndarray  # uint8 RGB, size x size x 3, contiguous
+    width: int  # of the original, px
+    height: int
+    format: str  # of the original: "jpeg", "png" ..
+
+
+def to_square(data: bytes, size: int, max_pixels: int) -> Square:
+    """Decode, scale the shorter side to `size` and keep the central square; DamagedImage says why it cannot be."""
+    if not data:
+        raise DamagedImage("the file is empty")
+    if data[:2] == b"\xff\xd8":
+        try:
+            return _fast_square(data, size, max_pixels)
+        except DamagedImage:
+            raise
+        except ValueError:  # a warning of libjpeg, or a colour space that it does not convert
+            pass
+    return _careful_square(data, size, max_pixels)
+
+
+def encode_jpeg(pixels_HWC: np.ndarray, quality: int) -> bytes:
+    return simplejpeg.encode_jpeg(pixels_HWC, quality=quality, colorsubsampling="420", fastdct=False)
+
+
+def decode_jpeg(data) -> np.ndarray:
+    """Pixels of a whole JPEG as uint8 RGB [H, W, 3]; ValueError at the first irregularity."""
+    return simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False, strict=True)
+
+
+class Geometry(NamedTuple):
+    """Where the square lies in the scaled image: `width` x `height` px of it, starting at (x, y)."""
+
+    width: int
+    height: int
+    x: int
+    y: int
+
+
+def scaled_geometry(width: int, height: int, size: int) -> Geometry:
+    scaled_width = size if width <= height else round(width * size / height)
+    scaled_height = size if height <= width else round(height * size / width)
+    return Geometry(scaled_width, scaled_height, (scaled_width - size) // 2, (scaled_height - size) // 2)
+
+
+def _fast_square(data: bytes, size: int, max_pixels: int) -> Square:
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    _refuse_enormous(width, height, max_pixels)
+    if colours in _FOUR_INKS or max(width, height) > _MAX_ASPECT * min(width, height):
+        raise ValueError("left to Pillow")
+    pixels = simplejpeg.decode_jpeg(
+        data, colorspace="RGB", min_height=size, min_width=size, min_factor=2, fastdct=False, fastupsample=False
+    )
+    return Square(_resize_to_square(pixels, width, height, size), width, height, "jpeg")
+
+
+def _resize_to_square(pixels_HWC: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
+    """The central square of an image of width x height px, of which `pixels` may be a reduced decoding (by n/8).
+
+    Right of and below the square nothing is computed. The operator is that of torch.nn.functional.interpolate, which
+    cannot be told the scale and the output size independently.
+    """
+    import torch
+
+    scaled = scaled_geometry(width, height, size)
+    rows, columns = pixels_HWC.shape[:2]
+    step_x = width / scaled.width * round(8 * columns / width) / 8  # decoded px per px of the result
+    step_y = height / scaled.height * round(8 * rows / height) / 8
+    right, bottom = scaled.x + size, scaled.y + size
+    needed = pixels_HWC[: math.ceil(bottom * step_y + step_y) + 2, : math.ceil(right * step_x + step_x) + 2]
+    resized_BCHW = torch.ops.aten._upsample_bilinear2d_aa(
+        torch.from_numpy(needed).permute(2, 0, 1)[None], [bottom, right], False, 1 / step_y, 1 / step_x
+    )
+    return np.ascontiguousarray(resized_BCHW[0].permute(1, 2, 0).numpy()[scaled.y :, scaled.x :])
+
+
+def _careful_square(data: bytes, size: int, max_pixels: int) -> Square:
+    """Through Pillow: CMYK, PNG whatever its name, palettes, 16 bits; and JPEGs with harmless extra bytes."""
+    from PIL import Image, UnidentifiedImageError
+
+    Image.MAX_IMAGE_PIXELS = None  # max_pixels is the limit here
+    try:
+        with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
+            _refuse_enormous(*image.size, max_pixels)
+            width, height = image.size
+            format = "jpeg" if image.format in ("JPEG", "MPO") else image.format.lower()
+        with Image.open(io.BytesIO(_whole(data, format)), formats=_PILLOW_FORMATS) as image:
+            return Square(_pillow_square(image, size), width, height, format)
+    except (DamagedImage, MemoryError):
+        raise
+    except UnidentifiedImageError as error:  # whose text holds a memory address
+        raise DamagedImage(f"no image of a known format; it begins with {data[:8]!r}") from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error ..
+        raise DamagedImage(f"{type(error).__name__}: {error}") from error
+
+
+def _pillow_square(image: "Image.Image", size: int) -> np.ndarray:
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise DamagedImage(f"samples of mode {image.mode!r} have no fixed range")
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("RGB")
+    scaled = scaled_geometry(*image.size, size)
+    step_x, step_y = image.width / scaled.width, image.height / scaled.height
+    box = (scaled.x * step_x, scaled.y * step_y, (scaled.x + size) * step_x, (scaled.y + size) * step_y)
+    box = (box[0], box[1], min(box[2], image.width), min(box[3], image.height))  # rounding may pass the edge
+    return np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=box).convert("RGB"))
+
+
+def _refuse_enormous(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise DamagedImage(f"{width} x {height} px are more than ingest.max_pixels={max_pixels}; not decoded")
+
+
+def _whole(data: bytes, format: str) -> bytes:
+    """The same image, known to be complete: Pillow alone lets some truncated files pass."""
+    from PIL import Image
+
+    if format == "jpeg":
+        return _whole_jpeg(data)
+    if format == "png":
+        Image.open(io.BytesIO(data), formats=["PNG"]).verify()  # the chunks and their CRCs, to the last
+    if format == "gif" and data.rstrip(b"\0")[-1:] != b";":
+        raise DamagedImage("the GIF has no end")
+    if format == "bmp" and len(data) < int.from_bytes(data[2:6], "little"):
+        raise DamagedImage("the BMP is shorter than it says")
+    return data
+
+
+def _whole_jpeg(data: bytes) -> bytes:
+    """The JPEG without stray bytes, once libjpeg decodes that without a warning.
+
+    libjpeg tells its first warning only, so that nothing but a decoding without any proves that no data are lost.
+    """
+    complaint = _complaint(data)
+    if complaint is not None:
+        tidy = _tidy_header(data)
+        tidy = _tidy_end(tidy, _complaint(tidy) or "")
+        if _complaint(tidy) is not None:
+            raise DamagedImage(complaint)
+        return tidy
+    return data
+
+
+def _complaint(data: bytes) -> str | None:
+    """What libjpeg says first of this JPEG, reading all of it; None where it has nothing to say."""
+    try:
+        colours = simplejpeg.decode_jpeg_header(data, strict=False)[2]
+        native = "CMYK" if colours in _FOUR_INKS else "RGB"
+        simplejpeg.decode_jpeg(data, colorspace=native, min_factor=8)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _tidy_header(data: bytes) -> bytes:
+    """Without bytes between the segments before the first scan."""
+    segments, position = [data[:2]], 2
+    while (start := data.find(b"\xff", position)) >= 0:
+        marker, length = data[start + 1 : start + 2], int.from_bytes(data[start + 2 : start + 4], "big")
+        if marker == b"\xda":
+            return b"".join(segments) + data[start:]
+        position = start + 1 if marker in (b"\x00", b"\xff") else start + 2 + length
+        segments.append(data[start:position] if position > start + 1 else b"")
+    return data
+
+
+def _tidy_end(data: bytes, complaint: str) -> bytes:
+    """Without a little padding before the end marker.
+
+    More of it is usually picture, left over because something before it is corrupt.
+    """
+    match = re.search(r"(\d+) extraneous bytes before marker 0xd9", complaint)
+    if not match or int(match[1]) > _MAX_PADDING_BYTES:
+        return data
+    end = data.rfind(b"\xff\xd9")
+    return data[: end - int(match[1])] + data[end:]
