@@ -1,0 +1,36 @@
+"""What one shard file holds, whatever its format: a row to store, and the rows read back."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Row(NamedTuple):
+    id: int  # position in the split's shuffled listing
+    key: str
+    label: int  # from 0; -1 unknown
+    image: bytes  # a JPEG, or the pixels [H, W, 3] uint8 RGB
+    width: int  # of the original, px
+    height: int
+    format: str  # of the original: "jpeg", "png" ..
+
+
+@dataclass(frozen=True)
+class ShardRows:
+    """The rows of a shard as columns; the images are views of the file's bytes."""
+
+    ids: np.ndarray  # int64 [N]
+    labels: np.ndarray  # int32 [N]
+    images: list[np.ndarray]  # uint8: a JPEG's bytes [n], or pixels [H, W, 3]
+    keys: list[str]
+    widths: np.ndarray  # int32 [N], of the originals, px
+    heights: np.ndarray
+    formats: list[str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class DamagedRow(ValueError):
+    """A shard file that does not hold what was written; the text names the row."""
