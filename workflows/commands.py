@@ -60,7 +60,7 @@ def plan(args: argparse.Namespace) -> None:
     for step in planned:
         row = _status_row(step)
         if step.state != "CACHED":
-            expected = predict.predict(step, config, counts)
+            expected = predict.predict(step, config, root, counts)
             row |= {"units": expected.units, "seconds": expected.seconds, "bytes": expected.num_bytes}
         rows.append(row)
     if args.json:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workflows.catalog import known_source
+from workflows.catalog import INDEX, known_source
 from workflows.config import RunConfig
 from workflows.plan import Planned
 
@@ -21,9 +21,9 @@ class Prediction:
     num_bytes: int | None
 
 
-def predict(step: Planned, config: RunConfig, counts: dict[str, int]) -> Prediction:
+def predict(step: Planned, config: RunConfig, root: Path, counts: dict[str, int]) -> Prediction:
     """For a stage that is not CACHED. `counts` are images by split."""
-    units = _units(step, config, counts)
+    units = _units(step, config, root, counts)
     last = step.last or {}
     rate = last["seconds"] / last["units"] if last.get("units") else None
     return Prediction(units, None if rate is None else units * rate, _bytes(step, config, counts, last))
@@ -41,11 +41,11 @@ def counts_of(planned: list[Planned], config: RunConfig, root: Path) -> dict[str
     return {split: min(count, limit) if limit else count for split, count in counts.items()}
 
 
-def _units(step: Planned, config: RunConfig, counts: dict[str, int]) -> int:
+def _units(step: Planned, config: RunConfig, root: Path, counts: dict[str, int]) -> int:
     train = counts.get("train", 0)
     match step.stage.name:
         case "ingest":
-            return max(0, sum(counts.values()) - _kept(step))
+            return max(0, sum(counts.values()) - _kept(step, config, root))
         case "stats":
             return train
         case "train":
@@ -56,13 +56,15 @@ def _units(step: Planned, config: RunConfig, counts: dict[str, int]) -> int:
             return 1
 
 
-def _kept(step: Planned) -> int:
+def _kept(step: Planned, config: RunConfig, root: Path) -> int:
     """Images in the shards that an interrupted ingest has finished."""
     if step.state != "PARTIAL":
         return 0
-    from pipelines.shards import finished_shards
+    from pipelines.shards import finished_shards, plan_shards
+    from pipelines.sources.catalog import open_source
 
-    return sum(record.listed for record in finished_shards(step.output.store).values())
+    origin = plan_shards(open_source(config.ingest, root / INDEX), config.ingest, step.output.store).origin
+    return sum(record.listed for record in finished_shards(step.output.store, origin).values())
 
 
 def _bytes(step: Planned, config: RunConfig, counts: dict[str, int], last: dict[str, Any]) -> int | None:

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,9 @@ class StageRun:
         import mlflow.data
         from mlflow.entities import DatasetInput, InputTag
 
-        dataset = mlflow.data.from_pandas(frame, source=source, name=name, digest=digest[:36])
+        with warnings.catch_warnings():  # hints on integer columns and on the kind of source
+            warnings.simplefilter("ignore")
+            dataset = mlflow.data.from_pandas(frame, source=source, name=name, digest=digest[:36])
         tags = [InputTag("mlflow.data.context", context), InputTag("manifest_sha256", digest)]
         self._tracker.client.log_inputs(self.id, datasets=[DatasetInput(dataset._to_mlflow_entity(), tags)])
 

@@ -3,18 +3,12 @@
 Shards that an earlier, interrupted run finished are kept. Damaged images are set aside in `quarantine.parquet`.
 """
 
+import shutil
 import time
+from collections.abc import Iterable
 
-from pipelines.manifest import Manifest
-from pipelines.shards import (
-    ShardRecord,
-    check_damage,
-    finished_shards,
-    plan_shards,
-    predicted_bytes,
-    write_manifest,
-    write_shard,
-)
+from pipelines.manifest import MANIFEST, QUARANTINE, Manifest, ShardRecord, write_manifest
+from pipelines.shards import finished_shards, plan_shards, predicted_bytes, write_shard
 from pipelines.sources.catalog import open_source
 from pipelines.storage import Folder
 from workflows.catalog import INDEX
@@ -29,67 +23,85 @@ def run(context: Context) -> dict:
     """Writes the shards, `quarantine.parquet` and `manifest.json`."""
     spec, store = context.config.ingest, context.output.store
     source = open_source(spec, context.root / INDEX)
-    tasks = plan_shards(source, spec, store)
-    done = finished_shards(store)
-    todo = [task for task in tasks if task.name not in done]
-    check_disk(store, predicted_bytes(todo))
-    listed = sum(task.rows.num_rows for task in tasks)
-    kept = sum(record.listed for record in done.values())
+    plan = plan_shards(source, spec, store)
+    done = finished_shards(store, plan.origin)
+    kept = _listed(done.values())
+    _check_disk(store, predicted_bytes(plan.num_rows - kept, spec))
+    todo = (plan[i] for i, name in enumerate(plan.names) if name not in done)
     began = time.perf_counter()
-    with context.console.progress("ingest", listed, "images", kept) as progress:
+    with context.console.progress("ingest", plan.num_rows, "images", kept) as progress:
         for record in context.compute.map(write_shard, todo):
             done[record.name] = record
-            check_damage(done.values(), listed, spec.max_bad)
-            progress.update(sum(r.listed for r in done.values()))
-            context.run.metrics(_so_far(done, kept, began), step=len(done))
-    manifest = write_manifest(store, source, spec, [done[task.name] for task in tasks])
-    track(context, manifest, source.kind)
-    return _summary(manifest, time.perf_counter() - began, listed - kept)
+            images = _listed(done.values())
+            progress.update(images)
+            rate = (images - kept) / (time.perf_counter() - began)
+            context.run.metrics({"images": images, "images_per_s": rate}, step=len(done))
+    _refuse_if_nothing_stored(context, done)
+    try:
+        manifest = write_manifest(store, source, spec, done.values())
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    track(context, manifest)
+    return _summary(manifest, time.perf_counter() - began, plan.num_rows - kept)
 
 
-def check_disk(store: Folder, wanted_bytes: int) -> None:
-    """Refuses to start what cannot end.
+def _listed(records: Iterable[ShardRecord]) -> int:
+    return sum(record.listed for record in records)
 
-    Raises:
-        UsageError: The disk under the store has too little room.
-    """
+
+def _check_disk(store: Folder, wanted_bytes: int) -> None:
+    """UsageError where the disk under the store has too little room: what cannot end is not started."""
     free = store.free_bytes()
     if free is not None and free < wanted_bytes * DISK_MARGIN:
         raise UsageError(
-            f"the shards will take about {size(wanted_bytes)} and {store.url} has {size(free)} free: "
+            f"the shards will take about {size(wanted_bytes)} and {store.where()} has {size(free)} free: "
             "make room, or name another disk with --root or --set store=FOLDER"
         )
 
 
-def track(context: Context, manifest: Manifest, kind: str) -> None:
-    """Tells MLflow the data set (a table of its shards), the manifest and what was set aside."""
-    for name in ("manifest.json", "quarantine.parquet"):
-        (context.folder / name).write_bytes(context.output.store.read(name))
-        context.run.artifact(context.folder / name)
-    context.run.dataset(
-        manifest.frame(), name=kind, source=context.config.ingest.source, digest=manifest.digest, context="ingest"
+def _refuse_if_nothing_stored(context: Context, done: dict[str, ShardRecord]) -> None:
+    """Files that only looked like images leave nothing behind."""
+    if any(record.rows for record in done.values()):
+        return
+    first = next(bad for record in done.values() for bad in record.quarantined)
+    context.output.store.delete_all()
+    shutil.rmtree(context.folder, ignore_errors=True)
+    raise UsageError(
+        f"none of the {_listed(done.values())} files of ingest.source={context.config.ingest.source} is a readable "
+        f"image ({first.key}: {first.reason}); name a source of images"
     )
-    context.run.tags({"alexnet.manifest": manifest.digest, "alexnet.source": manifest.fingerprint})
 
 
-def _so_far(done: dict[str, ShardRecord], kept: int, began: float) -> dict[str, float]:
-    stored = sum(record.rows for record in done.values())
-    return {
-        "images_stored": stored,
-        "images_per_s": (sum(r.listed for r in done.values()) - kept) / (time.perf_counter() - began),
-    }
+def track(context: Context, manifest: Manifest) -> None:
+    """Tells MLflow the data set (a table of its shards), the manifest and what was set aside."""
+    store = context.output.store
+    for name in (MANIFEST, QUARANTINE):
+        if not store.is_local:
+            (context.folder / name).write_bytes(store.read(name))
+        context.run.artifact(store.local_path() / name if store.is_local else context.folder / name)
+    log_dataset(context, manifest, store, "ingest")
+
+
+def log_dataset(context: Context, manifest: Manifest, store: Folder, purpose: str) -> None:
+    """The shards as an MLflow input: one row a shard, and the manifest's digest."""
+    import pandas as pd
+
+    names = ("name", "split", "listed", "rows", "bytes", "sha256")
+    frame = pd.DataFrame([{name: getattr(record, name) for name in names} for record in manifest.records()])
+    context.run.dataset(frame, manifest.source_kind, store.where(), manifest.digest, purpose)
+    context.run.tags({"alexnet.manifest": manifest.digest, "alexnet.source": manifest.source_fingerprint})
 
 
 def _summary(manifest: Manifest, seconds: float, images: int) -> dict:
-    totals = {name: sum(r.rows for r in records) for name, records in manifest.splits.items()}
-    bad = sum(len(r.quarantined) for records in manifest.splits.values() for r in records)
-    shards = sum(len(records) for records in manifest.splits.values())
-    num_bytes = sum(r.bytes for records in manifest.splits.values() for r in records)
-    counts = ", ".join(f"{name} {count:,}" for name, count in totals.items())
+    totals = {split: manifest.num_rows(split) for split in manifest.splits}
+    bad = sum(map(manifest.num_quarantined, manifest.splits))
+    num_bytes = sum(map(manifest.num_bytes, manifest.splits))
+    shards = sum(map(len, manifest.splits.values()))
+    counts = ", ".join(f"{split} {count:,}" for split, count in totals.items())
     return {
         "result": f"{counts}; {manifest.num_classes} classes, {shards} shards, {size(num_bytes)}, {bad} set aside",
         "metrics": {
-            **{f"images_{name}": count for name, count in totals.items()},
+            **{f"images_{split}": count for split, count in totals.items()},
             "images_set_aside": bad,
             "shards": shards,
             "bytes": num_bytes,
