@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+from pipelines.sources.cifar import EDITIONS as CIFAR_EDITIONS
+from pipelines.sources.cifar import find_cifar, open_cifar
 from pipelines.sources.demo import open_demo
 from pipelines.sources.folder import open_folder
 from pipelines.sources.huggingface import find_files, open_huggingface
+from pipelines.sources.ilsvrc import find_edition, open_ilsvrc, open_synset_tars, synset_tars
+from pipelines.sources.kaggle import find_images, open_kaggle
 from pipelines.sources.source import Reader, Source
 from pipelines.sources.tar import open_tar
 from pipelines.specs import IngestSpec
@@ -12,9 +16,22 @@ from pipelines.storage import Folder
 
 __all__ = ["Reader", "Source", "open_source"]
 
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
 
 def open_source(spec: IngestSpec, cache: Path | None = None) -> Source:
     """The source that `spec.source` names; indexes of archives are kept in `cache`. ValueError: why there is none."""
+    source = _open(spec, cache)
+    if spec.labels == "devkit" and not source.kind.startswith("ilsvrc"):
+        raise ValueError(
+            f"ingest.labels=devkit needs the ILSVRC archives and their kit; {spec.source} takes labels=wnid"
+        )
+    if spec.check_md5 and not source.kind.startswith("ilsvrc"):
+        raise ValueError(f"ingest.check_md5 needs the ILSVRC archives; there are no published sums for {spec.source}")
+    return source
+
+
+def _open(spec: IngestSpec, cache: Path | None) -> Source:
     if spec.source == "demo":
         return open_demo()
     folder = Folder.at(spec.source)
@@ -27,8 +44,12 @@ def open_source(spec: IngestSpec, cache: Path | None = None) -> Source:
 
 
 def _open_file(folder: Folder, name: str, spec: IngestSpec, cache: Path | None) -> Source:
-    if name.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
+    if cifar := next((edition for edition in CIFAR_EDITIONS if edition.archive == name), None):
+        return open_cifar(folder, name, cifar, cache)
+    if name.endswith(_COMPRESSED):
         raise ValueError(f"{folder.where(name)} is compressed, so members cannot be read in place; unpack it to a .tar")
+    if find_edition({name}):
+        raise ValueError(f"{folder.where(name)} is one of the ILSVRC archives; name the folder that holds them all")
     if name.endswith(".tar"):
         return open_tar(folder, name, spec.val_fraction, cache)
     if name.endswith(".parquet"):
@@ -37,6 +58,18 @@ def _open_file(folder: Folder, name: str, spec: IngestSpec, cache: Path | None) 
 
 
 def _open_folder(folder: Folder, spec: IngestSpec, cache: Path | None) -> Source:
+    files = folder.files()
+    names = {entry.name for entry in files}
+    if edition := find_edition(names):
+        return open_ilsvrc(folder, edition, spec, cache)
+    if tars := synset_tars(files):
+        return open_synset_tars(folder, tars, spec, cache)
+    if cifar := find_cifar(folder):
+        return open_cifar(*cifar, cache)
     if find_files(folder)[1]:
         return open_huggingface(folder, spec.val_fraction, cache)
+    if (images := find_images(folder, names)) is not None:
+        return open_kaggle(folder, images, spec.val_fraction)
+    if archives := sorted(name for name in names if name.endswith((".tar", *_COMPRESSED))):
+        raise ValueError(f"{folder.where()} holds the archive {archives[0]}; name the archive itself as the source")
     return open_folder(folder, spec.val_fraction)

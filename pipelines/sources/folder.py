@@ -4,19 +4,17 @@ import pyarrow as pa
 
 from pipelines.sources.layout import class_layout
 from pipelines.sources.ranges import FileReader
-from pipelines.sources.source import Source, fingerprint_of, with_val
+from pipelines.sources.source import Source, fingerprint_of, listed, with_val
 from pipelines.storage import Folder
 
 _CHUNK = 65536
 
 
 def open_folder(folder: Folder, val_fraction: float) -> Source:
-    names, splits = class_layout(_paths(folder), folder.where())
+    names, splits = class_layout(list_paths(folder), folder.where())
     return Source(
         kind="folder",
-        fingerprint=fingerprint_of(
-            ["folder", *(part for split, rows in splits.items() for part in (split, rows["key"], rows["size"]))]
-        ),
+        fingerprint=fingerprint_of(["folder", *listed(splits)]),
         class_names=names,
         class_titles=names,
         splits=with_val(splits, val_fraction),
@@ -24,7 +22,7 @@ def open_folder(folder: Folder, val_fraction: float) -> Source:
     )
 
 
-def _paths(folder: Folder) -> pa.Table:
+def list_paths(folder: Folder) -> pa.Table:
     """Every file below the folder, sorted by path: columns path, offset (0), size."""
     chunks, paths, sizes = [], [], []
     for entry in folder.walk():

@@ -27,7 +27,7 @@ def class_layout(paths: pa.Table, where: str, archive: str = "") -> tuple[tuple[
     images = _only_images(paths, where)
     root, images = _strip_common_folders(images)
     parts = _by_split(images, root, where)
-    classes = {split: _first_folders(table["path"]) for split, (_, table) in parts.items()}
+    classes = {split: first_folders(table["path"]) for split, (_, table) in parts.items()}
     names = sorted(set(classes[TRAIN][1]))
     for split, (_, found) in classes.items():
         if unknown := sorted(set(found) - set(names)):
@@ -70,7 +70,7 @@ def _strip_common_folders(images: pa.Table) -> tuple[str, pa.Table]:
 
 def _by_split(images: pa.Table, root: str, where: str) -> dict[str, tuple[str, pa.Table]]:
     """split -> (its folder, its images with paths from there)."""
-    codes, tops = _first_folders(images["path"])
+    codes, tops = first_folders(images["path"])
     present = {name for name in tops if name in SPLIT_FOLDERS}
     if not present:
         _require_class_folders(images, root or ".", where)
@@ -100,7 +100,7 @@ def _require_class_folders(images: pa.Table, folder: str, where: str) -> None:
         )
 
 
-def _first_folders(paths: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+def first_folders(paths: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """The first part of each path, as codes into a list of the distinct ones; by pieces, to hold no copy of all."""
     pieces = [paths.slice(start, _PIECE) for start in range(0, len(paths), _PIECE)]
     firsts = [pc.list_element(pc.split_pattern(piece, "/", max_splits=1), 0).dictionary_encode() for piece in pieces]

@@ -20,7 +20,7 @@ class Pen:
     def __init__(self, random: Random, draw: "ImageDraw.ImageDraw", size_px: tuple[int, int]):
         side = min(size_px)
         self.random, self._draw = random, draw
-        self._scale = side * random.uniform(0.55, 0.9)
+        self._scale = side * random.uniform(0.62, 0.92)
         slack = [(length - 0.9 * self._scale) / 2 for length in size_px]
         self._x, self._y = (px / 2 + random.uniform(-0.6, 0.6) * room for px, room in zip(size_px, slack, strict=True))
         turn = math.radians(random.gauss(0, 9))
@@ -165,7 +165,7 @@ def _wheel(pen: Pen) -> None:
     for i in range(spokes):
         angle = 2 * math.pi * (i + turn) / spokes
         pen.line([(0, 0), (0.42 * math.cos(angle), 0.42 * math.sin(angle))], 0.022, spoke)
-    pen.line([(0.43 * c, 0.43 * s) for c, s in (*_circle(), *_circle()[:2])], pen.random.uniform(0.05, 0.1), tyre)
+    pen.line([(0.43 * c, 0.43 * s) for c, s in (*_circle(), *_circle()[:2])], pen.random.uniform(0.07, 0.12), tyre)
     pen.ellipse(0, 0, 0.08, 0.08, hub)
 
 
@@ -253,7 +253,7 @@ def _light_and_grain(random: Random, image: "Image.Image") -> "Image.Image":
     light_HW = 1 + slope_x * np.linspace(-0.5, 0.5, width) + slope_y * np.linspace(-0.5, 0.5, height)[:, None]
     contrast, exposure = random.uniform(0.7, 1.1), random.uniform(0.75, 1.2)
     pixels_HWC = ((pixels_HWC - 128) * contrast + 128) * (exposure * light_HW[..., None]).astype(np.float32)
-    strength = random.choice((0, 4, 8, 14))
+    strength = random.choice((0, 3, 6, 10))
     if strength:
         noise = np.random.default_rng(random.getrandbits(64)).standard_normal((height, width, 1), np.float32)
         pixels_HWC += strength * noise

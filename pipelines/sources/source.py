@@ -88,6 +88,11 @@ def fingerprint_of(parts: Iterable[str | bytes | int | pa.ChunkedArray | pa.Arra
     return digest.hexdigest()
 
 
+def listed(splits: dict[str, pa.Table]) -> list[str | pa.ChunkedArray]:
+    """What identifies a listing of files, as parts of a fingerprint."""
+    return [part for name in sorted(splits) for part in (name, *splits[name].select(["key", "label", "size"]).columns)]
+
+
 def hash_column(column: pa.Array | pa.ChunkedArray) -> bytes:
     """sha256 of a column of integers or strings; how it is cut into chunks does not matter."""
     numbers, text = hashlib.sha256(), hashlib.sha256()

@@ -92,7 +92,7 @@ def _members(window: _Window, position: int, end: int, prefix: bytes) -> Iterato
         elif kind not in _SKIPPED:
             path = pax.get(b"path") or long_name or _name(header)
             if kind in _FILE and path.endswith(b".tar"):
-                yield from _members(window, content, content + size, prefix + path + b"/")
+                yield from _members(window, content, content + size, path.rpartition(b"/")[2] + b"/")
             elif kind in _FILE and not path.endswith(b"/"):  # the oldest tars mark a folder so
                 yield prefix + path, content, size
             long_name, pax = b"", {}
