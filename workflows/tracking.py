@@ -85,8 +85,8 @@ class StageRun:
         tags = [InputTag("mlflow.data.context", context), InputTag("manifest_sha256", digest)]
         self._tracker.client.log_inputs(self.id, datasets=[DatasetInput(dataset._to_mlflow_entity(), tags)])
 
-    def model(self, net, example, name: str, metadata: dict[str, str]) -> str:
-        """Logs and registers a torch model with signature and input example, and points the alias `latest` at it.
+    def model(self, net, example, name: str, alias: str, metadata: dict[str, str]) -> str:
+        """Logs and registers a torch model with signature and input example, and points the alias at it.
 
         Returns:
             The model's URI.
@@ -98,14 +98,14 @@ class StageRun:
         with self._tracker.fluent(self.id):
             info = mlflow.pytorch.log_model(
                 net,
-                name="model",
+                name=alias,
                 signature=signature,
                 input_example=example,
                 registered_model_name=name,
                 pip_requirements=["torch"],
                 metadata=metadata,
             )
-        self._tracker.client.set_registered_model_alias(name, "latest", info.registered_model_version)
+        self._tracker.client.set_registered_model_alias(name, alias, info.registered_model_version)
         return info.model_uri
 
 
@@ -179,7 +179,7 @@ class Tracker:
     def _connect(self) -> None:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        for name in ("mlflow", "alembic", "mlflow.store.db.utils"):
+        for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
         import mlflow
 
@@ -291,7 +291,7 @@ class Untracked:
     def artifact(self, path: Path, folder: str | None = None) -> None: ...
     def dataset(self, frame, name: str, source: str, digest: str, context: str) -> None: ...
 
-    def model(self, net, example, name: str, metadata: dict[str, str]) -> str:
+    def model(self, net, example, name: str, alias: str, metadata: dict[str, str]) -> str:
         return ""
 
 
