@@ -17,7 +17,9 @@ FAILED = 1
 
 def resolved(args: argparse.Namespace, otherwise_last: bool = True) -> RunConfig:
     """The recipe or file that was named, else the last run's configuration, else demo; then the settings."""
-    last = args.root / "config.toml"
+    from workflows.run import LAST
+
+    last = args.root / LAST
     if args.config:
         base = configuration.load(args.config)
     elif args.recipe:
@@ -37,7 +39,6 @@ def run(args: argparse.Namespace) -> None:
     root = args.root.absolute()
     only = [args.stage] if args.stage else NAMES[NAMES.index(args.first) : NAMES.index(args.last) + 1]
     options = {"only": only, "force": args.force, "console": Console()}
-    running.remember(config, root)
     rows = running.run(STAGES, config, root, **options)
     heading = ["stage", "state", "time", "result"]
     print(table([heading, *([row.stage, row.state, duration(row.seconds), row.result] for row in rows)]))

@@ -17,9 +17,10 @@ from workflows.compute import Compute, OnRay
 from workflows.config import RunConfig, UsageError
 from workflows.console import Console
 from workflows.plan import Planned, plan
-from workflows.stage import Context, Output, Stage
+from workflows.stage import Context, Output, Stage, output_of, write_atomically
 from workflows.tracking import lineage_note, tracker
 
+LAST = "config.toml"  # in the root: the resolved configuration of the last run
 VERSIONS_OF = ("torch", "nvidia-dali-cuda130", "ray", "mlflow", "pyarrow", "pandas", "numpy", "simplejpeg")
 
 
@@ -54,6 +55,7 @@ def run(
     console = console or Console()
     planned = plan(stages, config, root)
     _check_inputs(planned, only)
+    write_atomically(root / LAST, configuration.dump(config))  # so that a later command need not be told it again
     workflow = _Workflow(config, root, console, compute(config, console))
     status = "FAILED"
     try:
@@ -125,7 +127,8 @@ class _Workflow:
 
     def _execute(self, step: Planned, force: bool) -> dict[str, Any]:
         stage, output = step.stage, step.output
-        inputs = {name: self.outputs.get(name) or _stored(name, step, self.config, self.root) for name in stage.needs}
+        keys = {name: step.ingredients[f"input.{name}"] for name in stage.needs}
+        inputs = {name: output_of(name, key, self.config, self.root) for name, key in keys.items()}
         if force and output.record:
             shutil.rmtree(output.folder, ignore_errors=True)
             output.store.delete_all()
@@ -146,7 +149,7 @@ class _Workflow:
                 "stage": stage.name,
                 "key": output.key,
                 "ingredients": step.ingredients,
-                "inputs": {name: inputs[name].key for name in stage.needs},
+                "inputs": keys,
                 "result": summary["result"],
                 "metrics": summary["metrics"],
                 "units": summary["units"],
@@ -171,20 +174,6 @@ class _Workflow:
         ]
         used = lineage_note(rows, self.tracker.experiment_id) if rows else "It reads no other stage."
         return f"**{step.stage.name}**: {summary['result']}\n\nOutput: `{step.output.folder}`\n\n{used}"
-
-
-def _stored(name: str, step: Planned, config: RunConfig, root: Path) -> Output:
-    """The finished output of an input stage that is not part of this run."""
-    from workflows.stage import output_of
-
-    return output_of(name, step.ingredients[f"input.{name}"], config, root)
-
-
-def remember(config: RunConfig, root: Path) -> None:
-    """Keep the configuration, so that a later command need not be told it again."""
-    from workflows.stage import write_atomically
-
-    write_atomically(root / "config.toml", configuration.dump(config))
 
 
 def versions() -> dict[str, str]:

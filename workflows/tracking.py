@@ -81,9 +81,9 @@ class StageRun:
 
         with warnings.catch_warnings():  # hints on integer columns and on the kind of source
             warnings.simplefilter("ignore")
-            dataset = mlflow.data.from_pandas(frame, source=source, name=name, digest=digest[:36])
+            data = mlflow.data.from_pandas(frame, source=source, name=name, digest=digest[:36])._to_mlflow_entity()
         tags = [InputTag("mlflow.data.context", context), InputTag("manifest_sha256", digest)]
-        self._tracker.client.log_inputs(self.id, datasets=[DatasetInput(dataset._to_mlflow_entity(), tags)])
+        self._tracker.client.log_inputs(self.id, datasets=[DatasetInput(data, tags)])
 
     def model(self, net, example, name: str, alias: str, metadata: dict[str, str]) -> str:
         """Logs and registers a torch model with signature and input example, and points the alias at it.
