@@ -24,10 +24,10 @@ def open_source(spec: IngestSpec, cache: Path | None = None) -> Source:
     source = _open(spec, cache)
     if spec.labels == "devkit" and not source.kind.startswith("ilsvrc"):
         raise ValueError(
-            f"ingest.labels=devkit needs the ILSVRC archives and their kit; {spec.source} takes labels=wnid"
+            f"ingest.labels=devkit needs the ILSVRC archives; use wnid for this source ({source.kind})"
         )
     if spec.check_md5 and not source.kind.startswith("ilsvrc"):
-        raise ValueError(f"ingest.check_md5 needs the ILSVRC archives; there are no published sums for {spec.source}")
+        raise ValueError(f"ingest.check_md5 needs the ILSVRC archives; no sums are known for this source ({source.kind})")
     return source
 
 
@@ -70,6 +70,7 @@ def _open_folder(folder: Folder, spec: IngestSpec, cache: Path | None) -> Source
         return open_huggingface(folder, spec.val_fraction, cache)
     if (images := find_images(folder, names)) is not None:
         return open_kaggle(folder, images, spec.val_fraction)
-    if archives := sorted(name for name in names if name.endswith((".tar", *_COMPRESSED))):
+    archives = sorted(name for name in names if name.endswith((".tar", *_COMPRESSED)))
+    if archives and not folder.folders():
         raise ValueError(f"{folder.where()} holds the archive {archives[0]}; name the archive itself as the source")
     return open_folder(folder, spec.val_fraction)

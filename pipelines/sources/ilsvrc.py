@@ -109,7 +109,8 @@ def open_synset_tars(folder: Folder, tars: list[FileEntry], spec: IngestSpec, ca
     index = cached_table(cache, ["synset tars", *tars], lambda: _index_tars(folder, tars))
     names = tuple(entry.name.removesuffix(".tar") for entry in tars)
     keys, codes, found = _keys_and_synsets(index)
-    labels = np.array([names.index(wnid) for wnid in found], np.int32)[codes]
+    label_of = {name: i for i, name in enumerate(names)}
+    labels = np.array([label_of[wnid] for wnid in found], np.int32)[codes]
     files = pa.DictionaryArray.from_arrays(labels, pa.array([entry.name for entry in tars]))
     rows = listing(keys, labels, files, index["offset"], index["size"])
     return Source(

@@ -32,10 +32,11 @@ def class_layout(paths: pa.Table, where: str, archive: str = "") -> tuple[tuple[
     for split, (_, found) in classes.items():
         if unknown := sorted(set(found) - set(names)):
             raise ValueError(f"{where}: {split} has the class {unknown[0]!r}, which train lacks; {EXPECTED}")
+    label_of = {name: i for i, name in enumerate(names)}
     splits = {}
     for split, (folder, table) in parts.items():
         codes, found = classes[split]
-        labels = np.array([names.index(name) for name in found], np.int32)[codes]
+        labels = np.array([label_of[name] for name in found], np.int32)[codes]
         splits[split] = listing(table["path"], labels, archive or folder, table["offset"], table["size"])
     return tuple(names), splits
 

@@ -1,5 +1,7 @@
 """Images as byte ranges: members of archives, or whole files in folders. Read in place, nothing is extracted."""
 
+import gzip
+import zlib
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +24,8 @@ class ArchiveReader:
     def read(self, rows: pa.Table) -> Iterator[bytes]:
         ranges = zip(rows["file"].to_pylist(), rows["offset"].to_pylist(), rows["size"].to_pylist(), strict=True)
         if self.folder.is_local:
-            return self._read_local(ranges)
-        return _ahead(lambda where: self.folder.read_range(*where), ranges)
+            return map(_unzipped, self._read_local(ranges))
+        return map(_unzipped, _ahead(lambda where: self.folder.read_range(*where), ranges))
 
     def _read_local(self, ranges) -> Iterator[bytes]:
         files = OrderedDict()  # least recently used first
@@ -55,6 +57,16 @@ class FileReader:
             for folder, key in zip(rows["file"].to_pylist(), rows["key"].to_pylist(), strict=True)
         )
         return map(self.folder.read, paths) if self.folder.is_local else _ahead(self.folder.read, paths)
+
+
+def _unzipped(data: bytes) -> bytes:
+    """Some images in the ILSVRC-2010 archives are compressed with gzip, under their plain names."""
+    if data[:2] != b"\x1f\x8b":
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error):
+        return data  # damaged: whoever decodes it says so
 
 
 def _ahead(read, requests) -> Iterator[bytes]:

@@ -1,0 +1,183 @@
+"""Small data sets in every layout that a source understands: plain functions, from content to files."""
+
+import io
+import json
+import pickle
+import tarfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+
+@cache
+def jpeg(seed: int = 0, width: int = 40, height: int = 32) -> bytes:
+    """A JPEG of smooth colours that differ with the seed."""
+    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def class_folders(*prefixes: str, classes=("cat", "dog"), images: int = 3) -> dict[str, bytes]:
+    """Paths and contents: PREFIX/CLASS/CLASS_0.jpg ..., all images different."""
+    paths = [
+        f"{prefix}{name}/{name}_{i}.jpg" for prefix in prefixes or ("",) for name in classes for i in range(images)
+    ]
+    return {path: jpeg(seed) for seed, path in enumerate(paths)}
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def tar_bytes(files: Mapping[str, bytes], format: int = tarfile.GNU_FORMAT, folders: bool = False) -> bytes:
+    """A tar archive; with `folders`, it lists the folders too, as tar does when it packs one."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=format) as archive:
+        for name in sorted({name.rpartition("/")[0] for name in files} - {""}) if folders else ():
+            info = tarfile.TarInfo(name)
+            info.type = tarfile.DIRTYPE
+            archive.addfile(info)
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+def gzipped(data: bytes) -> bytes:
+    import gzip
+
+    return gzip.compress(data, mtime=0)
+
+
+def synsets(num_classes: int, num_ancestors: int) -> list[tuple[int, str, str]]:
+    """(ILSVRC id, wnid, words) of classes, then of their ancestors; the order of ids is not that of the wnids."""
+    order = np.random.default_rng(7).permutation(num_classes)
+    wnids = [f"n{1440764 + 1009 * int(i):08d}" for i in order] + [f"n{100000 + i:08d}" for i in range(num_ancestors)]
+    return [(i + 1, wnid, f"thing {wnid[1:]}, Res {wnid}") for i, wnid in enumerate(wnids)]
+
+
+def meta_mat(year: int, num_classes: int, num_ancestors: int) -> bytes:
+    """meta.mat as MATLAB stores it in the kit: `synsets`, an N x 1 struct array, the classes first, then ancestors."""
+    from scipy.io import savemat
+
+    fields = [
+        f"ILSVRC{year}_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height", "num_train_images",
+    ]  # fmt: skip
+    rows = np.empty((num_classes + num_ancestors, 1), [(field, object) for field in fields])
+    for id_, wnid, words in synsets(num_classes, num_ancestors):
+        is_class = id_ <= num_classes
+        children = np.zeros((1, 0), np.uint16) if is_class else np.array([[1, 2]], np.uint16)
+        height, images = (0, 1300) if is_class else (3, 0)
+        rows[id_ - 1, 0] = (
+            np.array([[id_]], np.uint16), wnid, words, f"what {wnid} is", np.array([[children.size]], np.uint8),
+            children, np.array([[height]], np.uint8), np.array([[images]], np.uint16),
+        )  # fmt: skip
+    file = io.BytesIO()
+    contents = {"synsets": rows}
+    if year == 2010:
+        contents["cost_matrix"] = np.zeros((num_classes, num_classes), np.uint8)
+    savemat(file, contents, do_compression=True)
+    return file.getvalue()
+
+
+def devkit(year: int, val_ids: list[int], num_classes: int, num_ancestors: int) -> bytes:
+    """The kit's .tar.gz with the two files that matter and one that does not."""
+    root = "ILSVRC2012_devkit_t12" if year == 2012 else "devkit-1.0"
+    files = {
+        f"{root}/readme.txt": b"read me",
+        f"{root}/data/meta.mat": meta_mat(year, num_classes, num_ancestors),
+        f"{root}/data/ILSVRC{year}_validation_ground_truth.txt": "".join(f"{i}\n" for i in val_ids).encode(),
+    }
+    return gzipped(tar_bytes(files, folders=True))
+
+
+def ilsvrc(
+    folder: Path, year: int = 2012, classes: int = 6, images: int = 3, num_classes: int = 1000, num_ancestors: int = 860
+) -> dict[str, int]:
+    """An ILSVRC set whose archives hold the first `classes` of `num_classes`; returns the ILSVRC id of every image."""
+    ids, seed = {}, 0
+    class_tars = {}
+    for id_, wnid, _ in synsets(num_classes, num_ancestors)[:classes]:
+        members = {}
+        for i in range(images):
+            members[f"{wnid}_{3 * i + 1}.JPEG"] = jpeg(seed := seed + 1)
+            ids[f"{wnid}/{wnid}_{3 * i + 1}.JPEG"] = id_
+        class_tars[f"{wnid}.tar"] = tar_bytes(members)
+    class_tars = dict(sorted(class_tars.items()))
+    val_ids = [int(i) for i in np.random.default_rng(3).integers(1, classes + 1, 2 * classes)]
+    flat = {}
+    for split in ("val", "test"):
+        names = [f"ILSVRC{year}_{split}_{i + 1:08d}.JPEG" for i in range(len(val_ids))]
+        flat[split] = {name: jpeg(seed := seed + 1) for name in reversed(names)}  # the archive is in no order
+        ids |= dict(zip(names, val_ids if split == "val" else val_ids[::-1], strict=True))
+    kit = devkit(year, val_ids, num_classes, num_ancestors)
+    if year == 2012:
+        files = {
+            "ILSVRC2012_img_train.tar": tar_bytes(class_tars),
+            "ILSVRC2012_img_val.tar": tar_bytes(flat["val"]),
+            "ILSVRC2012_devkit_t12.tar.gz": kit,
+        }
+        ids = {key: id_ for key, id_ in ids.items() if "_test_" not in key}
+    else:
+        files = {
+            "ILSVRC2010_images_train.tar": tar_bytes(class_tars),
+            "ILSVRC2010_images_val.tar": tar_bytes({f"val/{name}": data for name, data in flat["val"].items()}),
+            "ILSVRC2010_images_test.tar": tar_bytes({f"test/{name}": data for name, data in flat["test"].items()}),
+            "ILSVRC2010_test_ground_truth.txt": "".join(f"{i}\n" for i in val_ids[::-1]).encode(),
+            "ILSVRC2010_devkit-1.0.tar.gz": kit,
+        }
+    write_files(folder, files)
+    return ids
+
+
+def kaggle(folder: Path, wnids=("n01440764", "n02089867"), images: int = 2) -> Path:
+    """ILSVRC/Data/CLS-LOC/{train/WNID,val,test} and the LOC_ files."""
+    root = "ILSVRC/Data/CLS-LOC"
+    files = {f"{root}/train/{wnid}/{wnid}_{i}.JPEG": jpeg(i) for wnid in wnids for i in range(images)}
+    files |= {f"{root}/val/ILSVRC2012_val_{i:08d}.JPEG": jpeg(50 + i) for i in range(1, 4)}
+    files |= {f"{root}/test/ILSVRC2012_test_{i:08d}.JPEG": jpeg(90 + i) for i in range(1, 3)}
+    lines = [f"ILSVRC2012_val_{i:08d},{wnids[i % len(wnids)]} 85 1 499 272 {wnids[0]} 1 2 3 4 " for i in range(1, 4)]
+    files["LOC_val_solution.csv"] = "\n".join(["ImageId,PredictionString", *lines, ""]).encode()
+    files["LOC_synset_mapping.txt"] = "".join(f"{wnid} thing {wnid[-2:]}, other\n" for wnid in wnids).encode()
+    return write_files(folder, files)
+
+
+def huggingface(
+    folder: Path, labels: Mapping[str, list[int]], names=("cat", "dog"), row_group: int = 3, column: str = "image"
+) -> Path:
+    """Parquet files as `datasets` writes them: file name -> labels of its rows; every image is different."""
+    info = {"info": {"features": {column: {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}}}
+    seed = 0
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, values in labels.items():
+        images = [{"bytes": jpeg(seed + i), "path": f"{i}.jpg"} for i in range(len(values))]
+        seed += len(values)
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        table = pa.table({column: pa.array(images, kind), "label": pa.array(values, pa.int64())})
+        table = table.replace_schema_metadata({"huggingface": json.dumps(info)} if names else {})
+        pq.write_table(table, folder / name, row_group_size=row_group)
+    return folder
+
+
+def cifar_files(rows: int = 4, classes=("airplane", "bird", "cat")) -> dict[str, bytes]:
+    """The files of cifar-10-batches-py: pickles of protocol 2, as Python 2 wrote them."""
+    random, files = np.random.default_rng(0), {}
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        batch = {
+            b"data": random.integers(0, 256, (rows, 3072), dtype=np.uint8),
+            b"labels": [int(label) for label in random.integers(0, len(classes), rows)],
+            b"filenames": [b"%d.png" % i for i in range(rows)],
+        }
+        files[f"cifar-10-batches-py/{name}"] = pickle.dumps(batch, protocol=2)
+    meta = {b"label_names": [name.encode() for name in classes], b"num_vis": 3072}
+    return files | {"cifar-10-batches-py/batches.meta": pickle.dumps(meta, protocol=2)}

@@ -1,0 +1,226 @@
+"""Class folders, on disk, in a tar and in an object store: what is an image, of which class and split."""
+
+import tarfile
+
+import builders
+import pytest
+
+from pipelines.sources.catalog import open_source
+from pipelines.specs import IngestSpec
+
+
+def opened(source, **options):
+    options = {"val_fraction": 0.0} | options
+    return open_source(IngestSpec(source=str(source), **options))
+
+
+def as_folder(path, files):
+    return builders.write_files(path / "set", files)
+
+
+def as_tar(path, files):
+    builders.write_files(path, {"set.tar": builders.tar_bytes(files, folders=True)})
+    return path / "set.tar"
+
+
+both = pytest.mark.parametrize("pack", [as_folder, as_tar])
+
+
+def contents(source, split) -> dict[str, tuple[str, bytes]]:
+    """key -> (class name, bytes) of a split."""
+    rows = source.splits[split]
+    names = [source.class_names[label] for label in rows["label"].to_pylist()]
+    return dict(zip(rows["key"].to_pylist(), zip(names, source.reader.read(rows), strict=True), strict=True))
+
+
+@both
+def test_plain_class_folders_are_all_train(tmp_path, pack):
+    files = builders.class_folders()
+    source = opened(pack(tmp_path, files))
+    assert source.class_names == source.class_titles == ("cat", "dog")
+    assert list(source.splits) == ["train"]
+    assert contents(source, "train") == {path: (path[:3], data) for path, data in files.items()}
+
+
+@both
+@pytest.mark.parametrize("val", ["val", "validation", "valid"])
+def test_split_folders_become_splits(tmp_path, pack, val):
+    files = builders.class_folders("train/", f"{val}/", "test/")
+    source = opened(pack(tmp_path, files))
+    assert list(source.splits) == ["train", "val", "test"]
+    for split, prefix in (("train", "train/"), ("val", f"{val}/"), ("test", "test/")):
+        expected = {path.removeprefix(prefix): data for path, data in files.items() if path.startswith(prefix)}
+        assert {key: data for key, (_, data) in contents(source, split).items()} == expected
+
+
+@both
+def test_without_val_the_test_split_serves(tmp_path, pack):
+    source = opened(pack(tmp_path, builders.class_folders("train/", "test/")), val_fraction=0.5)
+    assert {split: rows.num_rows for split, rows in source.splits.items()} == {"train": 6, "val": 6}
+
+
+@both
+def test_unlabelled_test_images_are_left_out(tmp_path, pack):
+    files = builders.class_folders("train/", "val/") | {"test/1.jpg": builders.jpeg(1), "test/2.jpg": builders.jpeg(2)}
+    assert list(opened(pack(tmp_path, files)).splits) == ["train", "val"]
+
+
+@both
+def test_val_is_a_share_chosen_by_key(tmp_path, pack):
+    files = builders.class_folders(images=200)
+    source = opened(pack(tmp_path, files), val_fraction=0.25)
+    train, val = (set(source.splits[split]["key"].to_pylist()) for split in ("train", "val"))
+    assert not train & val
+    assert train | val == set(files)
+    assert 70 <= len(val) <= 130
+    fewer = {path: data for path, data in files.items() if path.startswith("cat")}
+    again = opened(pack(tmp_path / "other", {**fewer, "dog/dog_0.jpg": files["dog/dog_0.jpg"]}), val_fraction=0.25)
+    assert {key for key in again.splits["val"]["key"].to_pylist() if key in fewer} == {
+        key for key in val if key in fewer
+    }
+
+
+@both
+def test_folders_around_the_data_set_are_seen_through(tmp_path, pack):
+    files = builders.class_folders("some/where/train/", "some/where/val/")
+    source = opened(pack(tmp_path, files))
+    assert source.splits["train"]["key"][0].as_py() == "cat/cat_0.jpg"
+    assert contents(source, "val")["dog/dog_2.jpg"] == ("dog", files["some/where/val/dog/dog_2.jpg"])
+
+
+@both
+def test_a_single_class_keeps_its_name(tmp_path, pack):
+    assert opened(pack(tmp_path, builders.class_folders(classes=("cat",)))).class_names == ("cat",)
+
+
+@both
+def test_other_files_and_hidden_files_are_no_images(tmp_path, pack):
+    files = builders.class_folders()
+    extra = {"README.txt": b"hello", "cat/._cat_0.jpg": b"mac", "dog/labels.csv": b"1,2", ".DS_Store": b""}
+    assert opened(pack(tmp_path, files | extra)).splits["train"].num_rows == len(files)
+
+
+@both
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"a/notes.txt": b"1", "a/more.txt": b"2", "b.csv": b"3"},
+            r"no images: found 2 \.txt, 1 \.csv; expected CLASS/",
+        ),
+        ({"1.jpg": b"x", "2.jpg": b"x"}, r"2 images lie outside class folders, such as '1.jpg'"),
+        ({"train/a/1.jpg": b"x", "train/2.jpg": b"x"}, r"1 images lie outside class folders, such as '2.jpg' in train"),
+        ({"val/a/1.jpg": b"x", "test/a/2.jpg": b"x"}, r"has test/ but no train/"),
+        (
+            {"train/a/1.jpg": b"x", "val/a/1.jpg": b"x", "val/b/1.jpg": b"x"},
+            r"val has the class 'b', which train lacks",
+        ),
+        ({"train/a/1.jpg": b"x", "val/a/1.jpg": b"x", "valid/a/1.jpg": b"x"}, r"both val/ and valid/"),
+    ],
+)
+def test_unusable_layouts_are_refused_in_one_line(tmp_path, pack, files, message):
+    with pytest.raises(ValueError, match=message) as error:
+        opened(pack(tmp_path, files))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_empty_sources_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no file or folder .*/gone"):
+        opened(tmp_path / "gone")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"/empty is empty; expected CLASS/image"):
+        opened(tmp_path / "empty")
+    (tmp_path / "empty.tar").write_bytes(builders.tar_bytes({}))
+    with pytest.raises(ValueError, match=r"empty.tar is empty"):
+        opened(tmp_path / "empty.tar")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("set.tar.gz", "compressed, so members cannot be read in place; unpack it"),
+        ("image.jpg", "neither a folder nor a .tar"),
+        ("train.parquet", "one Parquet file; name the folder"),
+        ("ILSVRC2012_img_train.tar", "one of the ILSVRC archives; name the folder"),
+    ],
+)
+def test_single_files_that_are_no_source_say_what_to_name(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(ValueError, match=message):
+        opened(tmp_path / name)
+
+
+def test_a_folder_of_archives_says_to_name_one(tmp_path):
+    as_tar(tmp_path, builders.class_folders())
+    with pytest.raises(ValueError, match="holds the archive set.tar; name the archive itself"):
+        opened(tmp_path)
+
+
+def test_options_for_imagenet_are_refused_elsewhere(tmp_path):
+    folder = as_folder(tmp_path, builders.class_folders())
+    with pytest.raises(ValueError, match="labels=devkit needs the ILSVRC archives"):
+        opened(folder, labels="devkit")
+    with pytest.raises(ValueError, match="check_md5 needs the ILSVRC archives"):
+        opened(folder, check_md5=True)
+
+
+@both
+def test_the_fingerprint_is_of_the_content_not_of_the_place(tmp_path, pack):
+    files = builders.class_folders()
+    here, there = (opened(pack(tmp_path / name, files)).fingerprint for name in ("here", "there"))
+    assert here == there
+    changed = {
+        "longer": files | {"cat/cat_0.jpg": files["cat/cat_0.jpg"] + b"\0"},
+        "renamed": {path.replace("cat_1", "cat_9"): data for path, data in files.items()},
+        "fewer": dict(list(files.items())[1:]),
+        "other class": {path.replace("dog/", "cow/"): data for path, data in files.items()},
+    }
+    prints = {opened(pack(tmp_path / name, content)).fingerprint for name, content in changed.items()}
+    assert len(prints | {here}) == len(changed) + 1
+
+
+@pytest.mark.slow
+def test_sources_in_an_object_store_read_the_same(tmp_path, s3_folder):
+    from pipelines.storage import Folder
+
+    files = builders.class_folders("train/", "val/", images=12)
+    remote, local = Folder.at(s3_folder), as_folder(tmp_path, files)
+    for path, data in files.items():
+        remote.child("folder").publish(path, lambda file, data=data: file.write(data))
+    remote.publish("set.tar", lambda file: file.write(builders.tar_bytes(files)))
+    expected = opened(local)
+    assert opened(remote.child("folder").url).fingerprint == expected.fingerprint
+    for url in (remote.child("folder").url, remote.child("set.tar").url):
+        source = opened(url)
+        for split in ("train", "val"):
+            assert contents(source, split) == contents(expected, split)
+    with pytest.raises(ValueError, match=r"no file or folder s3://[^?]*/gone;"):
+        opened(remote.child("gone").url)
+
+
+def test_the_real_sample_lists_all_of_its_images(real_data):
+    source = opened(real_data / "imagenet-sample-500.tar")
+    rows = source.splits["train"]
+    assert rows.num_rows == len(source.class_names) == 500
+    with tarfile.open(real_data / "imagenet-sample-500.tar") as archive:
+        members = [member for member in archive if member.isfile()]
+        assert rows["key"].to_pylist() == [member.name for member in members]
+        for data, member in zip(source.reader.read(rows), members, strict=True):
+            assert data == archive.extractfile(member).read()
+
+
+def test_a_gzipped_member_is_unzipped(tmp_path):
+    files = builders.class_folders()
+    packed = {path: builders.gzipped(data) if "cat_1" in path else data for path, data in files.items()}
+    assert {key: data for key, (_, data) in contents(opened(as_tar(tmp_path, packed)), "train").items()} == files
+    damaged = {path: data[:40] if "cat_1" in path else data for path, data in packed.items()}
+    found = contents(opened(as_tar(tmp_path, damaged)), "train")
+    assert found["cat/cat_1.jpg"][1] == damaged["cat/cat_1.jpg"]
+
+
+def test_a_reader_names_the_archive_that_became_shorter(tmp_path):
+    path = as_tar(tmp_path, builders.class_folders())
+    source = opened(path)
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ValueError, match=r"set.tar ends inside the image at offset \d+"):
+        list(source.reader.read(source.splits["train"]))

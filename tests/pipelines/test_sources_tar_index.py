@@ -1,0 +1,164 @@
+"""The index agrees with `tarfile` on every dialect of tar, reads headers only, and names what is damaged."""
+
+import io
+import tarfile
+
+import builders
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.sources import tar_index
+from pipelines.sources.tar_index import index_tar, open_index
+from pipelines.storage import Folder
+
+
+def indexed(path) -> list[tuple[str, int, int]]:
+    index = index_tar(Folder.at(path.parent), path.name)
+    return list(zip(*(index[column].to_pylist() for column in ("path", "offset", "size")), strict=True))
+
+
+def by_tarfile(path) -> list[tuple[str, int, int]]:
+    with tarfile.open(path) as archive:
+        return [(member.name, member.offset_data, member.size) for member in archive if member.isreg()]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(data: bytes):
+        (tmp_path / "a.tar").write_bytes(data)
+        return tmp_path / "a.tar"
+
+    return write
+
+
+NAMES = ["short.jpg", "d" * 90 + "/" + "f" * 60 + ".jpg", "x/" * 80 + "long.jpg", "grün/雪.jpg", "n" * 300 + ".jpg"]
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_dialect_is_read_as_tarfile_reads_it(write, format):
+    names = NAMES[:2] if format == tarfile.USTAR_FORMAT else NAMES
+    sizes = np.random.default_rng(0).choice([0, 1, 511, 512, 513, 5000, 70_000], 40)
+    files = {f"{i}/{name}": bytes(int(size)) for i, size in enumerate(sizes) for name in names[i % len(names) :][:1]}
+    path = write(builders.tar_bytes(files, format=format, folders=format != tarfile.USTAR_FORMAT))
+    assert indexed(path) == by_tarfile(path)
+    assert [name for name, _, _ in indexed(path)] == list(files)
+
+
+def test_links_folders_and_global_headers_are_passed_over(write):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "all"}) as archive:
+        for name, kind in [("a", tarfile.DIRTYPE), ("a/link", tarfile.SYMTYPE), ("a/hard", tarfile.LNKTYPE)]:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "y" * 200
+            archive.addfile(info)
+        info = tarfile.TarInfo("a/image.jpg")
+        info.size, info.mtime = 3, 1.5  # a time that needs an extended header
+        archive.addfile(info, io.BytesIO(b"abc"))
+    path = write(file.getvalue())
+    assert [name for name, _, _ in indexed(path)] == ["a/image.jpg"]
+    assert path.read_bytes()[indexed(path)[0][1] :][:3] == b"abc"
+
+
+def test_sizes_of_8_gib_and_more_are_understood(tmp_path):
+    """As binary numbers (GNU) and in extended headers (pax); the archive is sparse on disk."""
+    for format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        info, size = tarfile.TarInfo("big.bin"), 9 << 30
+        info.size = size
+        header = info.tobuf(format)
+        path = tmp_path / f"{format}.tar"
+        with path.open("wb") as file:
+            file.write(header)
+            file.seek(size, io.SEEK_CUR)
+            file.write(builders.tar_bytes({"after.jpg": b"1"}))
+        assert indexed(path) == [("big.bin", len(header), size), ("after.jpg", len(header) + size + 512, 1)]
+
+
+def test_a_tar_of_tars_is_flattened(write):
+    inner = {name: builders.tar_bytes({f"{name}_{i}.JPEG": bytes(600 * i) for i in range(3)}) for name in ("b", "a")}
+    path = write(builders.tar_bytes({f"./sub/{name}.tar": data for name, data in inner.items()}))
+    rows = indexed(path)
+    assert [name for name, _, _ in rows] == [f"{name}.tar/{name}_{i}.JPEG" for name in ("b", "a") for i in range(3)]
+    data = path.read_bytes()
+    assert all(data[offset - 512 :].startswith(name[6:].encode()) for name, offset, _ in rows)
+
+
+def test_names_that_are_not_utf8_are_escaped(write):
+    data = builders.tar_bytes({"caf_.jpg": b"1"})
+    header = tarfile.TarInfo("caf\xe9.jpg")
+    header.size = 1
+    path = write(header.tobuf(tarfile.GNU_FORMAT, "latin-1", "strict") + data[512:])
+    assert [name for name, _, _ in indexed(path)] == ["caf\\xe9.jpg"]
+
+
+def test_only_headers_are_read(write, monkeypatch):
+    path = write(builders.tar_bytes({f"{i}.jpg": bytes(300_000) for i in range(50)}))
+    count = 0
+
+    class Counting:
+        def __init__(self, file):
+            self.file = file
+
+        def read_at(self, size, offset):
+            nonlocal count
+            data = self.file.read_at(size, offset)
+            count += len(data)
+            return data
+
+    window = tar_index._Window
+    monkeypatch.setattr(tar_index, "_Window", lambda file, *rest: window(Counting(file), *rest))
+    assert len(indexed(path)) == 50
+    assert count < 2_000_000  # of 15 million
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_archive_cut_anywhere_is_an_error_that_names_it(write, nested):
+    data = builders.tar_bytes({"a/1.jpg": bytes(700), "a/2.jpg": bytes(512)})[: 512 + 1024 + 512 + 512 + 1024]
+    if nested:
+        data = builders.tar_bytes({"n.tar": data})
+    end = len(data.rstrip(b"\0")) // 512 * 512 + 512 + 512 if nested else 512 + 1024 + 512 + 512
+    for length in [*range(0, end, 100), end - 1, end]:
+        path = write(data[:length])
+        with pytest.raises(ValueError, match=r"a.tar is truncated: .* at offset \d+; fetch it again"):
+            indexed(path)
+
+
+def test_garbage_is_no_tar(write):
+    path = write(np.random.default_rng(0).bytes(5000))
+    with pytest.raises(ValueError, match="no tar archive or is damaged: there is no header at offset 0"):
+        indexed(path)
+    damaged = bytearray(builders.tar_bytes({"a.jpg": bytes(600), "b.jpg": b"1"}))
+    damaged[1536 + 5] ^= 1
+    with pytest.raises(ValueError, match="there is no header at offset 1536"):
+        indexed(write(bytes(damaged)))
+
+
+def test_a_name_that_comes_twice_is_an_error_with_both_offsets(write):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for _ in range(2):
+            info = tarfile.TarInfo("a/1.jpg")
+            info.size = 10
+            archive.addfile(info, io.BytesIO(bytes(10)))
+    with pytest.raises(ValueError, match=r"holds 'a/1.jpg' 2 times, at offsets \[512, 1536\]"):
+        indexed(write(file.getvalue()))
+
+
+def test_an_index_is_kept_until_the_archive_changes(write, tmp_path, monkeypatch):
+    path = write(builders.tar_bytes({"a/1.jpg": b"1"}))
+    folder, cache = Folder.at(path.parent), tmp_path / "cache"
+    first = open_index(folder, "a.tar", cache)
+    built = []
+    monkeypatch.setattr(tar_index, "index_tar", lambda *where: built.append(where) or pa.table({"path": ["new"]}))
+    assert open_index(folder, "a.tar", cache).equals(first)
+    assert not built
+    path.write_bytes(builders.tar_bytes({"a/1.jpg": b"1", "a/2.jpg": b"2"}) + bytes(512))
+    assert open_index(folder, "a.tar", cache)["path"].to_pylist() == ["new"]
+
+
+@pytest.mark.slow
+def test_a_tar_in_an_object_store_is_indexed_the_same(tmp_path, s3_folder):
+    data = builders.tar_bytes({f"a/{i}.jpg": bytes(i % 3000) for i in range(2000)})
+    (tmp_path / "a.tar").write_bytes(data)
+    Folder.at(s3_folder).publish("a.tar", lambda file: file.write(data))
+    assert index_tar(Folder.at(s3_folder), "a.tar").equals(index_tar(Folder.at(tmp_path), "a.tar"))
