@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import struct
 import tarfile
 from collections.abc import Mapping
 from functools import cache
@@ -92,10 +93,14 @@ def meta_mat(year: int, num_classes: int, num_ancestors: int) -> bytes:
 
 def devkit(year: int, val_ids: list[int], num_classes: int, num_ancestors: int) -> bytes:
     """The kit's .tar.gz with the two files that matter and one that does not."""
+    return kit_with(meta_mat(year, num_classes, num_ancestors), val_ids, year)
+
+
+def kit_with(meta: bytes, val_ids=(1,), year: int = 2012) -> bytes:
     root = "ILSVRC2012_devkit_t12" if year == 2012 else "devkit-1.0"
     files = {
         f"{root}/readme.txt": b"read me",
-        f"{root}/data/meta.mat": meta_mat(year, num_classes, num_ancestors),
+        f"{root}/data/meta.mat": meta,
         f"{root}/data/ILSVRC{year}_validation_ground_truth.txt": "".join(f"{i}\n" for i in val_ids).encode(),
     }
     return gzipped(tar_bytes(files, folders=True))
@@ -169,6 +174,23 @@ def huggingface(
     return folder
 
 
+class _Python2Pickler(pickle._Pickler):
+    """Writes text and bytes alike as the strings of Python 2."""
+
+    def _save_string(self, text: str | bytes) -> None:
+        data = text.encode() if isinstance(text, str) else text
+        self.write(pickle.BINSTRING + struct.pack("<i", len(data)) + data)
+        self.memoize(text)
+
+    dispatch = pickle._Pickler.dispatch | {str: _save_string, bytes: _save_string}
+
+
+def python2_pickle(value) -> bytes:
+    file = io.BytesIO()
+    _Python2Pickler(file, protocol=2).dump(value)
+    return file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
 def cifar_files(rows: int = 4, classes=("airplane", "bird", "cat")) -> dict[str, bytes]:
     """The files of cifar-10-batches-py: pickles of protocol 2, as Python 2 wrote them."""
     random, files = np.random.default_rng(0), {}
@@ -178,6 +200,6 @@ def cifar_files(rows: int = 4, classes=("airplane", "bird", "cat")) -> dict[str,
             b"labels": [int(label) for label in random.integers(0, len(classes), rows)],
             b"filenames": [b"%d.png" % i for i in range(rows)],
         }
-        files[f"cifar-10-batches-py/{name}"] = pickle.dumps(batch, protocol=2)
+        files[f"cifar-10-batches-py/{name}"] = python2_pickle(batch)
     meta = {b"label_names": [name.encode() for name in classes], b"num_vis": 3072}
-    return files | {"cifar-10-batches-py/batches.meta": pickle.dumps(meta, protocol=2)}
+    return files | {"cifar-10-batches-py/batches.meta": python2_pickle(meta)}

@@ -23,11 +23,11 @@ def open_source(spec: IngestSpec, cache: Path | None = None) -> Source:
     """The source that `spec.source` names; indexes of archives are kept in `cache`. ValueError: why there is none."""
     source = _open(spec, cache)
     if spec.labels == "devkit" and not source.kind.startswith("ilsvrc"):
-        raise ValueError(
-            f"ingest.labels=devkit needs the ILSVRC archives; use wnid for this source ({source.kind})"
-        )
+        raise ValueError(f"ingest.labels=devkit needs the ILSVRC archives; use wnid for this source ({source.kind})")
     if spec.check_md5 and not source.kind.startswith("ilsvrc"):
-        raise ValueError(f"ingest.check_md5 needs the ILSVRC archives; no sums are known for this source ({source.kind})")
+        raise ValueError(
+            f"ingest.check_md5 needs the ILSVRC archives; no sums are known for this source ({source.kind})"
+        )
     return source
 
 

@@ -7,6 +7,7 @@ Images are handed on as PNG files, which loses nothing.
 import io
 import pickle
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -83,7 +84,8 @@ def find_cifar(folder: Folder) -> tuple[Folder, str, Edition] | None:
 
 
 def open_cifar(folder: Folder, archive: str, edition: Edition, cache: Path | None) -> Source:
-    identity = [tuple(entry) for entry in folder.files() if entry.name in (archive or (*edition.train, edition.val))]
+    wanted = (archive,) if archive else (*edition.train, edition.val, edition.meta)
+    identity = [entry for entry in folder.files() if entry.name in wanted]
     kept = cached_table(cache, ["cifar", *identity], lambda: _read_labels(folder, archive, edition))
     columns = {name: kept[name][0].as_py() for name in kept.column_names}
     names = tuple(columns["names"])
@@ -124,11 +126,11 @@ def _load(folder: Folder, archive: str, names: set[str]) -> Iterator[tuple[str, 
                 yield entry.name, _unpickle(folder.read(entry.name), folder.where(entry.name))
         return
     try:
-        with folder.open(archive) as file, tarfile.open(fileobj=file, mode="r|*") as members:
+        with folder.open(archive) as file, tarfile.open(fileobj=file, mode="r|gz") as members:
             for member in members:
                 if (name := member.name.rpartition("/")[2]) in names:
                     yield name, _unpickle(members.extractfile(member).read(), folder.where(f"{archive}/{name}"))
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{folder.where(archive)} is damaged: {error}; fetch it again") from error
 
 
@@ -136,6 +138,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         allowed = {
             ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+            ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
             ("numpy", "ndarray"): np.ndarray,
             ("numpy", "dtype"): np.dtype,
         }

@@ -5,6 +5,7 @@ Its label ids start at 1 and follow an order of their own, not the alphabetical 
 
 import io
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,12 +44,12 @@ def parse_ground_truth(text: bytes, where: str, num_classes: int) -> np.ndarray:
 
 def _parse(folder: Folder, name: str, year: int) -> pa.Table:
     try:
-        with tarfile.open(fileobj=io.BytesIO(folder.read(name)), mode="r:*") as kit:
+        with tarfile.open(fileobj=io.BytesIO(folder.read(name)), mode="r:gz") as kit:
             members = {member.name.rpartition("/")[2]: member for member in kit if member.isfile()}
             meta = kit.extractfile(members["meta.mat"]).read()
             truth_name = f"ILSVRC{year}_validation_ground_truth.txt"
             truth = kit.extractfile(members[truth_name]).read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{folder.where(name)} is damaged: {error}; fetch it again") from error
     except KeyError as error:
         raise ValueError(f"{folder.where(name)} is no ILSVRC{year} development kit: it lacks {error}") from error
@@ -61,9 +62,12 @@ def _parse_synsets(meta: bytes, id_field: str, where: str) -> tuple[list[str], l
     """wnids and words of the synsets without children, which are the classes; the others are their ancestors."""
     from scipy.io import loadmat
 
-    synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
-    rows = zip(*(synsets[field] for field in (id_field, "WNID", "words", "num_children")), strict=True)
-    leaves = sorted((int(id_), str(wnid), str(words)) for id_, wnid, words, children in rows if not int(children))
+    try:
+        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        rows = zip(*(synsets[field] for field in (id_field, "WNID", "words", "num_children")), strict=True)
+        leaves = sorted((int(id_), str(wnid), str(words)) for id_, wnid, words, children in rows if not int(children))
+    except Exception as error:  # whatever Matlab's format trips over
+        raise ValueError(f"{where} is damaged: {error}; fetch it again") from error
     if [id_ for id_, _, _ in leaves] != list(range(1, len(leaves) + 1)):
         raise ValueError(f"{where}: the ids of the classes are not 1, 2, 3 ...")
     return [wnid for _, wnid, _ in leaves], [words for _, _, words in leaves]

@@ -187,7 +187,7 @@ def _fingerprint(kind: str, files: dict[str, FileEntry], indexes: dict[str, pa.T
 
 def _check_md5(folder: Folder, edition: Edition, files: dict[str, FileEntry], cache: Path | None) -> None:
     if not edition.md5:
-        raise ValueError(f"ingest.check_md5: no MD5 sums are published for ILSVRC{edition.year}; leave it false")
+        raise ValueError(f"ingest.check_md5: no MD5 sums are known for ILSVRC{edition.year}; leave it false")
     for name, published in edition.md5.items():
         if name in files:
             kept = cached_table(cache, ["md5", *files[name]], lambda name=name: pa.table({"md5": [_md5(folder, name)]}))
