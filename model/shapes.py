@@ -1,4 +1,4 @@
-"""The network as arithmetic: each layer's shapes, parameters, neurons, work and traffic (the paper's Figure 2 as a table).
+"""The network as arithmetic: shapes, parameters, neurons, work and traffic of each layer (Figure 2 as a table).
 
 Standard library only. `alexnet.py` builds exactly these layers, so a count here is a fact about the network there.
 """

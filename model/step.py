@@ -1,0 +1,64 @@
+"""A training step's gradients, predictions over one or ten views, the evaluation of any iterable of batches. No I/O.
+
+Letters: B batch, V views, C channels, H, W, K classes.
+"""
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.alexnet import AlexNet
+from model.layers import Draw
+from model.metrics import TopK, credits
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bf16 for convolutions and matrix products where asked; normalisation and softmax see to float32 themselves."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def backward(
+    net: AlexNet,
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    draw: Draw,
+    input_scale: float = 1.0,
+    precision: str = "float32",
+) -> Tensor:
+    """Leaves in `.grad` these images' part of the global batch's mean gradient.
+
+    Returns the sums over these images: loss, images classified wrongly, images (3 values, on the network's device).
+    """
+    with autocast(images_BCHW.device, precision):
+        logits_BK = net(images_BCHW, input_scale, draw)
+    logits_BK = logits_BK if logits_BK.dtype == torch.float64 else logits_BK.float()
+    loss = F.cross_entropy(logits_BK, labels_B, reduction="sum")
+    (loss / draw.batch_size).backward()
+    with torch.no_grad():
+        wrong = len(labels_B) - credits(logits_BK, labels_B)[:, 0].sum()
+        images = torch.full_like(wrong, len(labels_B))
+        return torch.stack([loss.detach().to(wrong.dtype), wrong, images])
+
+
+@torch.no_grad()
+def predict(net: AlexNet, images: Tensor, precision: str = "float32") -> Tensor:
+    """Probabilities (B, K) of images B,C,H,W or of views B,V,C,H,W, over whose probabilities it averages."""
+    views = images.flatten(0, 1) if images.dim() == 5 else images
+    with autocast(views.device, precision):
+        logits = net(views)
+    probabilities = logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    return probabilities.unflatten(0, images.shape[:2]).mean(1) if images.dim() == 5 else probabilities
+
+
+def evaluate(net: AlexNet, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "float32") -> TopK:
+    """Errors over batches of images (or of ten views each) and labels; further elements of a batch are ignored."""
+    was_training, top = net.training, TopK()
+    net.eval()
+    for images, labels_B, *_ in batches:
+        device = net.mean.device
+        probabilities = predict(net, images.to(device, non_blocking=True), precision)
+        top.update(probabilities, labels_B.to(device))
+    net.train(was_training)
+    return top

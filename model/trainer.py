@@ -1,0 +1,193 @@
+"""The trainer: takes batches, makes updates, and can be stopped, saved and continued anywhere with the same numbers.
+
+It neither loads data nor writes files. Every rank of a run owns one and calls the same methods in the same order.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.alexnet import AlexNet
+from model.columns import OneColumn, OneProcess, Replicas
+from model.export import starting_weights
+from model.layers import Draw
+from model.metrics import TopK
+from model.optimizer import Momentum
+from model.schedules import Schedule
+from model.specs import AlexNetSpec, TrainSpec
+from model.step import backward, evaluate
+
+
+class NonFiniteLoss(ValueError):
+    """The loss is no number any more; the weights are those before that step."""
+
+
+class Trainer:
+    """Trains an AlexNet, or one column of it, on its replica's part of each batch.
+
+    Args:
+        mean_HWC: mean image of the training set (0..255), of the network's input size or larger.
+        steps_per_epoch: global batches of an epoch.
+        columns, replicas: where this rank stands (`columns.place_ranks`); by default everything is here.
+    """
+
+    def __init__(
+        self,
+        net_spec: AlexNetSpec,
+        spec: TrainSpec,
+        mean_HWC: np.ndarray,
+        steps_per_epoch: int,
+        *,
+        columns: OneProcess | OneColumn | None = None,
+        replicas: Replicas | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        self.spec, self.steps_per_epoch = spec, steps_per_epoch
+        self.device = torch.device(device)
+        self.replicas = replicas or Replicas()
+        self.net = AlexNet(net_spec, columns, seed=spec.seed)
+        self.net.set_mean(mean_HWC)
+        if spec.init_from:
+            self.load_weights(starting_weights(Path(spec.init_from), self.net))
+        self.net.to(self.device)
+        if self.device.type == "cuda":
+            self.net.to(memory_format=torch.channels_last)
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.precision != "float32"
+        self.schedule = Schedule(spec, spec.epochs * steps_per_epoch, net_spec.num_classes)
+        self.optimizer = Momentum(self.net.named_parameters(), spec)
+        self.step = 0  # updates made
+        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, wrong, images since last asked
+        self.bad_step = torch.full((), -1, device=self.device)  # the first step with a loss that is no number
+        self.flat: Tensor | None = None  # this rank's gradients and sums in one piece, for the sum over replicas
+
+    @property
+    def lr(self) -> float:
+        """Rate of the weights at the next step."""
+        return self.schedule.rates(self.step).weights
+
+    def train_step(
+        self,
+        images_BCHW: Tensor,
+        labels_B: Tensor,
+        input_scale: float = 1.0,
+        batch_size: int | None = None,
+        first_row: int | None = None,
+    ) -> None:
+        """One update from this replica's rows of a global batch of `batch_size`, from `first_row` on.
+
+        With one replica both have their obvious values. Reads nothing back from a GPU; see `metrics`.
+        """
+        assert self.replicas.count == 1 or (batch_size is not None and first_row is not None), "whose rows are these?"
+        self.net.train()
+        draw = Draw(self.spec.seed, self.step, batch_size or len(labels_B), first_row or 0)
+        sums = torch.zeros_like(self.sums)
+        if len(labels_B):  # a last batch may be too short for every replica
+            images_BCHW, labels_B = (t.to(self.device, non_blocking=True) for t in (images_BCHW, labels_B))
+            sums += backward(self.net, images_BCHW, labels_B, draw, input_scale, self.spec.precision)
+        sums = self._sum_over_replicas(sums)
+        bad = ~torch.isfinite(sums[0])
+        self.bad_step = torch.where(bad & (self.bad_step < 0), self.step, self.bad_step)
+        self.optimizer.update(self.schedule.rates(self.step), found_inf=(self.bad_step >= 0).float())
+        self.optimizer.zero_grad()
+        self.sums += sums
+        self.step += 1
+        if self.device.type == "cpu":
+            self._check_finite()
+
+    def _sum_over_replicas(self, sums: Tensor) -> Tensor:
+        """Sums the gradients, in place, and the step's sums."""
+        if self.replicas.count == 1:
+            return sums
+        parameters = list(self.net.parameters())
+        grads = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
+        self.flat = torch.cat([*grads, sums.to(grads[0].dtype)], out=self.flat)
+        self.flat = self.replicas.sum(self.flat)
+        *grads, sums = self.flat.split([p.numel() for p in parameters] + [len(sums)])
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad.view_as(parameter)
+        return sums.double()
+
+    def _check_finite(self) -> None:
+        bad_step = int(self.bad_step)
+        if bad_step >= 0:
+            epoch, batch = divmod(bad_step, self.steps_per_epoch)
+            raise NonFiniteLoss(
+                f"the loss is no longer a number at step {bad_step} (epoch {epoch}, batch {batch}); the weights were "
+                f"left as they stood: try a lower train.lr than {self.spec.lr}, and look at that batch"
+            )
+
+    def metrics(self) -> dict[str, float]:
+        """Mean loss and error of the steps since last asked (over all replicas), in train mode."""
+        self._check_finite()
+        loss, wrong, images = self.sums.tolist()
+        self.sums.zero_()
+        images = max(images, 1)
+        return {"loss": loss / images, "top1_error": wrong / images, "lr": self.lr}
+
+    def stalled(self, loss: float) -> str | None:
+        """What to try when the loss still says nothing but the number of classes, after `stall_steps`."""
+        flat = math.log(self.net.spec.num_classes)
+        if not 0 < self.spec.stall_steps <= self.step or abs(loss - flat) > 0.01 * flat:
+            return None
+        return (
+            f"after {self.step} steps the loss is {loss:.3f}, that of guessing (ln {self.net.spec.num_classes} = "
+            f"{flat:.3f}): try net.middle_std=0.03, another train.seed, or a higher train.lr than {self.spec.lr}"
+        )
+
+    def evaluate(self, batches) -> TopK:
+        """Errors over all replicas' batches of (images, labels); both columns of a replica get the same ones."""
+        top = evaluate(self.net, batches, self.spec.precision)
+        sums = torch.tensor([top.right_at_1, top.right_at_5, top.num_images], dtype=torch.float64, device=self.device)
+        right_at_1, right_at_5, num_images = self.replicas.sum(sums).tolist()
+        return TopK(right_at_1, right_at_5, round(num_images))
+
+    def end_epoch(self, val_error: float) -> None:
+        """Tells the schedule the validation error, the same on every rank."""
+        self.schedule.end_epoch(val_error)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network's parameters, both columns merged, on the host; every rank of a replica must call it."""
+        return {name: self._merge(name, parameter) for name, parameter in self.net.named_parameters()}
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict]:
+        """Tensors and scalars of a checkpoint, the same for any placement; every rank of a replica must call it."""
+        self._check_finite()
+        tensors = {f"net/{name}": tensor for name, tensor in self.weights().items()}
+        for name, parameter in self.net.named_parameters():
+            buffer = self.optimizer.state[parameter].get("momentum_buffer")
+            if buffer is not None:
+                tensors[f"momentum/{name}"] = self._merge(name, buffer)
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        return tensors, {"step": self.step, "rates": rates, "schedule": self.schedule.state()}
+
+    def load_state_dict(self, tensors: dict[str, Tensor], scalars: dict) -> None:
+        """Continues from a checkpoint, whatever placement wrote it."""
+        self.load_weights({name.removeprefix("net/"): t for name, t in tensors.items() if name.startswith("net/")})
+        for name, parameter in self.net.named_parameters():
+            merged = tensors.get(f"momentum/{name}")
+            if merged is not None:
+                buffer = torch.empty_like(parameter).copy_(self._mine(name, merged))
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        for group, rate in zip(self.optimizer.param_groups, scalars["rates"], strict=True):
+            group["lr"] = rate
+        self.step = scalars["step"]
+        self.schedule.load_state(scalars["schedule"])
+
+    @torch.no_grad()
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Takes merged parameters by name; one that is not among them stays."""
+        for name, parameter in self.net.named_parameters():
+            if name in weights:
+                parameter.copy_(self._mine(name, weights[name]))
+
+    def _merge(self, name: str, tensor: Tensor) -> Tensor:
+        return self.net.columns.merge(tensor.detach(), self._outputs(name)).cpu()
+
+    def _mine(self, name: str, merged: Tensor) -> Tensor:
+        return merged[self.net.columns.slice(self._outputs(name))]
+
+    def _outputs(self, name: str) -> int:
+        return self.net.table[name.split(".")[0]].out
