@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ class Compute(Protocol):
 
     def resources(self) -> Resources: ...
 
-    def map(self, function: Callable, items: Iterable) -> Iterator: ...
+    def map(self, function: Callable, items: Iterable, num_gpus: int = 0) -> Iterator: ...
 
     def train(self, loop: Loop, job: Any, plan: "WorkerPlan", on_report: Callable[[dict], None]) -> Any: ...
 
@@ -80,7 +81,7 @@ class InProcess:
     def resources(self) -> Resources:
         return Resources(cpus=len(os.sched_getaffinity(0)), gpus=0)
 
-    def map(self, function: Callable, items: Iterable) -> Iterator:
+    def map(self, function: Callable, items: Iterable, num_gpus: int = 0) -> Iterator:
         return map(function, items)
 
     def train(self, loop: Loop, job: Any, plan: WorkerPlan, on_report: Callable[[dict], None]) -> Any:
@@ -113,10 +114,10 @@ class OnRay:
         total = self._start().cluster_resources()
         return Resources(cpus=int(total.get("CPU", 0)), gpus=int(total.get("GPU", 0)))
 
-    def map(self, function: Callable, items: Iterable) -> Iterator:
+    def map(self, function: Callable, items: Iterable, num_gpus: int = 0) -> Iterator:
         """Results as they are done, in any order; an error in a task ends the map and cancels those in flight."""
         ray = self._start()
-        remote = ray.remote(num_cpus=1, max_retries=self._spec.task_retries)(function)
+        remote = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=self._spec.task_retries)(function)
         limit = max(1, self.resources().cpus) * IN_FLIGHT_PER_CPU
         waiting, flying = iter(items), set()
         try:
@@ -198,10 +199,14 @@ def _connect(spec: RaySpec):
         options["address"] = spec.address
     elif spec.num_cpus:
         options["num_cpus"] = spec.num_cpus
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
     except ConnectionError as error:
         raise UsageError(f"no Ray cluster at ray.address={spec.address}: {error}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own ends the process before a run can be closed
     for name in ("ray", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return ray

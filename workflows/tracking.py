@@ -179,10 +179,10 @@ class Tracker:
     def _connect(self) -> None:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
         import mlflow
 
+        for name in ("mlflow", "mlflow.store.db.utils", "mlflow.system_metrics", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         uri = tracking_uri(self._spec, self._root)
         self._root.mkdir(parents=True, exist_ok=True)
         with _locked(self._root / ".mlflow.lock"):  # two processes that make the same database at once destroy it
@@ -237,7 +237,6 @@ class Tracker:
     def _system_metrics(self, run_id: str):
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-        logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
         monitor = SystemMetricsMonitor(run_id, sampling_interval=SYSTEM_METRICS_EVERY_S, samples_before_logging=1)
         monitor.start()
         return monitor

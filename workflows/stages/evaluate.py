@@ -1,21 +1,159 @@
-"""Evaluate: errors on a split, on the centre crop and averaged over the paper's ten crops, from one decode."""
+"""Evaluate: errors on a split, on the centre crop and averaged over the paper's ten crops, from one decode.
+
+Ray tasks share the split; every stored image is seen exactly once, and the count is checked against the manifest.
+"""
 
 import json
 import time
-from functools import partial
+from dataclasses import dataclass
+from functools import partial, reduce
+from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+
+from model.metrics import TopK
 from pipelines.manifest import Manifest
+from pipelines.storage import Folder
 from workflows.config import UsageError
 from workflows.stage import Context, write_atomically
 
 TOP = 5
+CENTRE_VIEW = 2  # of the ten
+TASKS_PER_DEVICE = 4  # so that the progress moves, and a lost task costs little
+FOLDER_OF = {"last": "model", "best": "best"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a task evaluates: its share of a split, with an exported model."""
+
+    shards: Folder
+    model: Path
+    split: str
+    batch_size: int
+    num_parts: int
+    threads: int
+    device: str
+
+
+class Part(NamedTuple):
+    """What a task returns: a row for each image, and the errors' sums."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    classes_N5: np.ndarray  # the likeliest over ten crops
+    probabilities_N5: np.ndarray
+    keys: list[str]
+    centre: TopK
+    ten: TopK
 
 
 def run(context: Context) -> dict:
     """Writes `evaluate.json` and `predictions.parquet`."""
-    spec = context.config.evaluate
-    manifest = Manifest.load(context.inputs["ingest"].store)
-    if not manifest.num_rows(spec.split):
-        have = ", ".join(manifest.splits)
-        raise UsageError(f"evaluate.split={spec.split}: no such images were ingested; there are {have}")
-    return {}
+    spec, shards = context.config.evaluate, context.inputs["ingest"].store
+    manifest = Manifest.load(shards)
+    total = manifest.num_rows(spec.split)
+    if not total:
+        have = ", ".join(name for name in manifest.splits if manifest.num_rows(name))
+        raise UsageError(f"evaluate.split={spec.split}: there are no such images; set it to one of {have}")
+    have = context.compute.resources()
+    device = "cuda" if have.gpus else "cpu"
+    num_parts = max(1, min((have.gpus or have.cpus) * TASKS_PER_DEVICE, -(-total // spec.batch_size)))
+    model = context.inputs["train"].folder / FOLDER_OF[spec.weights]
+    job = Job(shards, model, spec.split, spec.batch_size, num_parts, context.config.loader.threads or 1, device)
+    began, parts, seen = time.perf_counter(), [], 0
+    with context.console.progress("evaluate", total, "images") as progress:
+        for part in context.compute.map(partial(evaluate_part, job), range(num_parts), num_gpus=int(have.gpus > 0)):
+            parts.append(part)
+            seen += len(part.ids)
+            progress.update(seen)
+    assert seen == total, f"{seen} of {total} images were evaluated"
+    errors = _errors(parts, spec.split)
+    write_atomically(context.folder / "evaluate.json", json.dumps(errors, indent=1) + "\n")
+    _write_predictions(parts, context.folder / "predictions.parquet")
+    for name in ("evaluate.json", "predictions.parquet"):
+        context.run.artifact(context.folder / name)
+    return {
+        "result": f"{spec.split}: top-1 error {errors['top1_error_ten_crop']:.2%} with ten crops, "
+        f"{errors['top1_error']:.2%} with one; top-5 {errors['top5_error_ten_crop']:.2%}",
+        "metrics": {**errors, "images_per_s": total / (time.perf_counter() - began)},
+        "units": total,
+    }
+
+
+def evaluate_part(job: Job, number: int) -> Part:
+    """A contiguous share of the split: ten views of each image, of which one is the centre crop."""
+    from model.export import load_exported
+    from model.step import predict
+    from pipelines.evaluation import eval_batches
+
+    net = load_exported(job.model).net.to(job.device)
+    manifest = Manifest.load(job.shards)
+    centre, ten = TopK(), TopK()
+    found = []
+    for images_BVCHW, labels_B, ids_B in eval_batches(
+        job.shards,
+        manifest,
+        job.split,
+        crop_px=net.spec.input_px,
+        batch_size=job.batch_size,
+        views=10,
+        worker=number,
+        num_workers=job.num_parts,
+        threads=job.threads,
+        device=job.device,
+    ):
+        images_BVCHW, labels_B = images_BVCHW.to(job.device), labels_B.to(job.device)
+        of_views_BVK = predict(net, images_BVCHW.flatten(0, 1)).unflatten(0, images_BVCHW.shape[:2])
+        mean_BK = of_views_BVK.mean(1)
+        centre.update(of_views_BVK[:, CENTRE_VIEW], labels_B)
+        ten.update(mean_BK, labels_B)
+        best = mean_BK.topk(min(TOP, mean_BK.shape[1]))
+        found.append([ids_B, *(tensor.cpu().numpy() for tensor in (labels_B, best.indices, best.values))])
+    ids, labels, classes, probabilities = (np.concatenate(column) for column in zip(*found, strict=True))
+    return Part(ids, labels, classes, probabilities, _keys(job, manifest, ids), centre, ten)
+
+
+def _keys(job: Job, manifest: Manifest, ids: np.ndarray) -> list[str]:
+    """The keys of stored samples."""
+    from pipelines.shards import read_shard
+
+    names: dict[int, str] = {}
+    for record in manifest.splits[job.split]:
+        if record.first_id <= ids.max() and record.first_id + record.listed > ids.min():
+            rows = read_shard(job.shards, record)
+            names.update(zip(rows.ids.tolist(), rows.keys, strict=True))
+    return [names[i] for i in ids.tolist()]
+
+
+def _errors(parts: list[Part], split: str) -> dict:
+    """Fractions, over all images of the split."""
+    centre, ten = (reduce(TopK.merge, (getattr(part, name) for part in parts)) for name in ("centre", "ten"))
+    return {
+        "split": split,
+        "num_images": ten.num_images,
+        "top1_error": centre.top1_error,
+        "top5_error": centre.top5_error,
+        "top1_error_ten_crop": ten.top1_error,
+        "top5_error_ten_crop": ten.top5_error,
+    }
+
+
+def _write_predictions(parts: list[Part], path: Path) -> None:
+    """One row an image, by id: key, label, and the five likeliest classes with their probabilities."""
+    import pandas as pd
+
+    frames = [
+        pd.DataFrame(
+            {
+                "id": part.ids,
+                "key": part.keys,
+                "label": part.labels.astype("int32"),
+                "classes": list(part.classes_N5.astype("int32")),
+                "probabilities": list(part.probabilities_N5.astype("float32")),
+            }
+        )
+        for part in parts
+    ]
+    pd.concat(frames).sort_values("id").to_parquet(path, index=False)

@@ -4,11 +4,13 @@ The sums are integers, so the result does not depend on the shards, the workers 
 """
 
 import time
-from functools import partial, reduce
+from functools import partial
 
 from pipelines.manifest import Manifest
-from pipelines.statistics import PixelSums, Statistics, sum_shard
+from pipelines.statistics import STATS_JSON, STATS_NPZ, PixelSums, sum_shard
+from pipelines.storage import Folder
 from workflows.stage import Context
+from workflows.stages.ingest import log_dataset
 
 
 def run(context: Context) -> dict:
@@ -18,15 +20,16 @@ def run(context: Context) -> dict:
     records = manifest.splits["train"]
     total = sum(record.rows for record in records)
     began = time.perf_counter()
-    parts: list[PixelSums] = []
+    sums = PixelSums.empty(manifest.size_px)
     with context.console.progress("stats", total, "images") as progress:
-        for part in context.compute.map(partial(sum_shard, store, manifest), records):
-            parts = [reduce(PixelSums.merge, [*parts, part])]
-            progress.update(parts[0].num_images)
-            context.run.metrics({"images": parts[0].num_images}, step=parts[0].num_images)
-    statistics = parts[0].compute(manifest.class_names)
-    statistics.save(context.folder)
-    _track(context, manifest, statistics)
+        for part in context.compute.map(partial(sum_shard, store, size_px=manifest.size_px), records):
+            sums = sums.merge(part)
+            progress.update(len(sums.images))
+    statistics = sums.compute(manifest.num_classes)
+    statistics.save(Folder.at(context.folder))
+    for name in (STATS_JSON, STATS_NPZ):
+        context.run.artifact(context.folder / name)
+    log_dataset(context, manifest, store, "statistics")
     seconds = time.perf_counter() - began
     return {
         "result": f"mean {_levels(statistics.channel_mean)}, std {_levels(statistics.channel_std)} of {total:,} images",
@@ -42,11 +45,3 @@ def run(context: Context) -> dict:
 
 def _levels(values) -> str:
     return " / ".join(f"{value:.1f}" for value in values)
-
-
-def _track(context: Context, manifest: Manifest, statistics: Statistics) -> None:
-    context.run.artifact(context.folder / "stats.json")
-    context.run.artifact(context.folder / "stats.npz")
-    context.run.dataset(
-        manifest.frame(), "shards", context.inputs["ingest"].store.url, manifest.digest, context="statistics"
-    )

@@ -1,0 +1,50 @@
+"""Checkpoints in any folder: written by `model.checkpoint` on a disk, or there first and then sent to an object store.
+
+The record goes last, in both places, so that what a killed process left half sent does not count.
+"""
+
+import tempfile
+from pathlib import Path
+
+from model import checkpoint
+from model.checkpoint import RECORD, TENSORS, Checkpoint
+from pipelines.storage import Folder
+
+
+def save(folder: Folder, step: int, tensors: dict, scalars: dict, keep: int) -> None:
+    """Writes a checkpoint, then deletes all but the newest `keep`."""
+    if folder.is_local:
+        checkpoint.save(folder.local_path(), step, tensors, scalars, keep)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        written = checkpoint.save(Path(scratch), step, tensors, scalars)
+        for name in (TENSORS, RECORD):
+            data = (written / name).read_bytes()
+            folder.child(written.name).publish(name, lambda file, data=data: file.write(data))
+    for old in _names(folder)[:-keep]:
+        for name in (RECORD, TENSORS):
+            folder.child(old).delete(name)
+
+
+def newest(folder: Folder) -> Checkpoint | None:
+    """The newest whole checkpoint; None where there is none."""
+    if folder.is_local:
+        return checkpoint.newest_complete(folder.local_path())
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in _names(folder)[-2:]:
+            place = Path(scratch) / name
+            place.mkdir()
+            for part in (TENSORS, RECORD):
+                if folder.child(name).size(part) is not None:
+                    (place / part).write_bytes(folder.child(name).read(part))
+        return checkpoint.newest_complete(Path(scratch))
+
+
+def steps(folder: Folder) -> list[int]:
+    """Steps of the checkpoints that have their last file, oldest first."""
+    return [int(name.rpartition("-")[2]) for name in _names(folder)]
+
+
+def _names(folder: Folder) -> list[str]:
+    records = (entry.name for entry in folder.files(recursive=True) if entry.name.endswith(f"/{RECORD}"))
+    return sorted(name.rpartition("/")[0] for name in records)

@@ -1,0 +1,58 @@
+"""The points of a training, kept beside its checkpoints: each once, whatever was killed and replayed.
+
+A resumed training repeats the steps since its last checkpoint with the same numbers; what is here already is not taken
+again. A new attempt's MLflow run is given the earlier points first, so that its curves are whole.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+HISTORY = "history.jsonl"
+NOT_METRICS = ("kind", "step", "warning", "verdict")
+
+
+class History:
+    """Reports of a training, in the order of their steps, in a file of one JSON object a line."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self.points = read(path)
+        if path.exists():  # a killed process may have left half a line
+            path.write_text("".join(json.dumps(point) + "\n" for point in self.points))
+
+    def add(self, report: dict[str, Any]) -> dict[str, Any] | None:
+        """The point as it was kept; None where it is known already."""
+        if self.points and _place(report) <= _place(self.points[-1]):
+            return None
+        point = {**report, **self._epoch_means(report)} if report["kind"] == "epoch" else report
+        self.points.append(point)
+        with self._path.open("a") as file:
+            file.write(json.dumps(point) + "\n")
+        return point
+
+    def _epoch_means(self, report: dict[str, Any]) -> dict[str, float]:
+        """Loss and error of the epoch that ends here, in train mode."""
+        steps = [p for p in self.points if p["kind"] == "step" and report["epoch"] - 1 < p["epoch"] <= report["epoch"]]
+        mean = {name: sum(p[name] for p in steps) / len(steps) for name in ("loss", "top1_error")} if steps else {}
+        return {f"epoch_{name}": value for name, value in mean.items()}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The points in a file; none where there is none. A last line that was cut off is left out."""
+    points = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            points.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return points
+
+
+def as_metrics(point: dict[str, Any]) -> dict[str, float]:
+    """What of a point goes to MLflow."""
+    return {name: value for name, value in point.items() if name not in NOT_METRICS and value is not None}
+
+
+def _place(point: dict[str, Any]) -> tuple[int, bool]:
+    return point["step"], point["kind"] == "epoch"

@@ -1,0 +1,168 @@
+"""Train: one column of the network on each Ray Train worker, or both on one GPU; batches from DALI.
+
+The workers write checkpoints and models; the driver alone writes the history and MLflow.
+"""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from model.specs import AlexNetSpec, TrainSpec
+from pipelines.manifest import Manifest
+from pipelines.statistics import Statistics
+from pipelines.storage import Folder
+from workflows.compute import Resources, WorkerPlan
+from workflows.config import UsageError
+from workflows.history import HISTORY, History, as_metrics
+from workflows.stage import Context
+from workflows.stages.ingest import log_dataset
+from workflows.training import BEST, LAST, TrainJob, loop
+
+ALIASES = {LAST: "newest", BEST: "best"}
+
+
+def run(context: Context) -> dict:
+    """Writes `checkpoints/`, `history.jsonl`, `model/` (last weights) and `best/` (lowest validation error)."""
+    config, shards = context.config, context.inputs["ingest"].store
+    manifest = Manifest.load(shards)
+    net = network_for(config.net, manifest)
+    plan, columns_per_rank = place(net, config.train, context.compute.resources())
+    statistics = Statistics.load(Folder.at(context.inputs["stats"].folder))
+    job = TrainJob(
+        net=net,
+        train=config.train,
+        loader=config.loader,
+        shards=shards,
+        folder=context.output.store,
+        columns_per_rank=columns_per_rank,
+        mean_HWC=statistics.mean_image_HWC.astype("float32"),
+        eigenvalues=statistics.eigenvalues,
+        eigenvectors=statistics.eigenvectors,
+    )
+    log_dataset(context, manifest, shards, "training")
+    history = History(context.folder / HISTORY)
+    began = time.perf_counter()
+    result = _train(context, job, plan, history, manifest.num_rows("train"))
+    seconds = time.perf_counter() - began
+    uris = log_models(context, manifest)
+    return _summary(context, job, result, uris, manifest.num_rows("train"), seconds)
+
+
+def network_for(net: AlexNetSpec, manifest: Manifest) -> AlexNetSpec:
+    """The network with as many classes as the data set has, and an input that fits the stored squares.
+
+    Raises:
+        UsageError: `net.num_classes` or `net.input_px` does not fit what is stored.
+    """
+    if net.num_classes and net.num_classes < manifest.num_classes:
+        raise UsageError(
+            f"net.num_classes is {net.num_classes}, the data set has {manifest.num_classes}; use 0 to take its number"
+        )
+    if net.input_px > manifest.size_px:
+        raise UsageError(
+            f"net.input_px is {net.input_px}, the stored images are {manifest.size_px} px; "
+            "lower net.input_px or raise ingest.size"
+        )
+    return net if net.num_classes else replace(net, num_classes=manifest.num_classes)
+
+
+def place(net: AlexNetSpec, train: TrainSpec, have: Resources) -> tuple[WorkerPlan, int]:
+    """How many workers train, on what, and how many columns each holds. `auto`: a column a device where they suffice.
+
+    Raises:
+        UsageError: `train.placement` or `train.replicas` asks for what is not there.
+    """
+    use_gpu = have.gpus > 0
+    devices = have.gpus if use_gpu else have.cpus
+    can_split = net.columns == 2 and devices >= 2 * train.replicas
+    split = can_split if train.placement == "auto" else train.placement == "columns"
+    if split and net.columns == 1:
+        raise UsageError("train.placement=columns, and net.columns is 1: use train.placement=one")
+    world = train.replicas * (2 if split else 1)
+    if world > devices:
+        what = "GPUs" if use_gpu else "CPUs"
+        raise UsageError(
+            f"train.replicas={train.replicas} with train.placement={train.placement} wants {world} {what}; "
+            f"there are {have.gpus} GPUs and {have.cpus} CPUs: lower train.replicas or set train.placement=one"
+        )
+    backend = "" if world == 1 else "nccl" if use_gpu else "gloo"
+    return WorkerPlan(world, max(1, have.cpus // world), use_gpu, backend), 1 if split else net.columns
+
+
+def _train(context: Context, job: TrainJob, plan: WorkerPlan, history: History, images: int) -> dict[str, Any]:
+    for point in history.points:
+        context.run.metrics(as_metrics(point), step=point["step"])
+    warned = set()
+    epochs = job.train.epochs
+    done = history.points[-1]["epoch"] * images if history.points else 0
+    with context.console.progress("train", images * epochs, "images", round(done)) as progress:
+
+        def on_report(report: dict[str, Any]) -> None:
+            if report.get("warning") and not warned:
+                warned.add(report["warning"])
+                context.console.say(f"  warning: {report['warning']}")
+            point = history.add(report)
+            if point is None:
+                return
+            context.run.metrics(as_metrics(point), step=point["step"])
+            progress.update(round(point["epoch"] * images), _note(point))
+            if point["kind"] == "epoch":
+                context.console.say(_line(point, epochs))
+
+        return context.compute.train(loop, job, plan, on_report)
+
+
+def _note(point: dict[str, Any]) -> str:
+    return f"loss {point['loss']:.3f}" if point["kind"] == "step" else ""
+
+
+def _line(point: dict[str, Any], epochs: int) -> str:
+    val = f", val top-1 error {point['val_top1_error']:.1%}" if "val_top1_error" in point else ""
+    loss = f"loss {point['epoch_loss']:.3f}" if "epoch_loss" in point else ""
+    return f"  epoch {point['epoch']}/{epochs}: {loss}{val}; {point['verdict']}"
+
+
+def log_models(context: Context, manifest: Manifest) -> dict[str, str]:
+    """The exported models, as artifacts and in the registry; what lies in an object store is copied here first."""
+    from model.export import CARD, WEIGHTS, load_exported
+
+    uris = {}
+    for name, alias in ALIASES.items():
+        folder = context.folder / name
+        if not context.output.store.is_local:
+            folder.mkdir(exist_ok=True)
+            for part in (WEIGHTS, CARD):
+                (folder / part).write_bytes(context.output.store.child(name).read(part))
+        exported = load_exported(folder)
+        facts = {"manifest": manifest.digest, "key": context.output.key}
+        uris[alias] = context.run.model(
+            exported.net, _example(exported.net.spec), context.config.tracking.model_name, alias, facts
+        )
+        context.run.artifact(folder, f"exported/{name}")
+    context.run.artifact(context.folder / HISTORY)
+    return uris
+
+
+def _example(spec: AlexNetSpec):
+    """Two gray images, float32 B,C,H,W on 0..255."""
+    import numpy as np
+
+    return np.full((2, 3, spec.input_px, spec.input_px), 128, np.float32)
+
+
+def _summary(context: Context, job: TrainJob, result: dict, uris: dict, images: int, seconds: float) -> dict:
+    from model.shapes import layer_table
+
+    parameters = sum(layer.params for layer in layer_table(job.net))
+    val = result.get("val_top1_error")
+    error = "no validation images" if val is None else f"val top-1 error {val:.1%}"
+    seen = images * job.train.epochs
+    return {
+        "result": f"{error} after {job.train.epochs} epochs, {parameters:,} parameters",
+        "metrics": {
+            **{k: v for k, v in result.items() if v is not None},
+            "parameters": parameters,
+            "images_per_s": seen / seconds,
+        },
+        "units": seen,
+    }
