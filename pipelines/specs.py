@@ -61,6 +61,7 @@ class LoaderSpec:
     lighting_off: Annotated[float, "fraction of the epochs after which lighting is off; 1 keeps it"] = 1.0
 
     def __post_init__(self):
+        _require(0 <= self.seed < 2**32, f"loader.seed is {self.seed}; use 0 to 2**32 - 1")
         _require(self.threads >= 0, f"loader.threads is {self.threads}; use 0 (the worker's cores) or more")
         _require(self.window_shards >= 1, f"loader.window_shards is {self.window_shards}; use 1 or more")
         _require(self.offsets >= 0, f"loader.offsets is {self.offsets}; use 0 (all) or more")

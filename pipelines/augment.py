@@ -1,0 +1,107 @@
+"""The augmentation: parameters that are a function of (seed, epoch, sample), and one DALI graph that applies them.
+
+The graph holds no random operator and no reader; it takes encoded (or raw) images and their parameters, so that what
+comes out for a sample does not depend on threads, workers, batches or restarts. One definition serves CPU and GPU.
+Crop: offsets y and x uniform over 0..size-crop inclusive; flip with probability 1/2. With `crop_chunk=32` as in 2012,
+32 consecutive positions of the epoch share crop and flip. Lighting adds one RGB shift per image (grey levels):
+"sigma" coeff * V (sqrt(lambda) * z), of the 2012 code; "eigenvalue" the paper's 255 * coeff * V (lambda / 255^2 * z).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.philox import integers, normals, words
+from pipelines.specs import LoaderSpec
+
+CROP, CHUNK_CROP, LIGHTING = 16, 17, 18  # what the random numbers are for; the order has purposes of its own
+HALF = np.uint64(1 << 31)
+
+
+class Parameters(NamedTuple):
+    """What happens to each image: the crop's upper left corner, whether it is mirrored, and what is added (RGB)."""
+
+    y_B: np.ndarray  # int64, px
+    x_B: np.ndarray
+    mirror_B: np.ndarray  # int32, 0 or 1
+    shift_B3: np.ndarray  # float32, grey levels
+
+
+class Augmentation:
+    """Draws parameters as a LoaderSpec says, for squares of `size_px` cut to `crop_px`."""
+
+    def __init__(
+        self,
+        spec: LoaderSpec,
+        size_px: int,
+        crop_px: int,
+        epochs: int,
+        eigenvalues: np.ndarray,
+        eigenvectors: np.ndarray,
+    ):
+        if not 0 < crop_px <= size_px:
+            raise ValueError(f"a crop of {crop_px} px does not fit the stored {size_px} px; use 1 to {size_px}")
+        fitting = size_px - crop_px + 1
+        if spec.offsets > fitting:
+            raise ValueError(f"loader.offsets is {spec.offsets}; {crop_px} px of {size_px} px have {fitting} offsets")
+        self.spec, self.epochs = spec, epochs
+        self.num_offsets = spec.offsets or fitting
+        self._lighting_33 = _lighting_matrix(spec, np.asarray(eigenvalues), np.asarray(eigenvectors))
+
+    def lighting_is_on(self, epoch: int) -> bool:
+        return self.spec.lighting != "off" and epoch < self.spec.lighting_off * self.epochs
+
+    def input_scale(self, epoch: int) -> float:
+        """What the 2012 code multiplies (pixel + noise - mean) by: 1 / 1.1 while its noise of 0.1 is on."""
+        is_2012 = self.spec.lighting == "sigma" and self.lighting_is_on(epoch)
+        return 1 / (1 + self.spec.lighting_coeff) if is_2012 else 1.0
+
+    def draw(self, epoch: int, ids_B: np.ndarray, positions_B: np.ndarray) -> Parameters:
+        """The parameters of samples, given their ids and, for `crop_chunk`, their positions in the epoch."""
+        spec = self.spec
+        if spec.crop_chunk == 1:
+            word = words((spec.seed, epoch), CROP, ids_B)
+        else:
+            word = words((spec.seed, epoch), CHUNK_CROP, np.asarray(positions_B) // spec.crop_chunk)
+        mirror = (word[2] < HALF) if spec.flip else np.zeros(len(ids_B))
+        return Parameters(
+            y_B=integers(word[0], self.num_offsets),
+            x_B=integers(word[1], self.num_offsets),
+            mirror_B=mirror.astype(np.int32),
+            shift_B3=self._draw_shift(epoch, ids_B),
+        )
+
+    def _draw_shift(self, epoch: int, ids_B: np.ndarray) -> np.ndarray:
+        if not self.lighting_is_on(epoch):
+            return np.zeros((len(ids_B), 3), np.float32)
+        word = words((self.spec.seed, epoch), LIGHTING, ids_B)
+        z_3B = [*normals(word[:2]), normals(word[2:])[0]]
+        # One product and sum after another: a matrix product may round differently with the number of samples.
+        shift_3B = [sum(row[k] * z_3B[k] for k in range(3)) for row in self._lighting_33]
+        return np.stack(shift_3B, axis=1).astype(np.float32)
+
+
+def _lighting_matrix(spec: LoaderSpec, eigenvalues: np.ndarray, eigenvectors: np.ndarray) -> np.ndarray:
+    """[3, 3] from normal draws to an RGB shift in grey levels; eigenvectors are columns, all on the 0..255 scale."""
+    if spec.lighting == "sigma":
+        return spec.lighting_coeff * eigenvectors * np.sqrt(eigenvalues)
+    return 255 * spec.lighting_coeff * eigenvectors * (eigenvalues / 255**2)
+
+
+def augment(images, y, x, mirror, mean, *, crop_px: int, is_jpeg: bool, on_gpu: bool):
+    """DALI graph: JPEGs, or raw [H, W, 3], to float [3, crop, crop], RGB 0..255 minus `mean`, the negative shift.
+
+    `y` and `x` are fractions of (size - crop), as DALI wants them; it rounds back to whole pixels.
+    Decoding only the region gives the very pixels of decoding everything and cutting (on the CPU; tested).
+    """
+    from nvidia.dali import fn, types
+
+    where = {"crop": (crop_px, crop_px), "crop_pos_y": y, "crop_pos_x": x}
+    if is_jpeg:
+        device = "mixed" if on_gpu else "cpu"
+        images, where = fn.decoders.image_crop(images, device=device, jpeg_fancy_upsampling=True, **where), {}
+    elif on_gpu:
+        images, where = fn.crop(images, **where).gpu(), {}  # so that only the crop crosses the bus
+    return fn.crop_mirror_normalize(
+        images, mirror=mirror, mean=mean, std=[1.0] * 3, dtype=types.FLOAT, output_layout="CHW", **where
+    )

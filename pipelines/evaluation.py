@@ -1,0 +1,86 @@
+"""Batches to evaluate on: every stored sample once, in stored order, for any number of workers; one view or ten.
+
+Ten views are the four corners and the centre, then their mirrors, all cut from one decode.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+import torch
+
+from pipelines.augment import Parameters
+from pipelines.batches import Batch, Run, batches_per_run, decode_runs
+from pipelines.decode import Decoder, Device
+from pipelines.manifest import Manifest, ShardRecord
+from pipelines.order import EpochOrder, share
+from pipelines.reading import OrderedSamples, ShardReader
+from pipelines.storage import Folder
+from pipelines.timings import Timings
+
+
+def eval_batches(
+    folder: Folder,
+    manifest: Manifest,
+    split: str,
+    *,
+    crop_px: int,
+    batch_size: int,
+    views: Literal[1, 10] = 1,
+    worker: int = 0,
+    num_workers: int = 1,
+    threads: int,
+    device: Device = "cpu",
+) -> Iterator[Batch]:
+    """This worker's contiguous share of the split: images [B, C, H, W], or [B, V, C, H, W] of ten views."""
+    size_px, records = manifest.size_px, manifest.splits.get(split, ())
+    first, end = share(0, manifest.num_rows(split), worker, num_workers)
+    if first == end:
+        return
+    decoded_px = crop_px if views == 1 else size_px
+    batches_in_run = batches_per_run(batch_size)
+    decoder = Decoder(manifest.encoding, size_px, decoded_px, batches_in_run * batch_size, threads, device)
+    reader = ShardReader(folder, records)
+    samples = OrderedSamples(reader, EpochOrder([record.rows for record in records], window_shards=1))
+    runs = _runs(samples, first, end, batch_size, batches_in_run, (size_px - decoded_px) // 2)
+    seen = []
+    for batch in decode_runs(runs, decoder, reader, Timings()):
+        seen.append(batch.ids_B)
+        yield batch if views == 1 else batch._replace(images_BCHW=ten_views(batch.images_BCHW, crop_px))
+    expected = np.concatenate([stored_ids(record) for record in records])[first:end]
+    assert np.array_equal(np.concatenate(seen), expected), f"{split}: not the samples of the manifest"
+
+
+def ten_views(images_BCHW: torch.Tensor, crop_px: int) -> torch.Tensor:
+    """[B, 10, C, crop, crop]: corners and centre in the order of the 2012 code, then the mirrors of the five."""
+    mirrored_BCHW = images_BCHW.flip(3)
+    slack = images_BCHW.shape[-1] - crop_px
+    centre = slack // 2
+    offsets = [(0, 0), (0, slack), (centre, centre), (slack, 0), (slack, slack)]
+    crops = [images_BCHW[..., y : y + crop_px, x : x + crop_px] for y, x in offsets]
+    # The mirror of the crop at x lies at slack - x in the mirrored image.
+    crops += [mirrored_BCHW[..., y : y + crop_px, slack - x : slack - x + crop_px] for y, x in offsets]
+    return torch.stack(crops, dim=1)
+
+
+def stored_ids(record: ShardRecord) -> np.ndarray:
+    """The ids of a shard's rows, from the manifest alone."""
+    listed = np.arange(record.first_id, record.first_id + record.listed)
+    return np.setdiff1d(listed, [entry.id for entry in record.quarantined], assume_unique=True)
+
+
+def _runs(
+    samples: OrderedSamples, first: int, end: int, batch_size: int, batches_in_run: int, offset_px: int
+) -> Iterator[Run]:
+    starts = iter(range(first, end, batch_size))
+    while group := list(islice(starts, batches_in_run)):
+        sizes = [min(batch_size, end - start) for start in group]
+        taken = samples.take(np.arange(group[0], group[0] + sum(sizes)))
+        yield Run(taken, _unchanged(sum(sizes), offset_px), sizes)
+
+
+def _unchanged(num_images: int, offset_px: int) -> Parameters:
+    """No mirror and no lighting; the same offset on both axes."""
+    offset_B = np.full(num_images, offset_px)
+    return Parameters(offset_B, offset_B, np.zeros(num_images, np.int32), np.zeros((num_images, 3), np.float32))
