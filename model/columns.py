@@ -8,6 +8,7 @@ one loss that both ranks repeat, so theirs is only cut.
 Ranks are numbered replica by replica: rank 2r and 2r + 1 hold the two columns of replica r.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,7 @@ class OneProcess:
 
     def __init__(self, columns: int):
         self.held = columns
-        self.exchanged_bytes = self.shared_bytes = 0
+        self.bytes_for = Counter()  # nothing moves
 
     def slice(self, total: int) -> slice:
         """The outputs of a layer that live here."""
@@ -51,8 +52,7 @@ class OneColumn:
         self.column, self.group = column, group
         self.sister = dist.get_global_rank(group, 1 - column)
         self.staged = dist.get_backend(group) == "gloo"  # gloo moves host memory only
-        self.exchanged_bytes = 0  # by both columns, for the network
-        self.shared_bytes = 0  # by both columns, for the batches
+        self.bytes_for = Counter()  # bytes sent by both columns together, for "layers", "batches" or "state"
 
     def slice(self, total: int) -> slice:
         return share(total, self.column, 2)
@@ -66,28 +66,27 @@ class OneColumn:
         return _GatherLogits.apply(logits, self, num_classes)
 
     def merge(self, tensor: Tensor, total: int) -> Tensor:
-        """Both columns' parts of a parameter, along its first dimension; every rank of the pair must call it."""
-        theirs = share(total, 1 - self.column, 2)
-        other = self.swap(tensor, (theirs.stop - theirs.start, *tensor.shape[1:]))
-        return torch.cat(self.ordered(tensor, other))
+        """Both columns' parts of a parameter, along its first dimension; both ranks must call it."""
+        return self._join(tensor, total, "state")
 
     def share_batch(self, images: Tensor, labels: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
         """The whole batch on both ranks, when each brings its `share` of the rows (the first rank the odd one)."""
-        before = self.exchanged_bytes
-        whole = self.merge(images, batch_size), self.merge(labels, batch_size)
-        self.shared_bytes += self.exchanged_bytes - before
-        self.exchanged_bytes = before
-        return whole
+        return self._join(images, batch_size, "batches"), self._join(labels, batch_size, "batches")
+
+    def _join(self, mine: Tensor, total: int, purpose: str) -> Tensor:
+        rows = share(total, 1 - self.column, 2)
+        theirs = self.swap(mine, (rows.stop - rows.start, *mine.shape[1:]), purpose)
+        return torch.cat(self.ordered(mine, theirs))
 
     def ordered(self, mine: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
         return (mine, theirs) if self.column == 0 else (theirs, mine)
 
-    def swap(self, mine: Tensor, theirs_shape: tuple[int, ...]) -> Tensor:
+    def swap(self, mine: Tensor, theirs_shape: tuple[int, ...], purpose: str = "layers") -> Tensor:
         """Sends a tensor to the other column and returns what it sends at the same time."""
         device = mine.device
         mine = mine.detach().to("cpu" if self.staged else device).contiguous()
         theirs = torch.empty(theirs_shape, dtype=mine.dtype, device=mine.device)
-        self.exchanged_bytes += (mine.numel() + theirs.numel()) * mine.element_size()
+        self.bytes_for[purpose] += (mine.numel() + theirs.numel()) * mine.element_size()
         ops = [dist.P2POp(dist.isend, mine, self.sister, self.group)] if mine.numel() else []
         ops += [dist.P2POp(dist.irecv, theirs, self.sister, self.group)] if theirs.numel() else []
         for work in dist.batch_isend_irecv(ops) if ops else []:

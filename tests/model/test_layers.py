@@ -1,0 +1,104 @@
+"""Each layer of our own against PyTorch's or the written formula, values and gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model.layers import LRN, Draw, dropout, generator, initial_weights, local_response_norm, spatial_norm
+from model.shapes import layer_table
+from model.specs import AlexNetSpec
+
+
+def responses(*shape, seed=0, dtype=torch.float64):
+    """Signed values on the scale of real responses, where normalisation does something."""
+    return 60 * torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("n", [1, 3, 5, 9])
+@pytest.mark.parametrize("maps", [4, 12])
+def test_lrn_is_torchs_within_each_column_with_alpha_times_n(columns, n, maps):
+    x = responses(3, maps, 4, 5).requires_grad_()
+    twin = x.detach().clone().requires_grad_()
+    grad = responses(3, maps, 4, 5, seed=1)
+    y = local_response_norm(x, columns, LRN(n=n, alpha=1e-3))
+    y.backward(grad)
+    apart = twin.unflatten(1, (columns, -1)).flatten(0, 1)
+    expected = F.local_response_norm(apart, n, alpha=1e-3 * n, beta=0.75, k=2.0).view_as(x)
+    expected.backward(grad)
+    torch.testing.assert_close(y, expected, atol=1e-11, rtol=1e-11)
+    torch.testing.assert_close(x.grad, twin.grad, atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.parametrize("beta", [0.75, 0.5])
+def test_lrn_gradient_is_that_of_its_value(beta):
+    x = responses(2, 6, 3, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: local_response_norm(x, 2, LRN(alpha=1e-3, beta=beta)), x)
+
+
+def test_lrn_does_not_depend_on_how_the_batch_is_cut(monkeypatch):
+    x = responses(5, 8, 6, 6, dtype=torch.float32)
+    whole = local_response_norm(x, 2, LRN())
+    monkeypatch.setattr("model.layers.PART_VALUES", 2 * 8 * 36)
+    assert torch.equal(local_response_norm(x, 2, LRN()), whole)
+
+
+def test_lrn_computes_in_float32_for_bfloat16():
+    x = responses(2, 8, 3, 3).bfloat16()
+    y = local_response_norm(x, 2, LRN())
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y, local_response_norm(x.float(), 2, LRN()).bfloat16(), atol=0, rtol=0)
+
+
+def test_spatial_norm_is_the_form_of_2012():
+    x = responses(2, 3, 7, 6).requires_grad_()
+    squares = F.avg_pool2d(x**2, 5, stride=1, padding=2, count_include_pad=True)
+    torch.testing.assert_close(spatial_norm(x), x * (1 + 1e-3 * squares) ** -0.75, atol=1e-11, rtol=1e-11)
+    assert torch.autograd.gradcheck(spatial_norm, x[:1, :2, :4, :4].detach().requires_grad_())
+
+
+def test_dropout_masks_half_and_rescales_nothing():
+    x = torch.full((64, 512), 3.0)
+    y = dropout(x, Draw(0, 0, 64, 0), "fc6", slice(0, 512), 512)
+    assert set(y.unique().tolist()) == {0.0, 3.0}
+    assert 0.49 < (y > 0).float().mean() < 0.51
+    assert (y > 0).float().mean(0).min() > 0.3  # every unit, and every image, is sometimes kept
+    assert (y > 0).float().mean(1).min() > 0.3
+
+
+def test_dropout_masks_do_not_depend_on_placement():
+    x = torch.ones(10, 16)
+    whole = dropout(x, Draw(3, 7, 10, 0), "fc6", slice(0, 16), 16)
+    parts = [
+        torch.cat([dropout(x[rows, units], Draw(3, 7, 10, rows.start), "fc6", units, 16) for rows in rows_of], 0)
+        for units in (slice(0, 8), slice(8, 16))
+        for rows_of in [(slice(0, 5), slice(5, 10))]
+    ]
+    assert torch.equal(torch.cat(parts, 1), whole)
+
+
+@pytest.mark.parametrize("other", [Draw(1, 0, 8, 0), Draw(0, 1, 8, 0)])
+def test_dropout_masks_differ_by_seed_step_and_layer(other):
+    x = torch.ones(8, 64)
+    first = dropout(x, Draw(0, 0, 8, 0), "fc6", slice(0, 64), 64)
+    assert not torch.equal(first, dropout(x, other, "fc6", slice(0, 64), 64))
+    assert not torch.equal(first, dropout(x, Draw(0, 0, 8, 0), "fc7", slice(0, 64), 64))
+
+
+def test_initial_weights_have_the_papers_spread_and_biases():
+    table = {layer.name: layer for layer in layer_table(AlexNetSpec(middle_std=0.03))}
+    for name, std, bias in [("conv1", 0.01, 0), ("conv2", 0.01, 1), ("conv3", 0.03, 0), ("conv4", 0.03, 1)]:
+        weight, biases = initial_weights(table[name], seed=0)
+        assert weight.shape == table[name].weight_shape
+        assert abs(weight.std().item() / std - 1) < 0.01
+        assert abs(weight.mean().item()) < std / 50
+        assert set(biases.tolist()) == {float(bias)}
+    assert [table[name].bias for name in ("conv5", "fc6", "fc7", "fc8")] == [1, 1, 1, 0]
+    assert not torch.equal(initial_weights(table["conv3"], 0)[0], initial_weights(table["conv3"], 1)[0])
+
+
+def test_a_generator_is_a_function_of_its_key():
+    draws = [torch.rand(4, generator=generator("cpu", *key)) for key in [(1, 2), (1, 2), (1, 3), (12,)]]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    assert not torch.equal(draws[0], draws[3])
