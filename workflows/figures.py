@@ -1,0 +1,112 @@
+"""What all figures share: one style, colours that the colour-blind tell apart, PNG, and sheets of small images.
+
+A figure is a function of plain data that returns a matplotlib Figure. The figures themselves are in figures_data.py
+(images and their statistics), figures_net.py (kernels and columns) and figures_results.py (training and errors).
+"""
+
+import functools
+import io
+from collections.abc import Callable, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, GREY, FAINT, PALE = "#1c2430", "#6b7480", "#c3cad3", "#d9dee5"
+COLUMN_COLOURS = ("#0072b2", "#d55e00")  # column 1, column 2 (Okabe and Ito's blue and vermilion)
+TRAIN, VAL, VAL_TOP5 = "#8a94a3", "#0072b2", "#56b4e9"
+TRUE, OTHER = "#f08469", "#b4c8dc"  # Figure 4's bars: the true label's, and the others'
+RGB = ("#c8443c", "#3c9450", "#3c68c8")
+DPI = 120  # of the report's PNGs
+_FONTS = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
+_STYLE = {
+    "font.family": [name for name in _FONTS if name in {font.name for font in font_manager.fontManager.ttflist}],
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.axisbelow": True,
+    "grid.color": PALE,
+    "grid.linewidth": 0.6,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.5,
+    "lines.solid_capstyle": "round",
+    "figure.dpi": 100,
+    "figure.facecolor": "white",
+}
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draws in the common style, and leaves matplotlib's settings as they were."""
+
+    @functools.wraps(draw)
+    def in_style(*args, **options) -> Figure:
+        with matplotlib.rc_context(_STYLE):
+            return draw(*args, **options)
+
+    return in_style
+
+
+def canvas(width_in: float, height_in: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes, an array of rows x columns; belongs to no window and no global list."""
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(file, format="png", dpi=DPI)
+    return file.getvalue()
+
+
+def show(axes: Axes, pixels_HWC: np.ndarray, title: str = "") -> None:
+    """An image without axes; small ones keep their pixels."""
+    axes.imshow(pixels_HWC, interpolation="nearest" if max(pixels_HWC.shape[:2]) <= 96 else "antialiased")
+    axes.set_axis_off()
+    axes.set_title(title, loc="center", fontweight="normal")
+
+
+def resized(pixels_HWC: np.ndarray, side_px: int) -> np.ndarray:
+    """The image with this side, px."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(pixels_HWC).resize((side_px, side_px), Image.Resampling.BICUBIC))
+
+
+def sheet(rows: Sequence[Sequence[np.ndarray]], tile_px: int, gap_px: int = 4) -> np.ndarray:
+    """Rows of images as one image, on white; a row may be shorter than the others."""
+    step = tile_px + gap_px
+    width = max(map(len, rows), default=1)
+    page = np.full((len(rows) * step - gap_px, width * step - gap_px, 3), 255, np.uint8)
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            page[y * step : y * step + tile_px, x * step : x * step + tile_px] = resized(image, tile_px)
+    return page
+
+
+def centres(count: int, tile_px: int, gap_px: int = 4) -> np.ndarray:
+    """Where the middles of a sheet's tiles are, px."""
+    return np.arange(count) * (tile_px + gap_px) + tile_px / 2 - 0.5
+
+
+def short(text: str, max_chars: int = 24) -> str:
+    """A class title for a narrow place: its first synonym, cut where it is still too long."""
+    head = text.split(",")[0].strip()
+    return head if len(head) <= max_chars else head[: max_chars - 1].rstrip() + "…"

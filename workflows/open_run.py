@@ -1,0 +1,118 @@
+"""A finished run as one value: every stage's results, each read when it is first asked for.
+
+The report and the notebooks read runs through this file alone.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.shapes import Layer, layer_table
+from model.specs import AlexNetSpec
+from pipelines.manifest import QUARANTINE, Manifest
+from pipelines.storage import Folder
+from workflows import config as configuration
+from workflows.catalog import STAGES
+from workflows.config import RunConfig
+from workflows.plan import plan
+from workflows.stage import Output
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from pipelines.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The outputs of a workflow's stages for one configuration."""
+
+    config: RunConfig
+    outputs: dict[str, Output]
+
+    def output(self, stage: str) -> Output:
+        """ValueError where the stage has not finished."""
+        output = self.outputs[stage]
+        if output.record is None:
+            raise ValueError(f"{output.folder}: {stage} has not finished there; run `alexnet {stage}` (or `run`) first")
+        return output
+
+    def record(self, stage: str) -> dict[str, Any]:
+        """The stage's `stage.json`: key, result, seconds, commit, versions, MLflow run."""
+        return self.output(stage).record
+
+    @property
+    def shards(self) -> Folder:
+        return self.output("ingest").store
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return Manifest.load(self.shards)
+
+    @cached_property
+    def quarantine(self) -> "pd.DataFrame":
+        """The images set aside: id, key, label, split, file, offset, reason."""
+        import pandas as pd
+        import pyarrow.parquet as pq
+
+        with self.shards.open(QUARANTINE) as file:
+            table = pq.read_table(file)
+        return pd.DataFrame(table.to_pydict())
+
+    @cached_property
+    def statistics(self) -> "Statistics":
+        from pipelines.statistics import Statistics
+
+        return Statistics.load(Folder.at(self.output("stats").folder))
+
+    @cached_property
+    def net(self) -> AlexNetSpec:
+        """The network that was trained, its number of classes known."""
+        return replace(self.config.net, num_classes=self.config.net.num_classes or self.manifest.num_classes)
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        return layer_table(self.net)
+
+    @cached_property
+    def history(self) -> "pd.DataFrame":
+        """The lines of `history.jsonl`: every few steps the loss and rates, after every epoch the errors."""
+        import pandas as pd
+
+        lines = (self.output("train").folder / "history.jsonl").read_text().splitlines()
+        return pd.DataFrame([json.loads(line) for line in lines])
+
+    @cached_property
+    def conv1_columns(self) -> "list[np.ndarray]":
+        """The trained kernels of conv1 [N, 3, k, k], one array a column."""
+        import numpy as np
+        from safetensors import safe_open
+
+        with safe_open(self.output("train").folder / "model" / "model.safetensors", "numpy") as tensors:
+            return np.split(tensors.get_tensor("conv1.weight"), self.net.columns)
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """`evaluate.json`: the errors as fractions, the split, the number of images."""
+        return json.loads((self.output("evaluate").folder / "evaluate.json").read_text())
+
+    @cached_property
+    def predictions(self) -> "pd.DataFrame":
+        """id, key, label, and the five likeliest classes with their probabilities (means of ten crops)."""
+        import pandas as pd
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(self.output("evaluate").folder / "predictions.parquet")
+        return pd.DataFrame(table.to_pydict())
+
+
+def open_run(root: str | Path) -> FinishedRun:
+    """The run that `<root>/config.toml` describes, which is the last one that was started there."""
+    root = Path(root).absolute()
+    if not (root / "config.toml").is_file():
+        raise ValueError(f"{root} holds no run; `alexnet run --root {root}` makes one, ALEXNET_ROOT names another root")
+    config = configuration.load(root / "config.toml")
+    return FinishedRun(config, {step.stage.name: step.output for step in plan(STAGES, config, root)})

@@ -1,0 +1,64 @@
+"""Report: the run as one HTML page with its figures, all of them artifacts of the run."""
+
+import time
+
+from workflows import sections_data, sections_errors, sections_net
+from workflows.album import Album
+from workflows.open_run import FinishedRun
+from workflows.page import Html, element, page, percent, tiles
+from workflows.stage import Context, write_atomically
+
+SECTIONS = {
+    "Data": sections_data.data,
+    "Colours": sections_data.colours,
+    "Augmentation": sections_data.augmentation,
+    "Network": sections_net.network,
+    "Training": sections_net.training,
+    "First layer": sections_net.kernels,
+    "Errors": sections_errors.errors,
+    "Provenance": sections_errors.provenance,
+}
+
+
+def run(context: Context) -> dict:
+    """Writes `report.html` and `figures/*.png`."""
+    began = time.perf_counter()
+    finished = FinishedRun(context.config, context.inputs)
+    album = Album(finished, context.folder / "figures")
+    sections = {}
+    with context.console.progress("report", len(SECTIONS), "sections") as progress:
+        for done, (name, write) in enumerate(SECTIONS.items(), 1):
+            sections[name] = write(album)
+            progress.update(done)
+    path = context.folder / "report.html"
+    write_atomically(path, page(f"AlexNet, recipe {context.config.recipe}", lead(finished), sections))
+    context.run.artifact(path)
+    context.run.artifact(album.folder, "figures")
+    figures = len(list(album.folder.iterdir()))
+    return {
+        "result": f"report.html, {path.stat().st_size / 1e6:.1f} MB, {figures} figures",
+        "metrics": {"figures": figures, "bytes": path.stat().st_size, "report_s": time.perf_counter() - began},
+        "units": 1,
+    }
+
+
+def lead(finished: FinishedRun) -> list[Html]:
+    """The page's head: what was trained on what, when, from which code, and the errors."""
+    manifest, found, record = finished.manifest, finished.evaluation, finished.record("evaluate")
+    errors = {
+        "top-1 error, ten crops": "top1_error_ten_crop",
+        "top-5 error, ten crops": "top5_error_ten_crop",
+        "top-1 error, centre crop": "top1_error",
+        "top-5 error, centre crop": "top5_error",
+    }
+    said = (
+        f"A {'two-column' if finished.net.columns == 2 else 'one-column'} network trained on "
+        f"{manifest.num_rows('train'):,} images of {manifest.num_classes:,} classes and tested on "
+        f"{found['num_images']:,} of the split “{found['split']}”."
+    )
+    facts = f"recipe {finished.config.recipe} · data set {manifest.source_kind} · {record['finished'][:10]} · commit "
+    return [
+        element("p", said, class_="lead"),
+        tiles((name, percent(found[key])) for name, key in errors.items()),
+        element("p", facts, element("code", record["commit"]), class_="facts"),
+    ]
