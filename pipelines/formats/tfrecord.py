@@ -20,14 +20,16 @@ from pipelines.formats.rows import DamagedRow, Row, ShardRows
 INDEX_SUFFIX = ".idx"
 _LENGTH = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
+_NUMBERS = ("image/id", "image/class/label", "image/orig_width", "image/orig_height")
 _FRAME_BYTES = _LENGTH.size + _CRC.size
 
 
 def write(file: BinaryIO, rows: Iterable[Row], encoding: str, size_px: int) -> str:
     """Write the records; returns the text of the index."""
     index, offset = [], 0
+    same = _features_of_all(encoding, size_px)
     for row in rows:
-        example = _example(row, encoding, size_px)
+        example = _example(row, same)
         length = struct.pack("<Q", len(example))
         file.write(length + _CRC.pack(_masked_crc(length)))
         file.write(example)
@@ -39,15 +41,18 @@ def write(file: BinaryIO, rows: Iterable[Row], encoding: str, size_px: int) -> s
 
 def read(data: memoryview) -> ShardRows:
     """The rows of a whole file; the checksums are not looked at (see `first_damage`)."""
-    examples = [_parse_example(example) for _, example in _frames(data)]
+    content = np.frombuffer(data, np.uint8)
+    numbers, images, keys, formats = [], [], [], []
+    for _, example in _frames(data):  # nothing of an Example is kept: thousands of objects would wake the collector
+        values = _parse_example(data, example)
+        numbers.append([values[name] for name in _NUMBERS])
+        images.append(_image(content, values, is_raw=data[values["image/format"]] == b"raw"))
+        keys.append(str(data[values["image/filename"]], "utf-8"))
+        formats.append(str(data[values["image/orig_format"]], "utf-8"))
+    columns = np.array(numbers, np.int64).reshape(-1, len(_NUMBERS))
+    ids, labels, widths, heights = (columns[:, i].copy() for i in range(len(_NUMBERS)))
     return ShardRows(
-        ids=np.array([e["image/id"] for e in examples], np.int64),
-        labels=np.array([e["image/class/label"] for e in examples], np.int32),
-        images=[_image(e) for e in examples],
-        keys=[str(e["image/filename"], "utf-8") for e in examples],
-        widths=np.array([e["image/orig_width"] for e in examples], np.int32),
-        heights=np.array([e["image/orig_height"] for e in examples], np.int32),
-        formats=[str(e["image/orig_format"], "utf-8") for e in examples],
+        ids, labels.astype(np.int32), images, keys, widths.astype(np.int32), heights.astype(np.int32), formats
     )
 
 
@@ -56,7 +61,7 @@ def first_damage(data: memoryview) -> str | None:
     row = 0
     try:
         for row, (crc, example) in enumerate(_frames(data)):
-            if _masked_crc(example) != crc:
+            if _masked_crc(data[example]) != crc:
                 return f"row {row} fails its checksum"
             row += 1
     except DamagedRow as error:
@@ -69,8 +74,8 @@ def _masked_crc(data) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _frames(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """CRC and Example of each record."""
+def _frames(data: memoryview) -> Iterator[tuple[int, slice]]:
+    """CRC and place of each Example."""
     offset, row = 0, 0
     while offset < len(data):
         if offset + _LENGTH.size > len(data):
@@ -81,40 +86,44 @@ def _frames(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         start, end = offset + _LENGTH.size, offset + _LENGTH.size + length
         if end + _CRC.size > len(data):
             raise DamagedRow(f"row {row} is cut off")
-        yield _CRC.unpack_from(data, end)[0], data[start:end]
+        yield _CRC.unpack_from(data, end)[0], slice(start, end)
         offset, row = end + _CRC.size, row + 1
 
 
-def _image(example: dict[str, memoryview | int]) -> np.ndarray:
-    image = np.frombuffer(example["image/encoded"], np.uint8)
-    if example["image/format"] == b"raw":
-        return image.reshape(example["image/height"], example["image/width"], 3)
-    return image
+def _image(content: np.ndarray, values: dict[str, slice | int], is_raw: bool) -> np.ndarray:
+    image = content[values["image/encoded"]]
+    return image.reshape(values["image/height"], values["image/width"], 3) if is_raw else image
 
 
 # Protocol buffers, as far as an Example needs them: a message is a sequence of (tag, content); the tags here announce
 # either a varint (wire type 0) or a length and as many bytes (wire type 2).
 
 
-def _example(row: Row, encoding: str, size_px: int) -> bytes:
+def _example(row: Row, same: bytes) -> bytes:
     """tf.train.Example; the image comes last, so that a reader finds the small features together."""
-    features = b"".join(
-        (
-            _int64_feature(b"image/id", row.id),
-            _int64_feature(b"image/class/label", row.label),
-            _bytes_feature(b"image/filename", row.key.encode()),
-            _int64_feature(b"image/height", size_px),
-            _int64_feature(b"image/width", size_px),
-            _int64_feature(b"image/channels", 3),
-            _bytes_feature(b"image/colorspace", b"RGB"),
-            _bytes_feature(b"image/format", b"JPEG" if encoding == "jpeg" else b"raw"),
-            _int64_feature(b"image/orig_width", row.width),
-            _int64_feature(b"image/orig_height", row.height),
-            _bytes_feature(b"image/orig_format", row.format.encode()),
-            _bytes_feature(b"image/encoded", row.image),
-        )
+    features = (
+        same,
+        _int64_feature(b"image/id", row.id),
+        _int64_feature(b"image/class/label", row.label),
+        _bytes_feature(b"image/filename", row.key.encode()),
+        _int64_feature(b"image/orig_width", row.width),
+        _int64_feature(b"image/orig_height", row.height),
+        _bytes_feature(b"image/orig_format", row.format.encode()),
+        _bytes_feature(b"image/encoded", row.image),
     )
-    return _field(1, features)
+    return _field(1, b"".join(features))
+
+
+def _features_of_all(encoding: str, size_px: int) -> bytes:
+    """The features that all records share."""
+    features = (
+        _int64_feature(b"image/height", size_px),
+        _int64_feature(b"image/width", size_px),
+        _int64_feature(b"image/channels", 3),
+        _bytes_feature(b"image/colorspace", b"RGB"),
+        _bytes_feature(b"image/format", b"JPEG" if encoding == "jpeg" else b"raw"),
+    )
+    return b"".join(features)
 
 
 def _bytes_feature(name: bytes, value: bytes) -> bytes:
@@ -139,35 +148,40 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def _parse_example(example: memoryview) -> dict[str, memoryview | int]:
-    """Features by name; of each its first value."""
+def _parse_example(data: memoryview, example: slice) -> dict[str, slice | int]:
+    """Numbers, or the places of bytes, by name; as `_example` wrote them, of one value each.
+
+    Flat, because it runs for every image read.
+    """
     values = {}
-    ((_, features),) = _fields(example)
-    for _, entry in _fields(features):
-        (_, name), (_, feature) = _fields(entry)
-        ((kind, content),) = _fields(feature)
-        ((_, value),) = _fields(content)
-        values[str(name, "utf-8")] = value if kind == 1 else _signed(_read_varint(value, 0)[0])
+    _, position = _read_varint(data, example.start + 1)  # length of Features
+    while position < example.stop:
+        length, position = _read_varint(data, position + 1)
+        end = position + length
+        name_end = position + 2 + data[position + 1]
+        name = str(data[position + 2 : name_end], "utf-8")
+        _, position = _read_varint(data, name_end + 1)  # length of Feature
+        is_bytes = data[position] >> 3 == 1
+        _, position = _read_varint(data, position + 1)  # length of BytesList or Int64List
+        _, position = _read_varint(data, position + 1)  # length of the value
+        values[name] = slice(position, end) if is_bytes else _signed(_read_varint(data, position)[0])
+        position = end
     return values
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    position = 0
-    while position < len(message):
-        tag, position = message[position], position + 1
-        length, position = _read_varint(message, position)
-        yield tag >> 3, message[position : position + length]
-        position += length
-
-
 def _read_varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
+    """The value, and the position behind it."""
+    value = data[position]
+    if value < 0x80:
+        return value, position + 1
+    value, shift = value & 0x7F, 7
     while True:
+        position += 1
         byte = data[position]
         value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
+        shift += 7
         if byte < 0x80:
-            return value, position
+            return value, position + 1
 
 
 def _signed(value: int) -> int:
