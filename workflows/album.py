@@ -10,6 +10,8 @@ from workflows.figures import png
 from workflows.open_run import FinishedRun
 from workflows.page import Html, picture
 
+PX_PER_IN = 104  # in the page
+
 
 @dataclass(frozen=True)
 class Album:
@@ -18,9 +20,9 @@ class Album:
     run: FinishedRun
     folder: Path
 
-    def add(self, name: str, figure: Figure, caption: Any, alt: str, width_px: int = 1036) -> Html:
+    def add(self, name: str, figure: Figure, caption: Any, alt: str) -> Html:
         """Saves the figure as NAME.png and returns it as a picture; `alt` describes it to those who cannot see it."""
         content = png(figure)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / f"{name}.png").write_bytes(content)
-        return picture(content, caption, alt, width_px)
+        return picture(content, caption, alt, round(PX_PER_IN * figure.get_figwidth()))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -24,16 +25,24 @@ MAX_BARS = 40  # classes that a bar chart can name
 
 @styled
 def samples_by_class(images: Mapping[str, Sequence[np.ndarray]]) -> Figure:
-    """One row of images for each class title."""
-    tile, columns = 96, max(map(len, images.values()), default=1)
-    figure, axes = canvas(0.92 * columns + 1.6, 0.92 * len(images) + 0.1)
-    axis = axes[0, 0]
-    axis.imshow(sheet(list(images.values()), tile), interpolation="antialiased")
-    axis.set_yticks(centres(len(images), tile), [short(title) for title in images])
+    """One row of images for each class title; short rows stand in blocks side by side."""
+    tile, widest = 96, max(map(len, images.values()), default=1)
+    num_blocks = max(1, 8 // (widest + 1))
+    block = -(-len(images) // num_blocks)
+    figure, axes = canvas(num_blocks * (0.92 * widest + 1.5), 0.92 * block + 0.1, 1, num_blocks)
+    for i, axis in enumerate(axes[0]):
+        rows = dict(list(images.items())[i * block : (i + 1) * block])
+        axis.set_axis_off() if not rows else _sample_rows(axis, rows, tile)
+    return figure
+
+
+def _sample_rows(axis: Axes, images: Mapping[str, Sequence[np.ndarray]], tile_px: int) -> None:
+    axis.imshow(sheet(list(images.values()), tile_px), interpolation="antialiased")
+    axis.set_yticks(centres(len(images), tile_px), [short(title, 20) for title in images])
     axis.set_xticks([])
     axis.tick_params(length=0, pad=8)
     axis.spines[:].set_visible(False)
-    return figure
+    axis.set_anchor("N")
 
 
 @styled

@@ -16,9 +16,8 @@ MAX_CONFUSION = 50  # classes that a confusion matrix can show
 
 
 @styled
-def training_curves(history: "pd.DataFrame") -> Figure:
-    """Loss, errors, learning rate and speed over the epochs; `history` holds the lines of history.jsonl."""
-    steps, epochs = history.dropna(subset=["loss"]), history.dropna(subset=["val_top1_error"])
+def training_curves(steps: "pd.DataFrame", epochs: "pd.DataFrame") -> Figure:
+    """Loss, errors, learning rate and speed over the epochs, from the points of a training (see FinishedRun)."""
     figure, axes = canvas(10, 5.6, 2, 2, sharex=True)
     _loss(axes[0, 0], steps)
     _errors(axes[0, 1], steps, epochs)
@@ -44,10 +43,10 @@ def _loss(axis: Axes, steps: "pd.DataFrame") -> None:
 
 def _errors(axis: Axes, steps: "pd.DataFrame", epochs: "pd.DataFrame") -> None:
     axis.plot(steps["epoch"], _smooth(steps["top1_error"]) * 100, color=TRAIN, label="training (augmented), top-1")
-    axis.plot(epochs["epoch"], epochs["val_top1_error"] * 100, color=VAL, marker="o", ms=4, label="validation, top-1")
-    axis.plot(
-        epochs["epoch"], epochs["val_top5_error"] * 100, color=VAL_TOP5, marker="o", ms=4, label="validation, top-5"
-    )
+    for k, colour in ((1, VAL), (5, VAL_TOP5)):
+        if f"val_top{k}_error" in epochs:
+            error = epochs[f"val_top{k}_error"] * 100
+            axis.plot(epochs["epoch"], error, color=colour, marker="o", ms=4, label=f"validation, top-{k}")
     axis.set(title="error, %", ylim=(0, None))
     axis.legend(loc="upper right")
 

@@ -14,6 +14,7 @@ from model.specs import AlexNetSpec
 from pipelines.manifest import QUARANTINE, Manifest
 from pipelines.storage import Folder
 from workflows import config as configuration
+from workflows import history
 from workflows.catalog import STAGES
 from workflows.config import RunConfig
 from workflows.plan import plan
@@ -77,21 +78,30 @@ class FinishedRun:
     def layers(self) -> tuple[Layer, ...]:
         return layer_table(self.net)
 
-    @cached_property
-    def history(self) -> "pd.DataFrame":
-        """The lines of `history.jsonl`: every few steps the loss and rates, after every epoch the errors."""
+    @property
+    def steps(self) -> "pd.DataFrame":
+        """Every few steps: step, epoch, loss, top1_error, lr, images_per_s."""
+        return self._history("step")
+
+    @property
+    def epochs(self) -> "pd.DataFrame":
+        """After every epoch: epoch, epoch_loss, epoch_top1_error; with validation images val_top1_error and so on."""
+        return self._history("epoch")
+
+    def _history(self, kind: str) -> "pd.DataFrame":
         import pandas as pd
 
-        lines = (self.output("train").folder / "history.jsonl").read_text().splitlines()
-        return pd.DataFrame([json.loads(line) for line in lines])
+        points = history.read(self.output("train").folder / history.HISTORY)
+        return pd.DataFrame([point for point in points if point["kind"] == kind])
 
     @cached_property
     def conv1_columns(self) -> "list[np.ndarray]":
-        """The trained kernels of conv1 [N, 3, k, k], one array a column."""
+        """The kernels of conv1 [N, 3, k, k] in the weights that were evaluated, one array a column."""
         import numpy as np
         from safetensors import safe_open
 
-        with safe_open(self.output("train").folder / "model" / "model.safetensors", "numpy") as tensors:
+        exported = {"last": "model", "best": "best"}[self.config.evaluate.weights]
+        with safe_open(self.output("train").folder / exported / "model.safetensors", "numpy") as tensors:
             return np.split(tensors.get_tensor("conv1.weight"), self.net.columns)
 
     @cached_property

@@ -68,7 +68,7 @@ def _is_right(value: Any) -> bool:
     return isinstance(value, int | float | Right)
 
 
-def picture(png: bytes, caption: Any, alt: str, width_px: int = 1036) -> Html:
+def picture(png: bytes, caption: Any, alt: str, width_px: int) -> Html:
     """A figure with its caption, the image inline and at most this wide."""
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     image = Html(f'<img src="{source}" alt="{escape(alt)}" style="max-width:{width_px}px">')
@@ -121,6 +121,7 @@ main { max-width: 1100px; margin: 0 auto; padding: 56px 32px 96px; counter-reset
 header { border-bottom: 1px solid var(--line); padding-bottom: 28px; }
 h1 { font-size: 34px; line-height: 1.2; letter-spacing: -.015em; margin: 0 0 10px; font-weight: 650; }
 h2 { font-size: 22px; line-height: 1.3; letter-spacing: -.01em; margin: 64px 0 8px; font-weight: 650; }
+p, figcaption { text-wrap: pretty; }
 p { max-width: 80ch; margin: 10px 0; }
 .lead { font-size: 18px; color: var(--soft); }
 .facts { font-size: 14px; color: var(--soft); max-width: none; overflow-wrap: anywhere; }

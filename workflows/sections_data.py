@@ -9,7 +9,7 @@ from pipelines.statistics import SIZE_BIN_PX
 from workflows import figures_data, samples
 from workflows.album import Album
 from workflows.open_run import FinishedRun
-from workflows.page import Html, Right, code, paragraph, percent, table
+from workflows.page import Html, Right, code, paragraph, table
 
 CLASSES, PER_CLASS = 12, 8  # of the sheet of samples
 EPOCHS_SHOWN = 8
@@ -153,14 +153,14 @@ def _lighting(album: Album, images: list[samples.Sample]) -> Html:
     run, spec = album.run, album.run.config.loader
     levels = component_levels(run)
     draws = [(component, sign * DRAWN) for component in range(3) for sign in (-1, 1)]
-    titles = ["stored", *(f"component {component + 1}, {z:+.0f}σ" for component, z in draws)]
+    titles = ["stored", *(f"component {component + 1}: {z:+.0f}".replace("-", "−") for component, z in draws)]
     rows = [[image.pixels_HWC, *(lit(run, image, *draw) for draw in draws)] for image in images]
     how = (
         "of the components’ standard deviations, as in the code of 2012"
         if spec.lighting == "sigma"
         else "of the eigenvalues on a scale of 0 to 1, as the paper’s formula says"
     )
-    end = f" It ends after {percent(spec.lighting_off)} of the epochs." if spec.lighting_off < 1 else ""
+    end = f" It ends after {100 * spec.lighting_off:.0f} % of the epochs." if spec.lighting_off < 1 else ""
     caption = (
         f"What the lighting can do. One colour is added to the whole image: three normal draws along the three "
         f"components, of {_triple(levels)} grey levels ({spec.lighting_coeff:g} {how}). Draws of ±{DRAWN:.0f} are "

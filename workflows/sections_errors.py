@@ -96,21 +96,18 @@ def _confusion(album: Album) -> list[Html]:
         return [_hardest(labels, named, titles)]
     figure = figures_results.confusion(labels, named, titles)
     caption = "Confusions, % of the images of each true class (rows), by the likeliest class of ten crops (columns)."
-    return [album.add("confusion", figure, caption, "Confusion matrix", round(100 * figure.get_figwidth()))]
+    return [album.add("confusion", figure, caption, "Confusion matrix")]
 
 
 def _hardest(labels: np.ndarray, named: np.ndarray, titles: tuple[str, ...]) -> Html:
-    counts = np.bincount(labels, minlength=len(titles))
-    error = np.bincount(labels, labels != named, len(titles)) / np.maximum(counts, 1)
+    counts, wrong = (np.bincount(labels, weights, len(titles)) for weights in (None, labels != named))
+    error = wrong / np.maximum(counts, 1)
     rows = []
     for label in np.argsort(-error, kind="stable")[:HARDEST_SHOWN]:
-        mistaken = named[(labels == label) & (named != label)]
-        other, times = Counter(mistaken.tolist()).most_common(1)[0] if len(mistaken) else (label, 0)
-        rows.append(
-            (short(titles[label], 40), Right(percent(error[label])), f"{short(titles[other], 40)} ({times} times)")
-        )
-    caption = f"The hardest classes by top-1 error on ten crops; there are {counts.max():,} images of a class at most."
-    return table(["class", "error", "most often taken for"], rows, caption)
+        taken_for = Counter(named[(labels == label) & (named != label)].tolist()).most_common(1)
+        words = [f"{short(titles[other], 40)} ({times} of {counts[label]})" for other, times in taken_for]
+        rows.append((short(titles[label], 40), Right(percent(error[label])), *(words or ["none"])))
+    return table(["class", "error", "most often taken for"], rows, "The hardest classes, by top-1 error on ten crops.")
 
 
 def provenance(album: Album) -> list[Html]:

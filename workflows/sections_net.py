@@ -59,9 +59,8 @@ def _kib(num_bytes: int) -> Right:
 def training(album: Album) -> list[Html]:
     """The curves, and what they were made with."""
     run, spec = album.run, album.run.config.train
-    epochs = run.history.dropna(subset=["val_top1_error"])
-    found = ""
-    if len(epochs):
+    epochs, found = run.epochs, ""
+    if "val_top1_error" in epochs:
         best = epochs.loc[epochs["val_top1_error"].idxmin()]
         error = percent(best["val_top1_error"])
         found = f" The validation error was lowest after epoch {best['epoch']:.0f}: {error} on the centre crops."
@@ -73,7 +72,7 @@ def training(album: Album) -> list[Html]:
         ),
         album.add(
             "training",
-            figures_results.training_curves(run.history),
+            figures_results.training_curves(run.steps, epochs),
             "Training error is measured on augmented images with dropout, while the network learns, so that it may lie "
             "above the validation error, which is measured after each epoch on centre crops. Bold lines are running "
             "means over a fiftieth of the run.",
