@@ -22,8 +22,8 @@ class Pen:
         self.random, self._draw = random, draw
         self._scale = side * random.uniform(0.62, 0.92)
         slack = [(length - 0.9 * self._scale) / 2 for length in size_px]
-        self._x, self._y = (px / 2 + random.uniform(-0.6, 0.6) * room for px, room in zip(size_px, slack, strict=True))
-        turn = math.radians(random.gauss(0, 9))
+        self._x, self._y = (px / 2 + random.uniform(-0.5, 0.5) * room for px, room in zip(size_px, slack, strict=True))
+        turn = math.radians(random.gauss(0, 7))
         self._cos, self._sin = math.cos(turn), math.sin(turn)
         self._flip = random.choice((-1, 1))
         self.colours = _palette(random)
@@ -122,6 +122,19 @@ def _house(pen: Pen) -> None:
         pen.rectangle(x - 0.08, top + 0.08, x + 0.08, top + 0.23, window, outline=_DARK)
 
 
+def _piano(pen: Pen) -> None:
+    light, case = sorted(pen.colours[:3], key=sum, reverse=True)[:2]
+    keys = pen.random.randint(6, 9)
+    pen.rectangle(-0.62, -0.36, 0.62, 0.42, case)
+    for i in range(keys):
+        left = -0.55 + 1.1 * i / keys
+        pen.rectangle(left, -0.28, left + 1.1 / keys, 0.36, light, outline=_DARK)
+    for i in range(1, keys):
+        if i % 7 not in (3, 0):
+            middle = -0.55 + 1.1 * i / keys
+            pen.rectangle(middle - 0.36 / keys, -0.28, middle + 0.36 / keys, 0.1, _DARK)
+
+
 def _sailboat(pen: Pen) -> None:
     sail, hull, water = pen.colours[:3]
     pen.line([(0, -0.5), (0, 0.25)], 0.025, _DARK)
@@ -131,20 +144,6 @@ def _sailboat(pen: Pen) -> None:
     for row in range(3):
         wave = [(-0.7 + 0.1 * i, 0.42 + 0.05 * row + 0.02 * (-1) ** i) for i in range(15)]
         pen.line(wave, 0.03, water)
-
-
-def _skyline(pen: Pen) -> None:
-    tower, lit, other = pen.colours[:3]
-    x = -0.65
-    while x < 0.6:
-        width, top = pen.random.uniform(0.14, 0.24), pen.random.uniform(-0.48, 0.12)
-        pen.rectangle(x, top, x + width, 0.5, pen.random.choice((tower, other)))
-        for row in range(int((0.48 - top) / 0.09)):
-            for column in range(3):
-                if pen.random.random() < 0.65:
-                    left, upper = x + width * (0.12 + 0.29 * column), top + 0.04 + 0.09 * row
-                    pen.rectangle(left, upper, left + width * 0.18, upper + 0.045, lit)
-        x += width + 0.015
 
 
 def _snail(pen: Pen) -> None:
@@ -162,6 +161,8 @@ def _snail(pen: Pen) -> None:
 def _wheel(pen: Pen) -> None:
     tyre, spoke, hub = pen.colours[:3]
     spokes, turn = pen.random.randint(6, 14), pen.random.uniform(0, 1)
+    if pen.random.random() < 0.5:
+        pen.ellipse(0, 0, 0.43, 0.43, pen.colours[3])
     for i in range(spokes):
         angle = 2 * math.pi * (i + turn) / spokes
         pen.line([(0, 0), (0.42 * math.cos(angle), 0.42 * math.sin(angle))], 0.022, spoke)
@@ -176,8 +177,8 @@ SCENES: dict[str, Callable[[Pen], None]] = {
     "daisy": _daisy,
     "fish": _fish,
     "house": _house,
+    "piano": _piano,
     "sailboat": _sailboat,
-    "skyline": _skyline,
     "snail": _snail,
     "wheel": _wheel,
 }
@@ -190,10 +191,10 @@ def draw_scene(random: Random, name: str) -> "Image.Image":
     width, height = random.randint(90, 200), random.randint(90, 200)
     canvas = _background(random, width * _SCALE, height * _SCALE)
     draw = ImageDraw.Draw(canvas)
-    _clutter(random, draw, canvas.size, count=random.randint(0, 5))
+    _clutter(random, draw, canvas.size, count=random.randint(0, 4))
     pen = Pen(random, draw, canvas.size)
     SCENES[name](pen)
-    _clutter(random, draw, canvas.size, count=random.randint(0, 2), largest=0.1)
+    _clutter(random, draw, canvas.size, count=random.randint(0, 2), largest=0.08)
     return _light_and_grain(random, canvas.resize((width, height), Image.Resampling.BOX))
 
 
@@ -249,11 +250,11 @@ def _light_and_grain(random: Random, image: "Image.Image") -> "Image.Image":
 
     pixels_HWC = np.asarray(image, np.float32)
     height, width, _ = pixels_HWC.shape
-    slope_x, slope_y = random.gauss(0, 0.25), random.gauss(0, 0.25)
+    slope_x, slope_y = random.gauss(0, 0.22), random.gauss(0, 0.22)
     light_HW = 1 + slope_x * np.linspace(-0.5, 0.5, width) + slope_y * np.linspace(-0.5, 0.5, height)[:, None]
-    contrast, exposure = random.uniform(0.7, 1.1), random.uniform(0.75, 1.2)
+    contrast, exposure = random.uniform(0.75, 1.1), random.uniform(0.8, 1.2)
     pixels_HWC = ((pixels_HWC - 128) * contrast + 128) * (exposure * light_HW[..., None]).astype(np.float32)
-    strength = random.choice((0, 3, 6, 10))
+    strength = random.choice((0, 3, 6, 9))
     if strength:
         noise = np.random.default_rng(random.getrandbits(64)).standard_normal((height, width, 1), np.float32)
         pixels_HWC += strength * noise
