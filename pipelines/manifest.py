@@ -226,3 +226,16 @@ def _write_quarantine(folder: Folder, manifest: Manifest) -> None:
     )
     rows = [{"split": record.split, **asdict(bad)} for record in manifest.records() for bad in record.quarantined]
     folder.publish(QUARANTINE, lambda file: pq.write_table(pa.Table.from_pylist(rows, schema), file))
+
+
+def verify_quarantine(folder: Folder, manifest: Manifest) -> list[str]:
+    """The problems of the quarantine list."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        listed = pq.read_table(pa.BufferReader(folder.read(QUARANTINE)), columns=["split", "id"]).to_pylist()
+    except (ValueError, OSError) as error:
+        return [f"{folder.where(QUARANTINE)}: {error}"]
+    known = [{"split": record.split, "id": bad.id} for record in manifest.records() for bad in record.quarantined]
+    return [] if listed == known else [f"{folder.where(QUARANTINE)}: not the images that the manifest sets aside"]

@@ -1,4 +1,4 @@
-"""Shards: planned as a seeded permutation cut by listed rows, written one by one, read and verified.
+"""Shards: written one by one, read, and verified.
 
 A shard is a function of its task: the same bytes on any worker, in any order, after any crash. Its file appears under
 its name when it is complete, then DALI's index, then a small record in `parts/`, so that a rerun redoes only what is
@@ -7,139 +7,49 @@ missing; the manifest comes when all shards are there.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
-
 from pipelines.formats.rows import Row, ShardRows
-from pipelines.manifest import Manifest, Quarantined, ShardRecord, content_config, pack_label_counts
-from pipelines.records import TEST, TRAIN, VAL
+from pipelines.manifest import Manifest, Quarantined, ShardRecord, pack_label_counts, verify_quarantine
+from pipelines.plan import ShardTask, plan_shards, predicted_bytes
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipelines.sources.source import Reader, Source
+__all__ = ["finished_shards", "plan_shards", "predicted_bytes", "read_shard", "verify", "verify_shard", "write_shard"]
 
 _PARTS = "parts"
-_SPLITS = (TRAIN, VAL, TEST)
-_MAX_CHUNK_BYTES = 128 << 20  # of encoded images held by a task until they are in order
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """All that a worker needs to write one shard."""
-
-    name: str  # "train-00003-of-00012.tfrecord"
-    split: str
-    first_id: int
-    rows: "pa.Table"  # of the source, in the order of their ids
-    reader: "Reader"
-    spec: IngestSpec
-    folder: Folder
-    origin: str  # digest of the source and the configuration
-
-
-@dataclass(frozen=True)
-class ShardPlan(Sequence):
-    """The tasks of all shards, each made when it is asked for: 15 million rows are never cut at once."""
-
-    source: "Source"
-    spec: IngestSpec
-    folder: Folder
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> ShardTask:
-        split, number, name = self._shards[index]
-        first_id = number * self.spec.rows_per_shard
-        chosen = self._orders[split][first_id : first_id + self.spec.rows_per_shard]
-        return ShardTask(
-            name=name,
-            split=split,
-            first_id=first_id,
-            rows=_take_rows(self.source.splits[split], chosen),
-            reader=self.source.reader,
-            spec=self.spec,
-            folder=self.folder,
-            origin=self.origin,
-        )
-
-    @cached_property
-    def names(self) -> list[str]:
-        return [name for _, _, name in self._shards]
-
-    @cached_property
-    def num_rows(self) -> int:
-        return sum(len(order) for order in self._orders.values())
-
-    @cached_property
-    def origin(self) -> str:
-        identity = [self.source.fingerprint, content_config(self.spec)]
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-    @cached_property
-    def _orders(self) -> dict[str, np.ndarray]:
-        limit = self.spec.limit or None
-        return {
-            split: permutation(len(rows), self.spec.seed, split)[:limit] for split, rows in self.source.splits.items()
-        }
-
-    @cached_property
-    def _shards(self) -> list[tuple[str, int, str]]:
-        """(split, number in the split, name) of each."""
-        shards = []
-        for split, order in self._orders.items():
-            count = -(-len(order) // self.spec.rows_per_shard)
-            names = (f"{split}-{number:05d}-of-{count:05d}.{self.spec.format}" for number in range(count))
-            shards += [(split, number, name) for number, name in enumerate(names)]
-        return shards
-
-
-def plan_shards(source: "Source", spec: IngestSpec, folder: Folder) -> ShardPlan:
-    return ShardPlan(source, spec, folder)
-
-
-def permutation(num_rows: int, seed: int, split: str) -> np.ndarray:
-    """The stored order of a split, uint32: the ranks of Philox words keyed by (seed, split).
-
-    NumPy promises the words of a bit generator for ever, but not the permutations of a Generator.
-    """
-    words = np.random.Philox(np.random.SeedSequence([seed, _SPLITS.index(split)])).random_raw(num_rows)
-    return np.argsort(words, kind="stable").astype(np.uint32)
+_MAX_CHUNK_BYTES = 128 << 20  # of encoded images that a task holds until they are in order
 
 
 def write_shard(task: ShardTask) -> ShardRecord:
     """Write the shard of a task, unless it is there already."""
     if finished := _finished_shard(task.folder, task.name, task.origin):
         return finished
-    quarantined: list[Quarantined] = []
-    labels: list[int] = []
-    codec = _codec(task.name)
+    codec, stored, quarantined = _codec(task.name), [], []
 
     def write(file: BinaryIO) -> tuple[_HashingFile, str | None]:
         hashing = _HashingFile(file)
-        rows = _stored_rows(task, labels, quarantined)
+        rows = _stored_rows(task, stored, quarantined)
         return hashing, codec.write(hashing, rows, task.spec.encoding, task.spec.size)
 
-    written, index = task.folder.publish(task.name, write)
-    if codec.INDEX_SUFFIX:
+    file, index = task.folder.publish(task.name, write)
+    if index is not None:
         task.folder.publish(task.name + codec.INDEX_SUFFIX, lambda file: file.write(index.encode()))
     record = ShardRecord(
         name=task.name,
         split=task.split,
         first_id=task.first_id,
         listed=len(task.rows),
-        rows=len(labels),
-        bytes=written.num_bytes,
-        sha256=written.sha256.hexdigest(),
-        labels=pack_label_counts(labels),
+        rows=len(stored),
+        bytes=file.num_bytes,
+        sha256=file.sha256.hexdigest(),
+        labels=pack_label_counts(stored),
         quarantined=tuple(quarantined),
     )
     assert record.listed == record.rows + len(record.quarantined), record.name
@@ -149,75 +59,62 @@ def write_shard(task: ShardTask) -> ShardRecord:
 
 
 def finished_shards(folder: Folder, origin: str) -> dict[str, ShardRecord]:
-    """The shards of this origin (see ShardPlan) that are complete, by name."""
-    prefix, suffix = f"{_PARTS}/", ".json"
-    files = {entry.name for entry in folder.files(recursive=True)}
-    names = [name[len(prefix) : -len(suffix)] for name in files if name.startswith(prefix) and name.endswith(suffix)]
+    """The complete shards of this origin (see ShardPlan), by name."""
+    parts = folder.child(_PARTS).files()
+    names = [entry.name.removesuffix(".json") for entry in parts if entry.name.endswith(".json")]
     with ThreadPoolExecutor(16) as pool:  # in an object store each look takes a while
-        records = pool.map(lambda name: _finished_shard(folder, name, origin), sorted(names))
-        return {record.name: record for record in records if record}
+        records = list(pool.map(lambda name: _finished_shard(folder, name, origin), names))
+    return {record.name: record for record in records if record}
 
 
 def read_shard(folder: Folder, record: ShardRecord) -> ShardRows:
-    """The rows of a shard, its images views of the file. ValueError names the shard and the row that is damaged."""
+    """The rows of a shard, its images views of the file. ValueError names the shard and the row that is damaged.
+
+    The file is compared with its sha256 when this process reads it for the first time.
+    """
     data = _read(folder, record.name)
-    codec = _codec(record.name)
-    key = (folder.url, record.name, record.sha256, len(data))
+    key = (folder.url, record.sha256, len(data))
     if key not in _checked:
-        if hashlib.sha256(data).hexdigest() != record.sha256:
-            damage = codec.first_damage(data) or "all rows are whole, but it is not the file of the manifest"
-            raise ValueError(
-                f"{folder.where(record.name)}: {damage} ({len(data)} bytes, the manifest has {record.bytes}); "
-                "delete the file and run ingest again"
-            )
+        _check(data, folder, record)
         _checked.add(key)
-    return codec.read(data)
+    return _codec(record.name).read(data)
 
 
-_checked: set[tuple] = set()  # the shards whose sha256 this process has seen to be right
+_checked: set[tuple[str, str, int]] = set()
 
 
 def verify(folder: Folder) -> list[str]:
     """Read everything again and compare it with the manifest; one line for each problem."""
     manifest = Manifest.load(folder)
-    problems = []
-    for record in manifest.records():
-        problems += verify_shard(folder, record)
-    return problems
+    problems = [problem for record in manifest.records() for problem in verify_shard(folder, record)]
+    return problems + verify_quarantine(folder, manifest)
 
 
 def verify_shard(folder: Folder, record: ShardRecord) -> list[str]:
-    _checked.clear()
+    """The problems of one shard and of its index."""
+    where, codec = folder.where(record.name), _codec(record.name)
     try:
-        rows = read_shard(folder, record)
+        data = _read(folder, record.name)
+        _check(data, folder, record)
+        rows = codec.read(data)
     except (ValueError, OSError) as error:
         return [str(error)]
-    quarantined = {entry.id for entry in record.quarantined}
-    ids = [i for i in range(record.first_id, record.first_id + record.listed) if i not in quarantined]
     problems = []
-    if rows.ids.tolist() != ids:
-        problems.append(f"{folder.where(record.name)}: the ids are not those of the manifest")
+    quarantined = {entry.id for entry in record.quarantined}
+    listed = range(record.first_id, record.first_id + record.listed)
+    if rows.ids.tolist() != [id for id in listed if id not in quarantined]:
+        problems.append(f"{where}: the ids are not those of the manifest")
     if pack_label_counts(rows.labels.tolist()) != record.labels:
-        problems.append(f"{folder.where(record.name)}: the labels are not those of the manifest")
+        problems.append(f"{where}: the labels are not those of the manifest")
+    if codec.INDEX_SUFFIX and not _has_index(folder, record.name, codec.index(data)):
+        problems.append(f"{where}{codec.INDEX_SUFFIX}: not the index of its shard; delete both and run ingest again")
     return problems
-
-
-def predicted_bytes(num_rows: int, spec: IngestSpec) -> int:
-    """About how much the shards of so many images take; on the high side."""
-    pixels = spec.size**2
-    bytes_per_pixel = np.interp(spec.quality, *_JPEG_BYTES_PER_PIXEL) if spec.encoding == "jpeg" else 3
-    return int(num_rows * (pixels * bytes_per_pixel + _ROW_OVERHEAD_BYTES))
-
-
-_JPEG_BYTES_PER_PIXEL = ([1, 50, 75, 85, 90, 95, 100], [0.03, 0.14, 0.22, 0.30, 0.38, 0.56, 1.3])
-_ROW_OVERHEAD_BYTES = 1000
 
 
 def _stored_rows(task: ShardTask, labels: list[int], quarantined: list[Quarantined]) -> Iterator[Row]:
     """The rows to store, in the order of their ids; what cannot be stored goes to `quarantined`."""
-    spec = task.spec
-    pixels_bytes = spec.size**2 * 3
-    chunk_rows = max(1, _MAX_CHUNK_BYTES // (pixels_bytes if spec.encoding == "raw" else pixels_bytes // 2))
+    raw_bytes = task.spec.size**2 * 3
+    chunk_rows = max(1, _MAX_CHUNK_BYTES // (raw_bytes if task.spec.encoding == "raw" else raw_bytes // 2))
     for start in range(0, len(task.rows), chunk_rows):
         for item in _prepare(task.rows.slice(start, chunk_rows), task.first_id + start, task):
             if isinstance(item, Row):
@@ -250,20 +147,27 @@ def _prepare_one(row: dict, id: int, data: bytes, spec: IngestSpec) -> Row | Qua
     return Row(id, row["key"], row["label"], image, square.width, square.height, square.format)
 
 
-def _take_rows(rows: "pa.Table", indices: np.ndarray) -> "pa.Table":
-    from pipelines.sources.source import take_rows
-
-    return take_rows(rows, indices)
-
-
 def _finished_shard(folder: Folder, name: str, origin: str) -> ShardRecord | None:
     if folder.size(_sidecar(name)) is None:
         return None
     sidecar = json.loads(folder.read(_sidecar(name)))
     record = ShardRecord.from_json(sidecar["record"])
     suffix = _codec(name).INDEX_SUFFIX
-    has_index = suffix is None or folder.size(name + suffix) is not None
-    return record if sidecar["origin"] == origin and folder.size(name) == record.bytes and has_index else None
+    is_whole = folder.size(name) == record.bytes and (suffix is None or folder.size(name + suffix) is not None)
+    return record if is_whole and sidecar["origin"] == origin else None
+
+
+def _check(data: memoryview, folder: Folder, record: ShardRecord) -> None:
+    """ValueError where the file is not the manifest's."""
+    if hashlib.sha256(data).hexdigest() == record.sha256:
+        return
+    damage = _codec(record.name).first_damage(data) or f"{len(data)} bytes that are not those of the manifest"
+    raise ValueError(f"{folder.where(record.name)}: {damage}; delete this file and run ingest again")
+
+
+def _has_index(folder: Folder, name: str, index: str) -> bool:
+    name += _codec(name).INDEX_SUFFIX
+    return folder.size(name) is not None and folder.read(name) == index.encode()
 
 
 def _sidecar(name: str) -> str:
@@ -271,7 +175,7 @@ def _sidecar(name: str) -> str:
 
 
 def _codec(name: str):
-    """The format of a shard, from its name."""
+    """The module of a shard's format, from its name; Parquet takes a while to load."""
     if name.endswith(".tfrecord"):
         from pipelines.formats import tfrecord
 
@@ -282,21 +186,22 @@ def _codec(name: str):
 
 
 def _read(folder: Folder, name: str) -> memoryview:
-    if folder.is_local:
-        import pyarrow as pa
+    if not folder.is_local:
+        return memoryview(folder.read(name))
+    import pyarrow as pa
 
-        return memoryview(pa.memory_map(str(folder.local_path() / name)).read_buffer()).cast("B")
-    return memoryview(folder.read(name))
+    return memoryview(pa.memory_map(str(folder.local_path() / name)).read_buffer()).cast("B")
 
 
 class _HashingFile:
     """A binary file to write to, which knows the sha256 and the length of what went in."""
 
+    closed = False  # whoever opened the file closes it
+
     def __init__(self, file: BinaryIO):
         self._file = file
         self.sha256 = hashlib.sha256()
         self.num_bytes = 0
-        self.closed = False
 
     def write(self, data) -> int:
         self.sha256.update(data)
@@ -308,6 +213,3 @@ class _HashingFile:
 
     def flush(self) -> None:
         self._file.flush()
-
-    def close(self) -> None:
-        """Whoever opened the file closes it."""

@@ -218,9 +218,10 @@ class _ImageSums:
     def _add_channels(self) -> None:
         packed = self._pixels_HWX.reshape(-1).view("<u4")
         channels = self._channels
-        for channel in range(3):
-            np.right_shift(packed, 8 * channel, out=channels[channel])
-        channels &= 0xFF
+        np.bitwise_and(packed, 0xFF, out=channels[0])
+        np.right_shift(packed, 8, out=channels[1])
+        np.right_shift(packed, 16, out=channels[2])
+        channels[1:] &= 0xFF
         self._channel_sums += channels
         for start in range(0, len(packed), _MAX_BLOCK_PIXELS):
             block = channels[:, start : start + _MAX_BLOCK_PIXELS]

@@ -10,6 +10,7 @@ Framing: length (uint64), CRC of the length, the Example, CRC of the Example; ea
 
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import BinaryIO
 
 import google_crc32c
@@ -26,17 +27,25 @@ _FRAME_BYTES = _LENGTH.size + _CRC.size
 
 def write(file: BinaryIO, rows: Iterable[Row], encoding: str, size_px: int) -> str:
     """Write the records; returns the text of the index."""
-    index, offset = [], 0
-    same = _features_of_all(encoding, size_px)
+    examples, same = [], _features_of_all(encoding, size_px)
     for row in rows:
         example = _example(row, same)
         length = struct.pack("<Q", len(example))
         file.write(length + _CRC.pack(_masked_crc(length)))
         file.write(example)
         file.write(_CRC.pack(_masked_crc(example)))
-        index.append(f"{offset} {len(example) + _FRAME_BYTES}\n")
-        offset += len(example) + _FRAME_BYTES
-    return "".join(index)
+        examples.append(len(example))
+    return _index_text(examples)
+
+
+def index(data: memoryview) -> str:
+    """The text of the index of a whole file."""
+    return _index_text(example.stop - example.start for _, example in _frames(data))
+
+
+def _index_text(examples_bytes: Iterable[int]) -> str:
+    sizes = [size + _FRAME_BYTES for size in examples_bytes]
+    return "".join(f"{end - size} {size}\n" for end, size in zip(accumulate(sizes), sizes, strict=True))
 
 
 def read(data: memoryview) -> ShardRows:

@@ -1,0 +1,127 @@
+"""Which images go into which shard: a seeded permutation of each split, cut by listed rows.
+
+The cut does not depend on the format or the encoding. A sample's id is its place in the permutation, before anything is
+set aside, so that any run of shards is already mixed.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.manifest import content_config
+from pipelines.records import TEST, TRAIN, VAL
+from pipelines.specs import IngestSpec
+from pipelines.storage import Folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pipelines.sources.source import Reader, Source
+
+_SPLITS = (TRAIN, VAL, TEST)  # the place of a split is part of its seed
+_QUALITIES = (1, 50, 75, 85, 90, 95, 100)
+_BYTES_PER_PIXEL = (
+    0.04,
+    0.14,
+    0.22,
+    0.30,
+    0.37,
+    0.55,
+    1.3,
+)  # of a JPEG of such a quality: ImageNet's, and a fifth more
+_ROW_BYTES = 1200  # besides the image's pixels: features, tables of a JPEG
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that a worker needs to write one shard."""
+
+    name: str  # "train-00003-of-00012.tfrecord"
+    split: str
+    first_id: int
+    rows: "pa.Table"  # of the source, in the order of their ids
+    reader: "Reader"
+    spec: IngestSpec
+    folder: Folder
+    origin: str  # of the plan
+
+
+@dataclass(frozen=True)
+class ShardPlan(Sequence):
+    """The tasks of all shards, each made when it is asked for: 15 million rows are never cut at once."""
+
+    source: "Source"
+    spec: IngestSpec
+    folder: Folder
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> ShardTask:
+        from pipelines.sources.source import take_rows
+
+        split, number, name = self._shards[index]
+        first_id = number * self.spec.rows_per_shard
+        chosen = self._orders[split][first_id : first_id + self.spec.rows_per_shard]
+        rows = take_rows(self._listings[split], chosen)
+        return ShardTask(name, split, first_id, rows, self.source.reader, self.spec, self.folder, self.origin)
+
+    @cached_property
+    def names(self) -> list[str]:
+        return [name for _, _, name in self._shards]
+
+    @cached_property
+    def num_rows(self) -> int:
+        return sum(len(order) for order in self._orders.values())
+
+    @cached_property
+    def origin(self) -> str:
+        """Digest of the source and the configuration: shards of another origin are not of this plan."""
+        identity = [self.source.fingerprint, content_config(self.spec)]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def _listings(self) -> "dict[str, pa.Table]":
+        """In one chunk per column: taking rows from many would copy the column each time."""
+        return {split: rows.combine_chunks() for split, rows in self.source.splits.items()}
+
+    @cached_property
+    def _orders(self) -> dict[str, np.ndarray]:
+        limit = self.spec.limit or None
+        return {
+            split: permutation(len(rows), self.spec.seed, split)[:limit] for split, rows in self.source.splits.items()
+        }
+
+    @cached_property
+    def _shards(self) -> list[tuple[str, int, str]]:
+        """(split, number in the split, name) of each."""
+        shards = []
+        for split, order in self._orders.items():
+            count = -(-len(order) // self.spec.rows_per_shard)
+            names = (f"{split}-{number:05d}-of-{count:05d}.{self.spec.format}" for number in range(count))
+            shards += [(split, number, name) for number, name in enumerate(names)]
+        return shards
+
+
+def plan_shards(source: "Source", spec: IngestSpec, folder: Folder) -> ShardPlan:
+    return ShardPlan(source, spec, folder)
+
+
+def permutation(num_rows: int, seed: int, split: str) -> np.ndarray:
+    """The stored order of a split, uint32: the ranks of Philox words keyed by (seed, split).
+
+    NumPy promises the words of a bit generator for ever, but not the permutations of a Generator.
+    """
+    words = np.random.Philox(np.random.SeedSequence([seed, _SPLITS.index(split)])).random_raw(num_rows)
+    return np.argsort(words, kind="stable").astype(np.uint32)
+
+
+def predicted_bytes(num_rows: int, spec: IngestSpec) -> int:
+    """About how much the shards of so many images take; for photographs on the high side."""
+    per_pixel = np.interp(spec.quality, _QUALITIES, _BYTES_PER_PIXEL) if spec.encoding == "jpeg" else 3
+    return int(num_rows * (spec.size**2 * per_pixel + _ROW_BYTES))
