@@ -58,7 +58,6 @@ class ParquetReader:
                 column = _flatten(file.read_row_group(int(group), columns=[self.image], use_threads=False))
                 images = column.take(pa.array(offsets[wanted] - start)).to_pylist()
                 del column
-                pa.default_memory_pool().release_unused()  # else some 150 MB of row groups stay with the process
                 yield from zip(wanted, (image or b"" for image in images), strict=True)
 
 
