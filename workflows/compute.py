@@ -117,13 +117,13 @@ class OnRay:
     def map(self, function: Callable, items: Iterable, num_gpus: int = 0) -> Iterator:
         """Results as they are done, in any order; an error in a task ends the map and cancels those in flight."""
         ray = self._start()
-        remote = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=self._spec.task_retries)(function)
+        remote = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=self._spec.task_retries)(_apply)
         limit = max(1, self.resources().cpus) * IN_FLIGHT_PER_CPU
         waiting, flying = iter(items), set()
         try:
             while True:
                 while len(flying) < limit and (item := next(waiting, _END)) is not _END:
-                    flying.add(remote.remote(item))
+                    flying.add(remote.remote(function, item))
                 if not flying:
                     return
                 done, rest = ray.wait(list(flying), num_returns=1)
@@ -180,6 +180,11 @@ class OnRay:
 
 
 _END = object()
+
+
+def _apply(function: Callable, item: Any) -> Any:
+    """A task: Ray wants a plain function where `map` also takes a partial one."""
+    return function(item)
 
 
 def _connect(spec: RaySpec):

@@ -15,7 +15,8 @@ from model import export
 from model.columns import OneColumn, OneProcess, Replicas, place_ranks
 from model.specs import AlexNetSpec, TrainSpec
 from model.trainer import Trainer
-from pipelines.loader import TrainLoader, eval_batches
+from pipelines.evaluation import eval_batches
+from pipelines.loader import TrainLoader
 from pipelines.manifest import Manifest
 from pipelines.order import share
 from pipelines.records import VAL
