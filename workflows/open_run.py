@@ -18,6 +18,7 @@ from workflows import history
 from workflows.catalog import STAGES
 from workflows.config import RunConfig
 from workflows.plan import plan
+from workflows.run import LAST
 from workflows.stage import Output
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class FinishedRun:
 def open_run(root: str | Path) -> FinishedRun:
     """The run that `<root>/config.toml` describes, which is the last one that was started there."""
     root = Path(root).absolute()
-    if not (root / "config.toml").is_file():
+    if not (root / LAST).is_file():
         raise ValueError(f"{root} holds no run; `alexnet run --root {root}` makes one, ALEXNET_ROOT names another root")
-    config = configuration.load(root / "config.toml")
+    config = configuration.load(root / LAST)
     return FinishedRun(config, {step.stage.name: step.output for step in plan(STAGES, config, root)})

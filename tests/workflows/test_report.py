@@ -1,0 +1,233 @@
+"""The report stands alone, says what the stages found, and can be made of very little."""
+
+import base64
+import io
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.manifest import Manifest
+from pipelines.shards import read_shard
+from workflows import figures, figures_net, recipes, samples
+from workflows.catalog import NAMES, STAGES
+from workflows.compute import InProcess
+from workflows.config import with_values
+from workflows.open_run import FinishedRun, open_run
+from workflows.page import code, element, page, paragraph, percent, table
+from workflows.paper import benchmark
+from workflows.run import run
+
+TINY = {
+    "ingest.limit": 24,
+    "ingest.max_bad": 0.1,
+    "train.epochs": 1,
+    "train.batch_size": 8,
+    "train.placement": "one",
+    "tracking.uri": "off",
+}
+
+
+@pytest.fixture(scope="module")
+def tiny_root(tmp_path_factory):
+    """The root of a whole workflow over a few drawn images, one epoch, in this process."""
+    return run_tiny(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_root) -> FinishedRun:
+    return open_run(tiny_root)
+
+
+def run_tiny(root, **settings):
+    config = with_values(recipes.demo(), TINY | settings)
+    run(STAGES, config, root, only=NAMES, compute=lambda *_: InProcess())
+    return root
+
+
+def report_of(finished: FinishedRun) -> str:
+    return (finished.output("report").folder / "report.html").read_text()
+
+
+def inline_images(html: str) -> list[Image.Image]:
+    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in re.findall(r'base64,([^"]+)"', html)]
+
+
+@pytest.mark.slow
+def test_the_page_needs_nothing_but_itself(tiny):
+    html = report_of(tiny)
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", html)
+    assert "url(" not in html
+    assert "<script" not in html
+    saved = sorted((tiny.output("report").folder / "figures").iterdir())
+    shown = inline_images(html)
+    assert len(shown) == len(saved) == 14
+    assert sorted(image.size for image in shown) == sorted(Image.open(path).size for path in saved)
+
+
+@pytest.mark.slow
+def test_the_page_links_to_sections_that_are_there(tiny):
+    html = report_of(tiny)
+    targets = re.findall(r'href="#([^"]+)"', html)
+    assert targets
+    assert all(f'id="{target}"' in html for target in targets)
+
+
+@pytest.mark.slow
+def test_the_page_says_what_the_stages_found(tiny):
+    html = report_of(tiny)
+    for name in ("top1_error", "top5_error", "top1_error_ten_crop", "top5_error_ten_crop"):
+        assert f"<dd>{percent(tiny.evaluation[name])}</dd>" in html
+    for stage in ("ingest", "stats", "train", "evaluate"):
+        assert tiny.record(stage)["key"] in html
+    assert f"{sum(layer.params for layer in tiny.layers):,}" in html
+    for damaged in tiny.quarantine.itertuples():
+        assert damaged.key in html
+        assert damaged.reason.replace("'", "&#x27;") in html
+
+
+@pytest.mark.slow
+def test_no_comparison_with_the_paper_on_other_images(tiny):
+    html = report_of(tiny)
+    assert "its numbers are not shown beside ours" in html
+    assert percent(0.407) not in html
+    assert percent(0.375) not in html
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ingest.limit": 3, "net.columns": 1, "loader.lighting": "off"},
+        {"ingest.limit": 9, "ingest.encoding": "raw", "ingest.format": "parquet", "loader.lighting": "eigenvalue"},
+        {"ingest.limit": 9, "evaluate.split": "train", "evaluate.weights": "best", "net.mean": "channel"},
+    ],
+)
+def test_a_report_of_very_few_images(settings, tmp_path):
+    finished = open_run(run_tiny(tmp_path, **settings))
+    html = report_of(finished)
+    assert len(inline_images(html)) >= 12
+    assert not re.findall(r"\b(?:nan|None|inf)\b", re.sub(r'base64,[^"]+"', "", html))
+
+
+@pytest.mark.slow
+def test_samples_are_the_images_of_their_ids_and_classes(tiny):
+    manifest, shards = tiny.manifest, tiny.shards
+    stored = {}
+    for record in manifest.splits["train"]:
+        rows = read_shard(shards, record)
+        stored |= {i: (key, label) for i, key, label in zip(rows.ids, rows.keys, rows.labels, strict=True)}
+    ids = [17, 3, 11]
+    found = samples.with_ids(shards, manifest, "train", ids)
+    assert [sample.id for sample in found] == ids
+    assert all((sample.key, sample.label) == stored[sample.id] for sample in found)
+    for label, chosen in samples.by_class(shards, manifest, "train", [0, 4], 2).items():
+        assert 1 <= len(chosen) <= 2
+        assert all(sample.label == label for sample in chosen)
+    first = samples.first(shards, manifest, "val", 5)
+    assert [sample.id for sample in first] == sorted(i for i in range(6) if i not in set_aside(manifest, "val"))[:5]
+
+
+def set_aside(manifest: Manifest, split: str) -> set[int]:
+    return {entry.id for record in manifest.splits[split] for entry in record.quarantined}
+
+
+@pytest.mark.slow
+def test_a_stage_that_has_not_finished_is_named(tiny, tmp_path):
+    unfinished = replace(tiny, config=with_values(tiny.config, {"train.epochs": 2}))
+    assert unfinished.record("train")  # outputs are given, not guessed
+    (tmp_path / "config.toml").write_text('recipe = "demo"\n')
+    with pytest.raises(ValueError, match="train has not finished there; run `alexnet train`"):
+        open_run(tmp_path).record("train")
+
+
+def test_a_root_without_a_run_says_how_to_make_one(tmp_path):
+    with pytest.raises(ValueError, match="holds no run; `alexnet run --root"):
+        open_run(tmp_path)
+
+
+def test_text_is_escaped_wherever_it_enters():
+    evil = '<script>alert("1")</script>'
+    html = page(
+        evil, [paragraph(evil)], {"A": [table([evil], [[evil]], evil), code(evil), element("p", evil, id=evil)]}
+    )
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") == 9
+
+
+def test_numbers_stand_to_the_right_with_their_titles():
+    html = table(["a", "b"], [["x", 1234567], ["y", 8]])
+    assert '<th>a</th><th class="number">b</th>' in html
+    assert '<td>x</td><td class="number">1,234,567</td>' in html
+
+
+@pytest.mark.parametrize(
+    ("kind", "split", "listed", "classes", "known"),
+    [
+        ("ilsvrc2012", "val", 50_000, 1000, "ILSVRC-2012 validation"),
+        ("kaggle", "val", 50_000, 1000, "ILSVRC-2012 validation"),
+        ("ilsvrc2010", "test", 150_000, 1000, "ILSVRC-2010 test"),
+        ("ilsvrc2012", "val", 500, 1000, None),
+        ("ilsvrc2012", "train", 50_000, 1000, None),
+        ("ilsvrc2010", "val", 50_000, 1000, None),
+        ("kaggle", "val", 50_000, 100, None),
+        ("folder", "val", 50_000, 1000, None),
+    ],
+)
+def test_the_paper_is_compared_on_its_own_images_only(kind, split, listed, classes, known):
+    manifest = manifest_of(kind, split, listed, classes)
+    found = benchmark(manifest, split)
+    assert (found and found.name) == known
+
+
+def manifest_of(kind: str, split: str, listed: int, classes: int) -> Manifest:
+    from pipelines.manifest import ShardRecord
+
+    record = ShardRecord(f"{split}-00000-of-00001.parquet", split, 0, listed, listed, 1, "", "")
+    names = tuple(map(str, range(classes)))
+    return Manifest("parquet", "jpeg", 256, names, names, kind, "", {}, {split: (record,)}, {})
+
+
+def test_the_share_of_colour_is_none_for_grey_and_all_for_opponent_kernels():
+    rng = np.random.default_rng(0)
+    grey = np.repeat(rng.normal(size=(4, 1, 7, 7)), 3, axis=1)
+    opponent = rng.normal(size=(4, 1, 7, 7)) * np.array([1, -1, 0])[:, None, None]
+    red = rng.normal(size=(4, 1, 7, 7)) * np.array([1, 0, 0])[:, None, None]
+    share = figures_net.chroma_share(np.concatenate([grey, opponent, red, np.zeros((1, 3, 7, 7))]))
+    np.testing.assert_allclose(share, [0] * 4 + [1] * 4 + [2 / 3] * 4 + [0], atol=1e-12)
+
+
+def test_kernels_are_drawn_on_one_scale_column_1_on_top():
+    dark, bright = np.zeros((16, 3, 5, 5)), np.full((16, 3, 5, 5), 2.0)
+    bright[0, 0] = 4.0
+    drawn = [axis.images[0].get_array() for axis in figures_net.conv1_kernels([dark, bright]).axes]
+    assert drawn[0].shape == (5, 16 * 6 - 1, 3)
+    assert drawn[0][0, 0].tolist() == [0, 0, 0]
+    assert drawn[1][0, 0].tolist() == [1, 0.5, 0.5]
+    assert drawn[1][0, 5].tolist() == [1, 1, 1]  # the gap
+
+
+def test_a_sheet_keeps_rows_and_leaves_short_ones_white():
+    red, blue = (np.full((8, 8, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
+    page_HWC = figures.sheet([[red, blue], [blue]], tile_px=16, gap_px=2)
+    assert page_HWC.shape == (34, 34, 3)
+    centres = figures.centres(2, 16, 2).astype(int)
+    tiles = [page_HWC[y, x].tolist() for y in centres for x in centres]
+    assert tiles == [[255, 0, 0], [0, 0, 255], [0, 0, 255], [255, 255, 255]]
+
+
+def test_augmented_images_are_cut_mirrored_and_lit_in_this_order():
+    pixels = np.arange(6 * 6 * 3, dtype=np.uint8).reshape(6, 6, 3)
+    seen = samples.augmented(pixels, 4, 1, 2, True, np.array([1.0, 300.0, -300.0]))
+    assert seen[0, 0].tolist() == [int(pixels[1, 5, 0]) + 1, 255, 0]
+    assert seen[3, 3].tolist() == [int(pixels[4, 2, 0]) + 1, 255, 0]
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    figures.png(figures_net.chroma_by_column([np.ones((4, 3, 5, 5))]))
+    assert dict(matplotlib.rcParams) == before
