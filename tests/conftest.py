@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+REPOSITORY = Path(__file__).parents[1]
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -55,3 +57,21 @@ def s3_folder(s3_server, request):
     bucket = "bucket-" + "".join(c if c.isalnum() else "-" for c in request.node.name.lower())[:40].strip("-")
     urllib.request.urlopen(urllib.request.Request(f"http://{s3_server}/{bucket}", method="PUT")).close()
     return f"s3://{bucket}/some/prefix?endpoint_override={s3_server}&scheme=http"
+
+
+@pytest.fixture(scope="session")
+def demo_root(tmp_path_factory) -> Path:
+    """The root of a finished demo: the whole workflow, run once by its command line for all tests that look at it."""
+    if given := os.environ.get("ALEXNET_ROOT"):
+        return Path(given)
+    root = tmp_path_factory.mktemp("demo") / "runs"
+    done = run_alexnet("run", "--recipe", "demo", "--root", root)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def run_alexnet(*argv, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "workflows.cli", *map(str, argv)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
