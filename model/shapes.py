@@ -3,11 +3,16 @@
 Standard library only. `alexnet.py` builds exactly these layers, so a count here is a fact about the network there.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from model.specs import AlexNetSpec, conv_px, pool_px
 
 BYTES = 4  # of a float32
+FULL_INPUTS = {  # weights of one kernel or unit in the paper's network
+    **{"conv1": 363, "conv2": 1200, "conv3": 2304, "conv4": 1728, "conv5": 1728, "conv6": 2304},
+    **{"fc6": 9216, "fc7": 4096, "bottleneck": 4096, "fc8": 4096},
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,13 @@ def layer_table(spec: AlexNetSpec) -> tuple[Layer, ...]:
     """The layers with weights, from conv1 to fc8; `spec.num_classes` must be known."""
     assert spec.num_classes, "net.num_classes is 0; set the data set's number of classes first"
     convs = _convolutions(spec)
-    return (*convs, *_fully_connected(spec, convs[-1].out, _pooled(spec, convs)))
+    layers = (*convs, *_fully_connected(spec, convs[-1].out, _pooled(spec, convs)))
+    return tuple(map(_scaled, layers)) if spec.initial == "scaled" else layers
+
+
+def _scaled(layer: Layer) -> Layer:
+    """With a standard deviation that passes the signal on as strongly as the full network's wider layer does."""
+    return replace(layer, std=layer.std * math.sqrt(FULL_INPUTS[layer.name] * layer.out / layer.weights))
 
 
 def _convolutions(spec: AlexNetSpec) -> tuple[Layer, ...]:

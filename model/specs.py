@@ -64,6 +64,10 @@ class AlexNetSpec:
     lrn_beta: Annotated[float, "exponent of the normalisation"] = 0.75
     lrn_k: Annotated[float, "constant of the normalisation"] = 2.0
     middle_std: Annotated[float, "initial standard deviation of conv3 to conv6; 0.03 as run in 2012"] = 0.01
+    initial: Annotated[
+        Literal["fixed", "scaled"],
+        "initial weights of a layer: its standard deviation, or that times sqrt(inputs in the full network / inputs)",
+    ] = "fixed"
     mean: Annotated[Literal["image", "channel"], "what to subtract: the mean image's centre, or one RGB mean"] = "image"
 
     def __post_init__(self):

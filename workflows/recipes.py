@@ -22,9 +22,10 @@ def demo() -> RunConfig:
             conv1_kernel=7,
             conv1_stride=2,
             middle_std=0.03,
+            initial="scaled",
             lrn_alpha_over_n=True,
         ),
-        train=TrainSpec(epochs=6, batch_size=64, lr=0.01, checkpoint_every_steps=100),
+        train=TrainSpec(epochs=10, batch_size=32, lr=0.01, checkpoint_every_steps=100),
     )
 
 
@@ -43,6 +44,7 @@ def cifar10() -> RunConfig:
             conv1_stride=1,
             conv1_pad=2,
             middle_std=0.03,
+            initial="scaled",
             lrn_alpha_over_n=True,
         ),
         train=TrainSpec(epochs=8, batch_size=128, lr=0.01),

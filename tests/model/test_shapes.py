@@ -76,3 +76,18 @@ def test_the_columns_exchange_489376_bytes_an_image():
     assert exchanged_bytes(ONE_GPU) == 0
     assert exchanged_bytes(SIX_CONV) == 489_376 + 4 * 18_432
     assert exchanged_bytes(VARIANTS["no_communication"][0]) == 4 * 8_192 + 4_000
+
+
+def test_scaled_initial_weights_are_the_fixed_ones_in_the_full_network():
+    full = AlexNetSpec()
+    assert layer_table(replace(full, initial="scaled")) == layer_table(full)
+
+
+def test_scaled_initial_weights_pass_the_signal_on_in_a_narrower_network():
+    """std * sqrt(inputs) is what a layer multiplies its input's magnitude by."""
+    small = AlexNetSpec(kernels=(32, 64, 96, 96, 64), fc=(256, 256), num_classes=10, initial="scaled")
+    gains = [
+        {layer.name: layer.std * (layer.weights / layer.out) ** 0.5 for layer in layer_table(spec)}
+        for spec in (small, AlexNetSpec())
+    ]
+    assert gains[0] == pytest.approx(gains[1])
