@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,9 @@ def _wait_for_port(server: subprocess.Popen, port_file: Path) -> int:
 
 
 @pytest.fixture
-def s3_folder(s3_server, request):
+def s3_folder(s3_server):
     """URL of a folder in a new bucket of the S3 server."""
-    bucket = "bucket-" + "".join(c if c.isalnum() else "-" for c in request.node.name.lower())[:40].strip("-")
+    bucket = f"bucket-{uuid.uuid4().hex}"
     urllib.request.urlopen(urllib.request.Request(f"http://{s3_server}/{bucket}", method="PUT")).close()
     return f"s3://{bucket}/some/prefix?endpoint_override={s3_server}&scheme=http"
 
