@@ -68,10 +68,12 @@ class Folder:
         return Folder(f"{path.rstrip('/')}/{name}{question}{options}")
 
     def split(self) -> tuple["Folder", str]:
-        """The folder around this one, and this one's name in it."""
+        """The folder around this one, and this one's name in it; a bucket has no name and no folder around it."""
         path, question, options = self.url.partition("?")
         parent, _, name = path.rstrip("/").rpartition("/")
-        return Folder(f"{parent or '/'}{question}{options}" if self.is_local else f"{parent}{question}{options}"), name
+        if parent.endswith(":/"):
+            return self, ""
+        return Folder(f"{parent or '/'}{question}{options}"), name
 
     def where(self, name: str = "") -> str:
         """`name` in this folder for messages: a URL without user, password and ?options."""
@@ -203,7 +205,7 @@ class Folder:
             is_empty = os.fstat(file.fileno()).st_size == 0  # which mmap refuses
             content = b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             try:
-                with filesystem.open_output_stream(path) as stream:
+                with filesystem.open_output_stream(path, compression=None) as stream:
                     stream.write(content)
             except BaseException:
                 if not is_empty and self.size(name) == 0:  # interrupted before the first byte

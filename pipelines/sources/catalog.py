@@ -21,7 +21,11 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 def open_source(spec: IngestSpec, cache: Path | None = None) -> Source:
     """The source that `spec.source` names; indexes of archives are kept in `cache`. ValueError: why there is none."""
-    source = _open(spec, cache)
+    try:
+        source = _open(spec, cache)
+    except OSError as error:  # not permitted, no such bucket, no connection
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"ingest.source: cannot read {Folder.at(spec.source).where()}: {reason}") from error
     if spec.labels == "devkit" and not source.kind.startswith("ilsvrc"):
         raise ValueError(f"ingest.labels=devkit needs the ILSVRC archives; use wnid for this source ({source.kind})")
     if spec.check_md5 and not source.kind.startswith("ilsvrc"):

@@ -23,9 +23,16 @@ class ArchiveReader:
 
     def read(self, rows: pa.Table) -> Iterator[bytes]:
         ranges = zip(rows["file"].to_pylist(), rows["offset"].to_pylist(), rows["size"].to_pylist(), strict=True)
-        if self.folder.is_local:
-            return map(_unzipped, self._read_local(ranges))
-        return map(_unzipped, _ahead(lambda where: self.folder.read_range(*where), ranges))
+        return map(_unzipped, self._read_local(ranges) if self.folder.is_local else self._read_remote(ranges))
+
+    def _read_remote(self, ranges) -> Iterator[bytes]:
+        files = {}  # opening asks the store for the size; these hold no connection
+
+        def read(name: str, offset: int, size: int) -> bytes:
+            file = files.get(name) or files.setdefault(name, self.folder.open(name))
+            return self._whole(file.read_at(size, offset), name, offset, size)
+
+        return _ahead(lambda where: read(*where), ranges)
 
     def _read_local(self, ranges) -> Iterator[bytes]:
         files = OrderedDict()  # least recently used first
@@ -34,15 +41,15 @@ class ArchiveReader:
                 if name not in files and len(files) == _OPEN_FILES:
                     files.popitem(last=False)[1].close()
                 file = files[name] = files.pop(name, None) or self.folder.open(name)
-                data = file.read_at(size, offset)
-                if len(data) != size:
-                    raise ValueError(
-                        f"{self.folder.where(name)} ends inside the image at offset {offset} ({size} bytes)"
-                    )
-                yield data
+                yield self._whole(file.read_at(size, offset), name, offset, size)
         finally:
             for file in files.values():
                 file.close()
+
+    def _whole(self, data: bytes, name: str, offset: int, size: int) -> bytes:
+        if len(data) != size:
+            raise ValueError(f"{self.folder.where(name)} ends inside the image at offset {offset} ({size} bytes)")
+        return data
 
 
 @dataclass(frozen=True)

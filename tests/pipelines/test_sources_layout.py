@@ -179,25 +179,6 @@ def test_the_fingerprint_is_of_the_content_not_of_the_place(tmp_path, pack):
     assert len(prints | {here}) == len(changed) + 1
 
 
-@pytest.mark.slow
-def test_sources_in_an_object_store_read_the_same(tmp_path, s3_folder):
-    from pipelines.storage import Folder
-
-    files = builders.class_folders("train/", "val/", images=12)
-    remote, local = Folder.at(s3_folder), as_folder(tmp_path, files)
-    for path, data in files.items():
-        remote.child("folder").publish(path, lambda file, data=data: file.write(data))
-    remote.publish("set.tar", lambda file: file.write(builders.tar_bytes(files)))
-    expected = opened(local)
-    assert opened(remote.child("folder").url).fingerprint == expected.fingerprint
-    for url in (remote.child("folder").url, remote.child("set.tar").url):
-        source = opened(url)
-        for split in ("train", "val"):
-            assert contents(source, split) == contents(expected, split)
-    with pytest.raises(ValueError, match=r"no file or folder s3://[^?]*/gone;"):
-        opened(remote.child("gone").url)
-
-
 def test_the_real_sample_lists_all_of_its_images(real_data):
     source = opened(real_data / "imagenet-sample-500.tar")
     rows = source.splits["train"]

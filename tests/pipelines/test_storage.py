@@ -23,6 +23,8 @@ def write(content: bytes):
 def test_published_files_are_read_back(folder):
     assert folder.publish("parts/a.bin", write(b"0123456789")) == 10
     folder.publish("empty", lambda file: None)
+    folder.publish("a.gz", write(b"any bytes"))
+    assert folder.read("a.gz") == b"any bytes"  # pyarrow would compress by the name
     assert folder.read("parts/a.bin") == b"0123456789"
     assert folder.read("empty") == b""
     assert folder.read_range("parts/a.bin", 3, 4) == b"3456"
@@ -119,6 +121,14 @@ def test_child_keeps_the_options_of_a_url():
     folder = Folder.at("s3://key:secret@bucket/prefix/?endpoint_override=localhost:1&scheme=http")
     assert folder.child("a/b").url == "s3://key:secret@bucket/prefix/a/b?endpoint_override=localhost:1&scheme=http"
     assert folder.where("x") == "s3://bucket/prefix/x"
+
+
+def test_a_folder_splits_into_parent_and_name():
+    assert Folder.at("/a/b/c.tar").split() == (Folder("/a/b"), "c.tar")
+    assert Folder.at("/a").split() == (Folder("/"), "a")
+    assert Folder.at("s3://bucket/p/c.tar?x=1").split() == (Folder("s3://bucket/p?x=1"), "c.tar")
+    assert Folder.at("s3://bucket/c.tar").split() == (Folder("s3://bucket"), "c.tar")
+    assert Folder.at("s3://bucket?x=1").split() == (Folder("s3://bucket?x=1"), "")
 
 
 def test_local_paths_are_absolute(tmp_path, monkeypatch):
