@@ -18,6 +18,7 @@ INK, GREY, FAINT, PALE = "#1c2430", "#6b7480", "#c3cad3", "#d9dee5"
 COLUMN_COLOURS = ("#0072b2", "#d55e00")  # column 1, column 2 (Okabe and Ito's blue and vermilion)
 TRAIN, VAL, VAL_TOP5 = "#8a94a3", "#0072b2", "#56b4e9"
 TRUE, OTHER = "#f08469", "#b4c8dc"  # Figure 4's bars: the true label's, and the others'
+RUNS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 RGB = ("#c8443c", "#3c9450", "#3c68c8")
 DPI = 120  # of the report's PNGs
 _FONTS = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")

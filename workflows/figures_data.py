@@ -12,6 +12,7 @@ from workflows.figures import (
     GREY,
     INK,
     RGB,
+    RUNS,
     canvas,
     centres,
     sheet,
@@ -180,7 +181,26 @@ def crop_frames(image_HWC: np.ndarray, corners: Sequence[tuple[int, int]], crop_
     axis = axes[0, 0]
     show(axis, image_HWC)
     for i, (y, x) in enumerate(corners):
-        colour = COLUMN_COLOURS[i % 2]
-        axis.add_patch(Rectangle((x - 0.5, y - 0.5), crop_px, crop_px, fill=False, ec=colour, lw=1.6))
+        axis.add_patch(Rectangle((x - 0.5, y - 0.5), crop_px, crop_px, fill=False, ec=RUNS[i % len(RUNS)], lw=1.6))
     axis.add_patch(Rectangle((-0.5, -0.5), offsets, offsets, fc="white", ec=INK, alpha=0.6, lw=0.8))
+    return figure
+
+
+@styled
+def drawn_parameters(y: np.ndarray, x: np.ndarray, shift_N3: np.ndarray, std_3: np.ndarray) -> Figure:
+    """Many draws: how often each crop offset came, and the shifts of each channel beside the normal curve expected."""
+    figure, axes = canvas(10, 2.9, 1, 2, width_ratios=(1, 2.2))
+    side = int(max(y.max(), x.max())) + 1
+    counts, *_ = np.histogram2d(y, x, bins=side, range=((0, side), (0, side)))
+    drawn = axes[0, 0].imshow(counts, cmap="Blues", vmin=0)
+    axes[0, 0].set(title="crops by offset", xlabel="x, px", ylabel="y, px")
+    figure.colorbar(drawn, ax=axes[0, 0], label="images")
+    limit = max(4 * std_3.max(), 1e-9)
+    levels = np.linspace(-limit, limit, 201)
+    for shift, std, colour, name in zip(shift_N3.T, std_3, RGB, ("red", "green", "blue"), strict=True):
+        axes[0, 1].hist(shift, bins=61, range=(-limit, limit), density=True, color=colour, alpha=0.28)
+        expected = np.exp(-0.5 * (levels / std) ** 2) / (std * np.sqrt(2 * np.pi))
+        axes[0, 1].plot(levels, expected, color=colour, label=f"{name}, std {std:.1f}")
+    axes[0, 1].set(title="lighting by channel", xlabel="shift, grey levels", yticks=[])
+    axes[0, 1].legend()
     return figure

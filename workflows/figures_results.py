@@ -1,13 +1,13 @@
 """Figures of the results: training curves, eight images with their top five (the paper's Figure 4), confusions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workflows.figures import FAINT, GREY, INK, OTHER, TRAIN, TRUE, VAL, VAL_TOP5, canvas, short, show, styled
+from workflows.figures import FAINT, GREY, INK, OTHER, RUNS, TRAIN, TRUE, VAL, VAL_TOP5, canvas, short, show, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +49,19 @@ def _errors(axis: Axes, steps: "pd.DataFrame", epochs: "pd.DataFrame") -> None:
             axis.plot(epochs["epoch"], error, color=colour, marker="o", ms=4, label=f"validation, top-{k}")
     axis.set(title="error, %", ylim=(0, None))
     axis.legend(loc="upper right")
+
+
+@styled
+def compared(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, xlabel: str) -> Figure:
+    """One line for each named run: its points (x, y)."""
+    figure, axes = canvas(10, 3)
+    axis = axes[0, 0]
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        axis.plot(x, y, color=RUNS[i % len(RUNS)], marker="o", ms=3.5, label=name)
+    axis.set(title=title, xlabel=xlabel, ylim=(0, None))
+    axis.grid(axis="y")
+    axis.legend()
+    return figure
 
 
 def _smooth(values: "pd.Series") -> "pd.Series":

@@ -4,6 +4,7 @@ The report and the notebooks read runs through this file alone.
 """
 
 import json
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,10 @@ class FinishedRun:
 
     config: RunConfig
     outputs: dict[str, Output]
+
+    @property
+    def root(self) -> Path:
+        return self.outputs["ingest"].folder.parents[1]
 
     def output(self, stage: str) -> Output:
         """ValueError where the stage has not finished."""
@@ -120,9 +125,10 @@ class FinishedRun:
         return pd.DataFrame(table.to_pydict())
 
 
-def open_run(root: str | Path) -> FinishedRun:
-    """The run that `<root>/config.toml` describes, which is the last one that was started there."""
-    root = Path(root).absolute()
+def open_run(root: str | Path | None = None) -> FinishedRun:
+    """The last run started under a root; none given: that of env ALEXNET_ROOT, or `runs`, here or one level up."""
+    near = next((path for path in (Path("runs"), Path("../runs")) if path.is_dir()), "runs")
+    root = Path(root or os.environ.get("ALEXNET_ROOT") or near).absolute()
     if not (root / LAST).is_file():
         raise ValueError(f"{root} holds no run; `alexnet run --root {root}` makes one, ALEXNET_ROOT names another root")
     config = configuration.load(root / LAST)

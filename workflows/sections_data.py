@@ -24,11 +24,11 @@ def data(album: Album) -> list[Html]:
     chosen = samples.by_class(run.shards, manifest, "train", labels, PER_CLASS)
     titles = manifest.class_titles
     rows = {titles[label]: [sample.pixels_HWC for sample in found] for label, found in chosen.items()}
-    listed = ", ".join(f"{manifest.num_rows(split):,} for {split}" for split in manifest.splits)
+    listed = ", ".join(f"{manifest.num_rows(split):,} images in {split}" for split in manifest.splits)
     some = "" if len(labels) == manifest.num_classes else f" {len(labels)} of the {manifest.num_classes:,} classes."
     return [
         paragraph(
-            f"{listed}, in {manifest.num_classes:,} classes. Each image was scaled until its shorter side was "
+            f"{listed}, of {manifest.num_classes:,} classes. Each image was scaled until its shorter side was "
             f"{manifest.size_px} px; its central square was kept and stored as "
             f"{'JPEG' if manifest.encoding == 'jpeg' else 'raw pixels'} in {manifest.format} shards."
         ),

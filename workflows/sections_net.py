@@ -86,6 +86,7 @@ def kernels(album: Album) -> list[Html]:
     columns = album.run.conv1_columns
     side = columns[0].shape[-1]
     medians = [float(np.median(figures_net.chroma_share(kernels))) for kernels in columns]
+    median = "medians" if len(columns) == 2 else "median"
     shares = " and ".join(map(percent, medians))
     more = (
         " The paper's network specialised in every run: one column became mostly blind to colour, the other mostly "
@@ -105,7 +106,7 @@ def kernels(album: Album) -> list[Html]:
         album.add(
             "colour_share",
             figures_net.chroma_by_column(columns),
-            f"How much of each kernel’s energy is colour rather than grey; medians {shares}.{more}",
+            f"How much of each kernel’s energy is colour rather than grey; {median} {shares}.{more}",
             "Share of colour in each kernel, by column",
         ),
     ]
