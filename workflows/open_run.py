@@ -16,11 +16,11 @@ from pipelines.manifest import QUARANTINE, Manifest
 from pipelines.storage import Folder
 from workflows import config as configuration
 from workflows import history
-from workflows.catalog import STAGES
+from workflows.catalog import NAMES
 from workflows.config import RunConfig
-from workflows.plan import plan
+from workflows.plan import finished
 from workflows.run import LAST
-from workflows.stage import Output
+from workflows.stage import Output, output_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,14 +38,13 @@ class FinishedRun:
 
     @property
     def root(self) -> Path:
-        return self.outputs["ingest"].folder.parents[1]
+        return next(iter(self.outputs.values())).folder.parents[1]
 
     def output(self, stage: str) -> Output:
-        """ValueError where the stage has not finished."""
-        output = self.outputs[stage]
-        if output.record is None:
-            raise ValueError(f"{output.folder}: {stage} has not finished there; run `alexnet {stage}` (or `run`) first")
-        return output
+        """ValueError where the run did not come so far."""
+        if stage not in self.outputs:
+            raise ValueError(f"{stage} has not finished under {self.root}; run `alexnet {stage}` (or `run`) first")
+        return self.outputs[stage]
 
     def record(self, stage: str) -> dict[str, Any]:
         """The stage's `stage.json`: key, result, seconds, commit, versions, MLflow run."""
@@ -126,10 +125,19 @@ class FinishedRun:
 
 
 def open_run(root: str | Path | None = None) -> FinishedRun:
-    """The last run started under a root; none given: that of env ALEXNET_ROOT, or `runs`, here or one level up."""
+    """The newest run that came furthest under a root: env ALEXNET_ROOT, or `runs` here or one level up.
+
+    What was configured since then does not matter: the keys and values are those of the finished stages.
+    """
     near = next((path for path in (Path("runs"), Path("../runs")) if path.is_dir()), "runs")
     root = Path(root or os.environ.get("ALEXNET_ROOT") or near).absolute()
-    if not (root / LAST).is_file():
+    last = next((records[0] for name in reversed(NAMES) if (records := finished(name, root))), None)
+    if last is None:
         raise ValueError(f"{root} holds no run; `alexnet run --root {root}` makes one, ALEXNET_ROOT names another root")
     config = configuration.load(root / LAST)
-    return FinishedRun(config, {step.stage.name: step.output for step in plan(STAGES, config, root)})
+    keys = {**last["inputs"], last["stage"]: last["key"]}
+    made = {name: output_of(name, key, config, root) for name, key in keys.items()}
+    outputs = {name: output for name, output in made.items() if output.record}  # others were deleted since
+    known = configuration.keys()
+    ingredients = {k: v for output in outputs.values() for k, v in output.record["ingredients"].items() if k in known}
+    return FinishedRun(configuration.with_values(config, ingredients), outputs)

@@ -3,7 +3,7 @@
 import base64
 import io
 import re
-from dataclasses import replace
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipelines.manifest import Manifest
 from pipelines.shards import read_shard
+from workflows import config as configuration
 from workflows import figures, figures_net, recipes, samples
 from workflows.catalog import NAMES, STAGES
 from workflows.compute import InProcess
@@ -135,12 +136,26 @@ def set_aside(manifest: Manifest, split: str) -> set[int]:
 
 
 @pytest.mark.slow
-def test_a_stage_that_has_not_finished_is_named(tiny, tmp_path):
-    unfinished = replace(tiny, config=with_values(tiny.config, {"train.epochs": 2}))
-    assert unfinished.record("train")  # outputs are given, not guessed
-    (tmp_path / "config.toml").write_text('recipe = "demo"\n')
-    with pytest.raises(ValueError, match="train has not finished there; run `alexnet train`"):
-        open_run(tmp_path).record("train")
+def test_a_finished_run_stays_readable_when_the_configuration_moves_on(tiny, tiny_root, tmp_path):
+    root = tmp_path / "runs"
+    shutil.copytree(tiny_root, root)
+    moved_on = with_values(tiny.config, {"train.epochs": 7, "net.fc": [64, 64], "ray.num_cpus": 1})
+    (root / "config.toml").write_text(configuration.dump(moved_on))
+    found = open_run(root)
+    assert found.record("evaluate") == tiny.record("evaluate")
+    assert found.net == tiny.net
+    assert found.config.train.epochs == 1
+    assert found.config.ray.num_cpus == 1
+
+
+@pytest.mark.slow
+def test_a_stage_that_has_not_finished_is_named(tiny_root, tmp_path):
+    for name in ("config.toml", "ingest", "stats"):
+        (shutil.copytree if (tiny_root / name).is_dir() else shutil.copy)(tiny_root / name, tmp_path / name)
+    half = open_run(tmp_path)
+    assert half.statistics.num_images
+    with pytest.raises(ValueError, match="train has not finished under .*; run `alexnet train`"):
+        _ = half.steps
 
 
 def test_a_root_without_a_run_says_how_to_make_one(tmp_path):
