@@ -195,11 +195,12 @@ def drawn_parameters(y: np.ndarray, x: np.ndarray, shift_N3: np.ndarray, std_3: 
     drawn = axes[0, 0].imshow(counts, cmap="Blues", vmin=0)
     axes[0, 0].set(title="crops by offset", xlabel="x, px", ylabel="y, px")
     figure.colorbar(drawn, ax=axes[0, 0], label="images")
-    limit = max(4 * std_3.max(), 1e-9)
+    limit = max(4 * std_3.max(), 1)
     levels = np.linspace(-limit, limit, 201)
     for shift, std, colour, name in zip(shift_N3.T, std_3, RGB, ("red", "green", "blue"), strict=True):
         axes[0, 1].hist(shift, bins=61, range=(-limit, limit), density=True, color=colour, alpha=0.28)
-        expected = np.exp(-0.5 * (levels / std) ** 2) / (std * np.sqrt(2 * np.pi))
+        width = max(std, 1e-9)  # 0 where the lighting is off
+        expected = np.exp(-0.5 * (levels / width) ** 2) / (width * np.sqrt(2 * np.pi))
         axes[0, 1].plot(levels, expected, color=colour, label=f"{name}, std {std:.1f}")
     axes[0, 1].set(title="lighting by channel", xlabel="shift, grey levels", yticks=[])
     axes[0, 1].legend()

@@ -73,7 +73,11 @@ def exchanged(layers: Sequence[Layer]) -> Figure:
     axis = axes[0, 0]
     kib = [layer.exchanged_bytes / 1024 for layer in layers]
     bars = axis.barh(range(len(layers)), kib, color=COLUMN_COLOURS[0], alpha=0.8, height=0.65)
-    axis.bar_label(bars, [f"{value:,.1f} KiB" if value else "its own column" for value in kib], padding=5, color=GREY)
+    words = [
+        "its own column" if not layer.shared else f"{value:,.1f} KiB" if value else ""
+        for layer, value in zip(layers, kib, strict=True)
+    ]
+    axis.bar_label(bars, words, padding=5, color=GREY)
     axis.set_yticks(range(len(layers)), [layer.name for layer in layers])
     axis.set_ylim(len(layers) - 0.4, -0.6)
     axis.set_xticks([])

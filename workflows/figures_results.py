@@ -35,7 +35,8 @@ def training_curves(steps: "pd.DataFrame", epochs: "pd.DataFrame") -> Figure:
 
 
 def _loss(axis: Axes, steps: "pd.DataFrame") -> None:
-    axis.plot(steps["epoch"], steps["loss"], color=FAINT, lw=1, label="of a batch")
+    dot = "." if len(steps) < 20 else ""
+    axis.plot(steps["epoch"], steps["loss"], color=FAINT, lw=1, marker=dot, label="of a batch")
     axis.plot(steps["epoch"], _smooth(steps["loss"]), color=INK, label="running mean")
     axis.set(title="loss", ylim=(0, None))
     axis.legend(loc="upper right")
