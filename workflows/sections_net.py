@@ -49,7 +49,8 @@ def _layer_row(layer: Layer) -> list:
             f"{layer.kernel} × {layer.kernel}{stride}",
             f"{layer.out_px} × {layer.out_px} × {f'({maps})' if layer.columns > 1 else maps}",
         ]
-    return [layer.name, reads, *shapes, layer.params, layer.neurons, layer.macs, _kib(layer.exchanged_bytes)]
+    unbroken = [shape.replace(" ", "\N{NO-BREAK SPACE}") for shape in shapes]
+    return [layer.name, reads, *unbroken, layer.params, layer.neurons, layer.macs, _kib(layer.exchanged_bytes)]
 
 
 def _kib(num_bytes: int) -> Right:
