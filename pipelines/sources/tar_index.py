@@ -80,10 +80,6 @@ def _members(window: _Window, position: int, end: int, prefix: bytes) -> Iterato
         _check(header, window.where, position)
         kind, content = header[156:157], position + _BLOCK
         size = 0 if kind in _NO_CONTENT else int(pax.get(b"size", 0)) or _number(header[124:136])
-        if content + size > end:
-            raise ValueError(
-                f"{window.where} is truncated: it ends inside the member at offset {position}; fetch it again"
-            )
         position = content + (size + _BLOCK - 1) // _BLOCK * _BLOCK
         if kind == _LONG_NAME:
             long_name = window.read(content, size).partition(b"\0")[0]
