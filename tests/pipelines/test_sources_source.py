@@ -63,4 +63,12 @@ def test_val_is_taken_from_train_only_where_there_is_neither_val_nor_test():
 
 def test_the_choice_of_val_is_the_same_for_ever():
     """Golden: another hash would move images between train and val of every data set prepared so far."""
-    assert with_val({"train": rows(60)}, 0.1)["val"]["key"].to_pylist() == "k2 k6 k21 k25 k29 k35 k39".split()
+    assert with_val({"train": rows(60)}, 0.1)["val"]["key"].to_pylist() == [
+        "k2",
+        "k6",
+        "k21",
+        "k25",
+        "k29",
+        "k35",
+        "k39",
+    ]
