@@ -25,7 +25,7 @@ def demo() -> RunConfig:
             initial="scaled",
             lrn_alpha_over_n=True,
         ),
-        train=TrainSpec(epochs=10, batch_size=32, lr=0.01, checkpoint_every_steps=100),
+        train=TrainSpec(epochs=8, batch_size=32, lr=0.01, checkpoint_every_steps=100),
     )
 
 

@@ -7,6 +7,7 @@ gone.
 
 import contextlib
 import fcntl
+import io
 import logging
 import os
 import threading
@@ -95,7 +96,7 @@ class StageRun:
         from mlflow.models import infer_signature
 
         signature = infer_signature(example, net(_as_tensor(example)).detach().numpy())
-        with self._tracker.fluent(self.id):
+        with self._tracker.fluent(self.id), contextlib.redirect_stderr(io.StringIO()):  # "already exists", …
             info = mlflow.pytorch.log_model(
                 net,
                 name=alias,

@@ -26,7 +26,7 @@ from pipelines.timings import verdict
 from workflows import checkpoints
 from workflows.compute import Worker
 
-REPORTS_PER_EPOCH = 20
+REPORTS_PER_EPOCH = 10
 CHECKPOINTS, LAST, BEST = "checkpoints", "model", "best"  # folders in the stage's folder
 
 
