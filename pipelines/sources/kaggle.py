@@ -13,13 +13,13 @@ from pipelines.sources.ranges import FileReader
 from pipelines.sources.source import Source, fingerprint_of, listed, listing, with_val
 from pipelines.storage import Folder
 
-_IMAGES = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC", "")
+_IMAGES = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 _SOLUTION, _TITLES = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
 
 
 def find_images(folder: Folder, files: set[str]) -> str | None:
     """Where train/ and val/ lie within a folder in Kaggle's layout; None where it is another layout."""
-    for place in _IMAGES[:-1]:
+    for place in _IMAGES:
         if "train" in folder.child(place).folders():
             return place
     return "" if _SOLUTION in files and "train" in folder.folders() else None
