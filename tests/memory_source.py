@@ -44,7 +44,7 @@ def jpegs(count: int, first_seed: int = 0) -> list[bytes]:
     return [jpeg(seed, 40 + seed % 7, 32 + seed % 5) for seed in range(first_seed, first_seed + count)]
 
 
-def ingest(folder: Path, source: Source, **options) -> tuple[Folder, Manifest]:
+def ingest(folder: Path | str, source: Source, /, **options) -> tuple[Folder, Manifest]:
     """All shards of a source and the manifest, written in this process."""
     spec = IngestSpec(**{"source": "memory", "size": 24, "rows_per_shard": 5, **options})
     target = Folder.at(folder)

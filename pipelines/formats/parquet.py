@@ -79,9 +79,10 @@ def first_damage(data: memoryview) -> str | None:
 
 
 def _views(column: pa.ChunkedArray) -> Iterator[np.ndarray]:
-    """Each value of a binary column as uint8, without copying."""
+    """Each value of a binary column as uint8, read-only and without copying."""
     for chunk in column.chunks:
         _, offsets, values = chunk.buffers()
         ends = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
-        content = np.frombuffer(values, np.uint8) if values else np.empty(0, np.uint8)
+        content = np.frombuffer(values or b"", np.uint8)
+        content.flags.writeable = False
         yield from (content[start:end] for start, end in zip(ends, ends[1:], strict=False))

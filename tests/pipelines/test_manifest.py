@@ -1,0 +1,98 @@
+"""The manifest accounts for every listed image and says what its readers rely on."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from pipelines.manifest import MANIFEST, QUARANTINE, Manifest, pack_label_counts, write_manifest
+from pipelines.plan import plan_shards
+from pipelines.shards import write_shard
+from pipelines.specs import IngestSpec
+from pipelines.storage import Folder
+from tests.memory_source import ingest, jpegs, memory_source
+
+
+def source(bad: int = 0):
+    return memory_source({"train": [b"no image"] * bad + jpegs(13 - bad), "val": jpegs(4, 50)})
+
+
+def test_a_manifest_read_is_the_manifest_written(tmp_path):
+    folder, manifest = ingest(tmp_path, source(bad=1), max_bad=0.5)
+    again = Manifest.load(folder)
+    assert again == manifest
+    assert again.digest == manifest.digest
+    assert again.versions == manifest.versions
+    assert (again.format, again.encoding, again.size_px, again.num_classes) == ("tfrecord", "jpeg", 24, 3)
+    assert list(again.splits) == ["train", "val"]
+    assert again.label_counts("val") == {0: 2, 1: 1, 2: 1}
+
+
+def test_the_totals_balance(tmp_path):
+    folder, _ = ingest(tmp_path, source(bad=3), max_bad=0.5)
+    train = json.loads(folder.read(MANIFEST))["splits"]["train"]
+    assert (train["listed"], train["stored"], train["quarantined"]) == (13, 10, 3)
+    assert train["bytes"] == sum((tmp_path / shard["name"]).stat().st_size for shard in train["shards"])
+
+
+@pytest.mark.parametrize("lost", ["a shard", "a row", "a quarantined image"])
+def test_a_manifest_that_does_not_balance_is_never_written(tmp_path, lost):
+    folder, spec = Folder.at(tmp_path), IngestSpec(source="memory", size=24, rows_per_shard=5, max_bad=0.5)
+    records = [write_shard(task) for task in plan_shards(source(bad=3), spec, folder)]
+    bad = next(i for i, record in enumerate(records) if record.quarantined)
+    if lost == "a shard":
+        del records[1]
+    elif lost == "a row":
+        records[0] = dataclasses.replace(records[0], rows=records[0].rows - 1)
+    else:
+        records[bad] = dataclasses.replace(records[bad], quarantined=())
+    with pytest.raises(AssertionError):
+        write_manifest(folder, source(bad=3), spec, records)
+    assert folder.size(MANIFEST) is None
+
+
+def test_the_digest_covers_content_and_neither_places_nor_versions(tmp_path):
+    _, manifest = ingest(tmp_path / "a", source())
+    assert ingest(tmp_path / "b", source(), source="elsewhere", max_bad=0.3)[1].digest == manifest.digest
+    assert dataclasses.replace(manifest, versions={}).digest == manifest.digest
+    assert dataclasses.replace(manifest, class_names=("x", "y", "z")).digest != manifest.digest
+    assert ingest(tmp_path / "c", source(), seed=1)[1].digest != manifest.digest
+    assert ingest(tmp_path / "d", source(), quality=80)[1].digest != manifest.digest
+    assert str(tmp_path) not in (tmp_path / "a" / MANIFEST).read_text()
+
+
+def test_too_many_damaged_images_stop_with_counts_reasons_and_the_list(tmp_path):
+    with pytest.raises(ValueError, match="3 of 17 images are damaged, more than ingest.max_bad=0.1") as error:
+        ingest(tmp_path, source(bad=3), max_bad=0.1)
+    assert re.search(r"train/\d.jpg: no image of a known format", str(error.value))
+    assert str(tmp_path / QUARANTINE) in str(error.value)
+    assert (tmp_path / QUARANTINE).exists()
+    assert not (tmp_path / MANIFEST).exists()
+
+
+def test_max_bad_is_the_largest_fraction_allowed(tmp_path):
+    assert (
+        ingest(tmp_path / "a", memory_source({"train": [b"", *jpegs(9)]}), max_bad=0.1)[1].num_quarantined("train") == 1
+    )
+    with pytest.raises(ValueError, match="1 of 10"):
+        ingest(tmp_path / "b", memory_source({"train": [b"", *jpegs(9)]}), max_bad=0.0999)
+
+
+def test_a_folder_without_manifest_says_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no manifest.json.*run it"):
+        Manifest.load(Folder.at(tmp_path))
+
+
+def test_an_edited_manifest_is_refused(tmp_path):
+    folder, _ = ingest(tmp_path, source())
+    path = tmp_path / MANIFEST
+    path.write_text(path.read_text().replace('"size_px": 24', '"size_px": 32'))
+    with pytest.raises(ValueError, match="was changed after it was written"):
+        Manifest.load(folder)
+
+
+def test_label_counts_survive_packing(tmp_path):
+    _, manifest = ingest(tmp_path, source())
+    assert pack_label_counts([3, 1, 3, -1]) == "-1:1 1:1 3:2"
+    assert sum(sum(record.label_counts.values()) for record in manifest.records()) == 17
