@@ -159,6 +159,48 @@ def verify(args: argparse.Namespace) -> int | None:
     return FAILED if problems else None
 
 
+def predict(args: argparse.Namespace) -> None:
+    """The five likeliest classes of image files, with bars."""
+    from workflows.predicting import predictions
+
+    for path, best in predictions(_model_folder(args), args.images):
+        print(path)
+        for title, probability in best:
+            print(f"  {probability:6.1%}  {'█' * round(probability * 30):30}  {title}")
+
+
+def _model_folder(args: argparse.Namespace) -> Path:
+    """The exported model that was named, by folder or in the registry, else the one that the workflow has trained."""
+    from workflows import plan as planning
+    from workflows.tracking import registered_files
+
+    config, root = resolved(args), args.root.absolute()
+    if args.model and args.model.startswith("models:/"):
+        return registered_files(config.tracking, root, args.model)
+    if args.model:
+        return Path(args.model)
+    train = {step.stage.name: step for step in planning.plan(STAGES, config, root)}["train"]
+    if train.state != "CACHED":
+        raise UsageError(f"train is {train.state} for this configuration: run `alexnet run`, or name a --model")
+    return train.output.folder / "model"
+
+
+def bench(args: argparse.Namespace) -> None:
+    """Times ours and the peers in one run, and writes what was measured."""
+    import importlib
+
+    from workflows.bench.common import write_json
+
+    measure = importlib.import_module(f"workflows.bench.{args.what}").run
+    options = {"repeats": args.repeats, "seconds_per_part": args.seconds}
+    given = {name: value for name, value in options.items() if value is not None}
+    if args.what != "trainer":
+        given["images"] = args.images
+    result = measure(**given)
+    if args.json:
+        write_json(args.json, result)
+
+
 def _status_row(step) -> dict[str, Any]:
     record = step.output.record or {}
     return {

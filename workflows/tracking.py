@@ -86,8 +86,10 @@ class StageRun:
         tags = [InputTag("mlflow.data.context", context), InputTag("manifest_sha256", digest)]
         self._tracker.client.log_inputs(self.id, datasets=[DatasetInput(data, tags)])
 
-    def model(self, net, example, name: str, alias: str, metadata: dict[str, str]) -> str:
+    def model(self, net, example, name: str, alias: str, files: list[Path], metadata: dict[str, str]) -> str:
         """Logs and registers a torch model with signature and input example, and points the alias at it.
+
+        The files go along, so that whoever has the registered model has them too (see `registered_files`).
 
         Returns:
             The model's URI.
@@ -104,6 +106,7 @@ class StageRun:
                 input_example=example,
                 registered_model_name=name,
                 pip_requirements=["torch"],
+                extra_files=[str(path) for path in files],
                 metadata=metadata,
             )
         self._tracker.client.set_registered_model_alias(name, alias, info.registered_model_version)
@@ -256,6 +259,21 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+def registered_files(spec: TrackingSpec, root: Path, uri: str) -> Path:
+    """The folder of the files that were logged with a registered model, models:/NAME@ALIAS or models:/NAME/VERSION.
+
+    Raises:
+        UsageError: No such model.
+    """
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking_uri(spec, root))
+    try:
+        return Path(mlflow.artifacts.download_artifacts(f"{uri.rstrip('/')}/extra_files"))
+    except (mlflow.exceptions.MlflowException, OSError) as error:
+        raise UsageError(f"no model {uri} at {tracking_uri(spec, root)}: {error}; `alexnet ui` shows them") from error
+
+
 def run_link(experiment_id: str, run_id: str) -> str:
     """A run's address inside the MLflow UI."""
     return f"#/experiments/{experiment_id}/runs/{run_id}"
@@ -291,7 +309,7 @@ class Untracked:
     def artifact(self, path: Path, folder: str | None = None) -> None: ...
     def dataset(self, frame, name: str, source: str, digest: str, context: str) -> None: ...
 
-    def model(self, net, example, name: str, alias: str, metadata: dict[str, str]) -> str:
+    def model(self, net, example, name: str, alias: str, files: list[Path], metadata: dict[str, str]) -> str:
         return ""
 
 

@@ -179,7 +179,13 @@ class _Training:
             )
 
     def _facts(self) -> dict[str, Any]:
-        return {"step": self.trainer.step, "epoch": self.epoch, "manifest": self.manifest.digest, **self.last}
+        return {
+            "step": self.trainer.step,
+            "epoch": self.epoch,
+            "manifest": self.manifest.digest,
+            "size_px": self.manifest.size_px,
+            **self.last,
+        }
 
     def _val_batches(self) -> Iterator:
         return eval_batches(

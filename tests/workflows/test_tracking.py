@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from workflows.config import TrackingSpec
-from workflows.tracking import Tracker, tracking_uri
+from workflows.config import TrackingSpec, UsageError
+from workflows.tracking import Tracker, registered_files, tracking_uri
 
 pytestmark = pytest.mark.slow
 
@@ -113,13 +113,15 @@ def test_a_data_set_is_an_input_with_its_whole_digest(tracker):
     assert {tag.key: tag.value for tag in entry.tags}["manifest_sha256"] == "f" * 64
 
 
-def test_a_model_is_logged_with_its_signature_and_found_by_its_alias(tracker):
+def test_a_model_is_logged_with_its_signature_and_found_by_its_alias(tracker, root, tmp_path):
     import torch
 
     tracker.begin_workflow("workflow", {})
+    card = tmp_path / "card.json"
+    card.write_text("{}")
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)).eval()
     with tracker.stage("train", {}) as run:
-        run.model(net, np.zeros((2, 3, 2, 2), np.float32), "tiny", "newest", {})
+        run.model(net, np.zeros((2, 3, 2, 2), np.float32), "tiny", "newest", [card], {})
         assert status(tracker, run.id) == "RUNNING"
     version = tracker.client.get_model_version_by_alias("tiny", "newest")
     assert version.run_id == run.id
@@ -127,6 +129,9 @@ def test_a_model_is_logged_with_its_signature_and_found_by_its_alias(tracker):
 
     loaded = mlflow.pyfunc.load_model("models:/tiny@newest")
     assert loaded.predict(np.zeros((5, 3, 2, 2), np.float32)).shape == (5, 3)
+    assert (registered_files(TrackingSpec(), root, "models:/tiny@newest") / "card.json").read_text() == "{}"
+    with pytest.raises(UsageError, match="no model models:/other@newest"):
+        registered_files(TrackingSpec(), root, "models:/other@newest")
 
 
 def test_the_database_is_under_the_root_wherever_the_process_stands(root):

@@ -44,8 +44,8 @@ def run(context: Context) -> dict:
     began = time.perf_counter()
     result = _train(context, job, plan, history, manifest.num_rows("train"))
     seconds = time.perf_counter() - began
-    uris = log_models(context, manifest)
-    return _summary(context, job, result, uris, manifest.num_rows("train"), seconds)
+    log_models(context, manifest)
+    return _summary(job, result, manifest.num_rows("train"), seconds)
 
 
 def network_for(net: AlexNetSpec, manifest: Manifest) -> AlexNetSpec:
@@ -122,11 +122,10 @@ def _line(point: dict[str, Any], epochs: int) -> str:
     return f"  epoch {point['epoch']}/{epochs}: {loss}{val}; {point['verdict']}"
 
 
-def log_models(context: Context, manifest: Manifest) -> dict[str, str]:
+def log_models(context: Context, manifest: Manifest) -> None:
     """The exported models, as artifacts and in the registry; what lies in an object store is copied here first."""
     from model.export import CARD, WEIGHTS, load_exported
 
-    uris = {}
     for name, alias in ALIASES.items():
         folder = context.folder / name
         if not context.output.store.is_local:
@@ -134,13 +133,15 @@ def log_models(context: Context, manifest: Manifest) -> dict[str, str]:
             for part in (WEIGHTS, CARD):
                 (folder / part).write_bytes(context.output.store.child(name).read(part))
         exported = load_exported(folder)
-        facts = {"manifest": manifest.digest, "key": context.output.key}
-        uris[alias] = context.run.model(
-            exported.net, _example(exported.net.spec), context.config.tracking.model_name, alias, facts
+        context.run.model(
+            exported.net,
+            _example(exported.net.spec),
+            context.config.tracking.model_name,
+            alias,
+            files=[folder / WEIGHTS, folder / CARD],
+            metadata={"manifest": manifest.digest, "key": context.output.key},
         )
-        context.run.artifact(folder, f"exported/{name}")
     context.run.artifact(context.folder / HISTORY)
-    return uris
 
 
 def _example(spec: AlexNetSpec):
@@ -150,7 +151,7 @@ def _example(spec: AlexNetSpec):
     return np.full((2, 3, spec.input_px, spec.input_px), 128, np.float32)
 
 
-def _summary(context: Context, job: TrainJob, result: dict, uris: dict, images: int, seconds: float) -> dict:
+def _summary(job: TrainJob, result: dict, images: int, seconds: float) -> dict:
     from model.shapes import layer_table
 
     parameters = sum(layer.params for layer in layer_table(job.net))
