@@ -1,0 +1,45 @@
+"""DALI's own TFRecord reader, random operators and PyTorch iterator, on our shards; the same normalisation."""
+
+from collections.abc import Iterator
+
+import torch
+from nvidia.dali import fn, pipeline_def, tfrecord, types
+from nvidia.dali.plugin.pytorch import DALIGenericIterator
+
+from workflows.bench.loader_setting import BATCH_SIZE, CROP_PX, BenchData
+
+
+def batches(data: BenchData, threads: int, device: str) -> Iterator[torch.Tensor]:
+    on_gpu = device == "cuda"
+    paths = sorted(map(str, data.tfrecord.glob("*.tfrecord")))
+    pipe = _pipeline(paths, on_gpu, batch_size=BATCH_SIZE, num_threads=threads, device_id=0 if on_gpu else None, seed=0)
+    iterator = DALIGenericIterator(pipe, ["images", "labels"], reader_name="reader", auto_reset=True)
+    while True:
+        for (batch,) in iterator:
+            yield batch["images"]
+
+
+@pipeline_def
+def _pipeline(paths: list[str], on_gpu: bool):
+    example = fn.readers.tfrecord(
+        name="reader",
+        path=paths,
+        index_path=[f"{path}.idx" for path in paths],
+        features={
+            "image/encoded": tfrecord.FixedLenFeature((), tfrecord.string, ""),
+            "image/class/label": tfrecord.FixedLenFeature([1], tfrecord.int64, -1),
+        },
+        random_shuffle=True,
+        initial_fill=1024,
+    )
+    images = fn.decoders.image_crop(
+        example["image/encoded"],
+        device="mixed" if on_gpu else "cpu",
+        crop=(CROP_PX, CROP_PX),
+        crop_pos_x=fn.random.uniform(range=(0, 1)),
+        crop_pos_y=fn.random.uniform(range=(0, 1)),
+    )
+    images = fn.crop_mirror_normalize(
+        images, mirror=fn.random.coin_flip(), mean=[0.0] * 3, std=[1.0] * 3, dtype=types.FLOAT, output_layout="CHW"
+    )
+    return images, example["image/class/label"]

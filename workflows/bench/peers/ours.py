@@ -1,0 +1,42 @@
+"""Our loader, as the training stage uses it: lighting on, order and augmentation functions of seed and epoch."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import torch
+
+from pipelines.loader import TrainLoader
+from pipelines.manifest import Manifest
+from pipelines.specs import LoaderSpec
+from pipelines.storage import Folder
+from workflows.bench.loader_setting import BATCH_SIZE, CROP_PX, EIGENVALUES, EIGENVECTORS, WINDOW_SHARDS, BenchData
+
+
+def batches(data: BenchData, threads: int, device: str) -> Iterator[torch.Tensor]:
+    return _batches(data.tfrecord, threads, device)
+
+
+def raw_batches(data: BenchData, threads: int, device: str) -> Iterator[torch.Tensor]:
+    return _batches(data.raw, threads, device)
+
+
+def open_loader(folder: Path, manifest: Manifest, threads: int, device: str) -> TrainLoader:
+    return TrainLoader(
+        Folder.at(folder),
+        manifest,
+        LoaderSpec(threads=threads, window_shards=WINDOW_SHARDS),
+        crop_px=CROP_PX,
+        batch_size=BATCH_SIZE,
+        epochs=10**6,
+        eigenvalues=EIGENVALUES,
+        eigenvectors=EIGENVECTORS,
+        device=device,
+    )
+
+
+def _batches(folder: Path, threads: int, device: str) -> Iterator[torch.Tensor]:
+    loader = open_loader(folder, Manifest.load(Folder.at(folder)), threads, device)
+    for epoch in count():
+        for batch in loader.epoch(epoch):
+            yield batch.images_BCHW
