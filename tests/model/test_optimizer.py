@@ -1,0 +1,88 @@
+"""The update against the paper's formula, step by step, and against torch's SGD where they must agree."""
+
+import pytest
+import torch
+
+from model.optimizer import Momentum, group_of
+from model.schedules import Rates
+from model.specs import TrainSpec
+from tests.model.reference import reference_update
+
+NAMES = ("conv1.weight", "conv1.bias", "fc6.weight", "fc6.bias")
+
+
+def parameters(seed=0) -> dict[str, torch.nn.Parameter]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.nn.Parameter(torch.randn(5, 3, generator=generator, dtype=torch.float64)) for name in NAMES}
+
+
+def gradients(step: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(100 + step)
+    return {name: torch.randn(5, 3, generator=generator, dtype=torch.float64) for name in NAMES}
+
+
+def run(spec: TrainSpec, rates_of_step: list[Rates], found_inf: list[float] | None = None) -> dict[str, torch.Tensor]:
+    mine = parameters()
+    optimizer = Momentum(mine.items(), spec)
+    for step, rates in enumerate(rates_of_step):
+        for name, grad in gradients(step).items():
+            mine[name].grad = grad
+        optimizer.update(rates, torch.tensor(found_inf[step]) if found_inf else None)
+    return {name: p.detach() for name, p in mine.items()}
+
+
+CHANGING = [Rates(0.1, 0.1, 0.2, 0.2)] * 4 + [Rates(0.01, 0.02, 0.2, 0.05)] * 3 + [Rates(0.0, 0.002, 0.0, 0.05)] * 3
+
+
+@pytest.mark.parametrize("biases", ["paper", "as_run"])
+def test_the_update_is_the_papers_while_rates_change(biases):
+    spec = TrainSpec(weight_decay=0.01, biases=biases)
+    expected = {name: p.detach().clone() for name, p in parameters().items()}
+    velocity = {name: torch.zeros(5, 3, dtype=torch.float64) for name in NAMES}
+    for step, rates in enumerate(CHANGING):
+        for name, grad in gradients(step).items():
+            conv1, bias = name.startswith("conv1"), name.endswith("bias")
+            rate = rates[2 * bias + (not conv1)]
+            if rate > 0:
+                decay = 0.0 if bias and biases == "as_run" else spec.weight_decay
+                reference_update(expected[name], velocity[name], grad, rate, decay, spec.momentum)
+    for name, weight in run(spec, CHANGING).items():
+        torch.testing.assert_close(weight, expected[name], atol=1e-12, rtol=1e-12)
+
+
+def test_the_update_is_torchs_sgd_at_a_constant_rate():
+    spec, twins = TrainSpec(weight_decay=0.01), parameters()
+    sgd = torch.optim.SGD(twins.values(), lr=0.1, momentum=spec.momentum, weight_decay=spec.weight_decay)
+    for step in range(50):
+        for name, grad in gradients(step).items():
+            twins[name].grad = grad
+        sgd.step()
+    for name, weight in run(spec, [Rates(0.1, 0.1, 0.1, 0.1)] * 50).items():
+        torch.testing.assert_close(weight, twins[name].detach(), atol=1e-12, rtol=1e-12)
+
+
+def test_after_a_drop_the_papers_velocity_still_carries_the_old_rate_and_torchs_does_not():
+    drop = [Rates(0.1, 0.1, 0.1, 0.1)] * 5 + [Rates(0.001, 0.001, 0.001, 0.001)] * 1
+    paper = run(TrainSpec(optimizer="paper"), drop)["fc6.weight"]
+    torchs = run(TrainSpec(optimizer="torch"), drop)["fc6.weight"]
+    before = run(TrainSpec(), drop[:5])["fc6.weight"]
+    assert (paper - before).norm() > 20 * (torchs - before).norm()
+
+
+def test_a_rate_of_zero_freezes_weights_and_velocity():
+    spec = TrainSpec(weight_decay=0.1)
+    moving, frozen = Rates(0.1, 0.1, 0.1, 0.1), Rates(0.0, 0.1, 0.0, 0.1)
+    start, end = run(spec, [moving] * 2), run(spec, [moving] * 2 + [frozen] * 3)
+    assert torch.equal(start["conv1.weight"], end["conv1.weight"])
+    assert torch.equal(start["conv1.bias"], end["conv1.bias"])
+    assert not torch.equal(start["fc6.weight"], end["fc6.weight"])
+
+
+def test_found_inf_leaves_the_weights():
+    rates = [Rates(0.1, 0.1, 0.1, 0.1)] * 2
+    stopped, before = run(TrainSpec(), rates, [0.0, 1.0]), run(TrainSpec(), rates[:1], [0.0])
+    assert all(torch.equal(stopped[name], before[name]) for name in NAMES)
+
+
+def test_parameters_fall_into_the_groups_of_the_2012_run():
+    assert [group_of(name) for name in NAMES] == ["conv1_weights", "conv1_biases", "weights", "biases"]

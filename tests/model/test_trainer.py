@@ -1,0 +1,189 @@
+"""The trainer: it learns, resumes to the same bits, moves between placements, stops before a bad update, warns."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from model import checkpoint
+from model.columns import place_ranks
+from model.layers import Draw
+from model.specs import AlexNetSpec, TrainSpec
+from model.step import backward, evaluate, predict
+from model.trainer import NonFiniteLoss, Trainer
+from tests.model.ranks import run_ranks
+
+SPEC = AlexNetSpec(
+    input_px=24, conv1_kernel=5, conv1_stride=1, kernels=(8, 16, 16, 16, 8), fc=(32, 32), num_classes=3,
+    middle_std=0.03, initial="scaled",
+)  # fmt: skip
+STEPS_PER_EPOCH, EPOCHS = 5, 4
+
+
+def trainer(columns=None, **settings) -> Trainer:
+    settings = {"epochs": EPOCHS, "schedule": "plateau", "patience": 1} | settings
+    return Trainer(SPEC, TrainSpec(**settings), np.full((24, 24, 3), 110.0), STEPS_PER_EPOCH, columns=columns)
+
+
+def batch(step: int, count: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images whose mean colour says the class, so that there is something to learn."""
+    generator = torch.Generator().manual_seed(step)
+    labels = torch.randint(3, (count,), generator=generator)
+    images = 200 * torch.rand(count, 3, 24, 24, generator=generator)
+    images[torch.arange(count), labels] += 55
+    return images, labels
+
+
+def train(made: Trainer, steps: range) -> None:
+    for step in steps:
+        made.train_step(*batch(step), input_scale=1 / 1.1)
+        if (step + 1) % STEPS_PER_EPOCH == 0:
+            made.end_epoch(0.5)  # never improves: the plateau drops
+
+
+def same(first: Trainer, second: Trainer) -> bool:
+    (a, scalars), (b, others) = first.state_dict(), second.state_dict()
+    return scalars == others and a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_it_learns():
+    made = trainer(epochs=100, schedule="constant")
+    for step in range(80):
+        made.train_step(*batch(step, 32))
+    assert made.metrics()["loss"] < math.log(3)
+    assert made.evaluate([batch(1000, 100)]).top1_error < 0.1
+
+
+@pytest.mark.parametrize("stop", [1, 7, 10, 13, 19])
+def test_resuming_gives_the_same_bits_as_going_on(stop, tmp_path):
+    whole, before = trainer(), trainer()
+    train(whole, range(20))
+    train(before, range(stop))
+    checkpoint.save(tmp_path, before.step, *before.state_dict())
+    after = trainer()
+    found = checkpoint.newest_complete(tmp_path)
+    after.load_state_dict(found.tensors, found.scalars)
+    train(after, range(after.step, 20))
+    assert same(after, whole)
+    assert whole.lr == pytest.approx(1e-5)  # the schedule's state went along
+
+
+def test_a_state_does_not_change_when_training_goes_on():
+    made = trainer()
+    train(made, range(2))
+    tensors, _ = made.state_dict()
+    kept = {name: tensor.clone() for name, tensor in tensors.items()}
+    train(made, range(2, 4))
+    assert all(torch.equal(tensors[name], kept[name]) for name in kept)
+
+
+def from_state(path: str, columns=None) -> tuple[float, dict]:
+    """The next step's loss, and the state after it."""
+    made = trainer(columns)
+    found = checkpoint.load(path)
+    made.load_state_dict(found.tensors, found.scalars)
+    train(made, range(made.step, made.step + 1))
+    return made.metrics()["loss"], made.state_dict()
+
+
+def save_and_continue(rank: int, world: int) -> dict:
+    """Two columns: continue from what one process saved, and save for it."""
+    import os
+    from pathlib import Path
+
+    columns, _ = place_ranks(2, 1, rank, world)
+    root = Path(os.environ["CHECKPOINTS_OF_TEST"])
+    loss, _ = from_state(root / "one" / "step-00000007", columns)
+    made = trainer(columns)
+    train(made, range(7))
+    state = made.state_dict()
+    if rank == 0:
+        checkpoint.save(root / "two", made.step, *state)
+    made.metrics()
+    train(made, range(7, 8))
+    return {"loss_from_one": loss, "next_loss": made.metrics()["loss"]}
+
+
+@pytest.mark.slow
+def test_a_checkpoint_moves_between_placements_with_the_same_next_loss(tmp_path, monkeypatch):
+    alone = trainer()
+    train(alone, range(7))
+    checkpoint.save(tmp_path / "one", 7, *alone.state_dict())
+    alone.metrics()
+    train(alone, range(7, 8))
+    next_loss = alone.metrics()["loss"]
+    monkeypatch.setenv("CHECKPOINTS_OF_TEST", str(tmp_path))
+    ranks = run_ranks(save_and_continue, 2)
+    loss_from_two, _ = from_state(tmp_path / "two" / "step-00000007")
+    for rank in ranks:
+        assert rank["loss_from_one"] == pytest.approx(next_loss, rel=1e-5)  # float32, other order of additions
+        assert loss_from_two == pytest.approx(rank["next_loss"], rel=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_before_the_update():
+    made = trainer()
+    train(made, range(6))
+    before = made.weights()
+    images, labels = batch(6)
+    images[0, 0, 0, 0] = float("nan")
+    with pytest.raises(NonFiniteLoss, match=r"step 6 \(epoch 1, batch 1\).*train\.lr"):
+        made.train_step(images, labels)
+    assert all(torch.equal(weight, before[name]) for name, weight in made.weights().items())
+    with pytest.raises(NonFiniteLoss):
+        made.state_dict()
+
+
+def test_metrics_are_means_since_last_asked():
+    made = trainer()
+    images, labels = batch(0)
+    draw = Draw(0, 0, len(labels), 0)
+    loss, wrong, count = backward(made.net.train(), images, labels, draw).tolist()
+    made.optimizer.zero_grad()
+    made.train_step(images, labels)
+    assert made.metrics() == {"loss": loss / count, "top1_error": wrong / count, "lr": 0.01}
+    made.train_step(*batch(1))
+    assert made.metrics()["loss"] != loss / count
+
+
+def test_a_short_batch_has_the_mean_gradient_of_its_true_size():
+    made = trainer()
+    images, labels = batch(0, 4)
+    draw = Draw(0, 0, 4, 0)
+    backward(made.net.train(), images, labels, draw)
+    whole = made.net.fc6.weight.grad.clone()
+    made.net.zero_grad()
+    for row in range(4):
+        backward(made.net, images[row : row + 1], labels[row : row + 1], draw._replace(first_row=row))
+    torch.testing.assert_close(made.net.fc6.weight.grad, whole)
+
+
+def test_a_stalled_loss_is_told_with_what_to_try():
+    made = trainer(stall_steps=3)
+    train(made, range(2))
+    assert made.stalled(math.log(3)) is None
+    train(made, range(2, 3))
+    assert "after 3 steps the loss is 1.099" in made.stalled(math.log(3))
+    assert "net.middle_std" in made.stalled(math.log(3))
+    assert made.stalled(0.9) is None
+
+
+def test_ten_views_average_probabilities():
+    net = trainer().net.eval()
+    for parameter in net.parameters():
+        parameter.data *= 2
+    views = torch.stack([batch(seed, 6)[0] for seed in range(10)], dim=1)
+    expected = torch.stack([net(views[:, view]).softmax(1) for view in range(10)]).mean(0)
+    torch.testing.assert_close(predict(net, views), expected)
+    logits = torch.stack([net(views[:, view]) for view in range(10)]).mean(0).softmax(1)
+    assert (logits - expected).abs().max() > 1e-4
+
+
+def test_evaluation_leaves_the_mode_and_the_weights():
+    made = trainer()
+    made.net.train()
+    before = made.weights()
+    top = evaluate(made.net, [batch(0, 5), batch(1, 3)])
+    assert made.net.training
+    assert top.num_images == 8
+    assert all(torch.equal(weight, before[name]) for name, weight in made.weights().items())
