@@ -4,7 +4,6 @@ It neither loads data nor writes files. Every rank of a run owns one and calls t
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from model.alexnet import AlexNet
 from model.columns import OneColumn, OneProcess, Replicas
-from model.export import starting_weights
 from model.layers import Draw
 from model.metrics import TopK
 from model.optimizer import Momentum
@@ -50,8 +48,6 @@ class Trainer:
         self.replicas = replicas or Replicas()
         self.net = AlexNet(net_spec, columns, seed=spec.seed)
         self.net.set_mean(mean_HWC)
-        if spec.init_from:
-            self.load_weights(starting_weights(Path(spec.init_from), self.net))
         self.net.to(self.device)
         if self.device.type == "cuda":
             self.net.to(memory_format=torch.channels_last)

@@ -1,12 +1,13 @@
 """An exported network predicts as the trained one did, from pixels alone; a damaged or foreign one is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from model.export import CARD, WEIGHTS, load_exported, save_exported
+from model.export import CARD, WEIGHTS, load_exported, save_exported, starting_weights
 from model.specs import AlexNetSpec, TrainSpec
 from model.step import predict
 from model.trainer import Trainer
@@ -64,27 +65,28 @@ def test_the_card_says_what_goes_in(tmp_path):
     assert card["net"]["kernels"] == [4, 8, 8, 8, 4]
 
 
-def test_init_from_starts_with_another_runs_weights(tmp_path):
+def started(folder, spec: AlexNetSpec = SPEC) -> Trainer:
+    made = trainer(spec, seed=2)
+    made.load_weights(starting_weights(folder, made.net))
+    return made
+
+
+def test_training_may_start_from_another_runs_weights(tmp_path):
     folder = export(tmp_path, trainer(seed=1))
-    started, fresh = trainer(seed=2, init_from=str(folder)), trainer(seed=2)
     source = load_exported(folder).net.state_dict()
-    assert all(torch.equal(weight, source[name]) for name, weight in started.weights().items())
-    assert not torch.equal(fresh.weights()["fc8.weight"], source["fc8.weight"])
+    assert all(torch.equal(weight, source[name]) for name, weight in started(folder).weights().items())
+    assert not torch.equal(trainer(seed=2).weights()["fc8.weight"], source["fc8.weight"])
 
 
-def test_init_from_makes_a_new_fc8_when_the_classes_differ(tmp_path):
-    from dataclasses import replace
-
+def test_other_classes_get_a_new_fc8(tmp_path):
     folder, wider = export(tmp_path, trainer(seed=1)), replace(SPEC, num_classes=7)
-    started, fresh = trainer(wider, seed=2, init_from=str(folder)).weights(), trainer(wider, seed=2).weights()
+    weights, fresh = started(folder, wider).weights(), trainer(wider, seed=2).weights()
     source = load_exported(folder).net.state_dict()
-    assert torch.equal(started["fc7.weight"], source["fc7.weight"])
-    assert torch.equal(started["fc8.weight"], fresh["fc8.weight"])
+    assert torch.equal(weights["fc7.weight"], source["fc7.weight"])
+    assert torch.equal(weights["fc8.weight"], fresh["fc8.weight"])
 
 
-def test_init_from_another_architecture_is_refused(tmp_path):
-    from dataclasses import replace
-
+def test_starting_from_another_architecture_is_refused(tmp_path):
     folder = export(tmp_path, trainer())
     with pytest.raises(ValueError, match=r"train\.init_from=.*: fc6\.weight needs shape \(20, 16\)"):
-        trainer(replace(SPEC, fc=(20, 10)), init_from=str(folder))
+        started(folder, replace(SPEC, fc=(20, 10)))
