@@ -14,7 +14,11 @@ _GAP_PX = 1
 
 @styled
 def conv1_kernels(columns: Sequence[np.ndarray]) -> Figure:
-    """Each column's kernels [N, 3, k, k], column 1 on top; one scale for all, from their least value to their most."""
+    """Each column's kernels [N, 3, k, k], column 1 on top, drawn as in 2012.
+
+    Each kernel is brought to mean 0 and variance 1, then all to one scale, from the least value to the greatest.
+    """
+    columns = [_standardised(kernels) for kernels in columns]
     low = min(kernels.min() for kernels in columns)
     high = max(kernels.max() for kernels in columns)
     grids = [_grid((kernels - low) / max(high - low, 1e-12)) for kernels in columns]
@@ -28,6 +32,11 @@ def conv1_kernels(columns: Sequence[np.ndarray]) -> Figure:
         if len(columns) > 1:
             axis.set_title(f"column {i + 1}", color=COLUMN_COLOURS[i])
     return figure
+
+
+def _standardised(kernels_NCHW: np.ndarray) -> np.ndarray:
+    centred = kernels_NCHW - kernels_NCHW.mean(axis=(1, 2, 3), keepdims=True)
+    return centred / np.maximum(centred.std(axis=(1, 2, 3), keepdims=True), 1e-12)
 
 
 def _grid(kernels_NCHW: np.ndarray) -> np.ndarray:

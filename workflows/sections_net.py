@@ -100,8 +100,8 @@ def kernels(album: Album) -> list[Html]:
             "kernels",
             figures_net.conv1_kernels(columns),
             f"The {sum(map(len, columns))} kernels of the first layer, {side} × {side} × 3"
-            f"{', column 1 on top, column 2 below' if len(columns) == 2 else ''} (the paper’s Figure 3). One scale for "
-            "all: black is the least weight of any kernel and white the greatest.",
+            f"{', column 1 on top, column 2 below' if len(columns) == 2 else ''} (the paper’s Figure 3). "
+            "Each is brought to mean 0 and variance 1; then one scale for all, from the least value to the greatest.",
             "The learned kernels of the first convolution",
         ),
         album.add(

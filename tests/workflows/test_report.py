@@ -214,14 +214,15 @@ def test_the_share_of_colour_is_none_for_grey_and_all_for_opponent_kernels():
     np.testing.assert_allclose(share, [0] * 4 + [1] * 4 + [2 / 3] * 4 + [0], atol=1e-12)
 
 
-def test_kernels_are_drawn_on_one_scale_column_1_on_top():
-    dark, bright = np.zeros((16, 3, 5, 5)), np.full((16, 3, 5, 5), 2.0)
-    bright[0, 0] = 4.0
-    drawn = [axis.images[0].get_array() for axis in figures_net.conv1_kernels([dark, bright]).axes]
-    assert drawn[0].shape == (5, 16 * 6 - 1, 3)
-    assert drawn[0][0, 0].tolist() == [0, 0, 0]
-    assert drawn[1][0, 0].tolist() == [1, 0.5, 0.5]
-    assert drawn[1][0, 5].tolist() == [1, 1, 1]  # the gap
+def test_kernels_are_drawn_on_one_scale_whatever_their_strength():
+    kernels = np.random.default_rng(0).normal(size=(20, 3, 5, 5))
+    drawn = [axis.images[0].get_array() for axis in figures_net.conv1_kernels([kernels, 7 * kernels + 3]).axes]
+    assert drawn[0].shape == (5 + 1 + 5, 16 * 6 - 1, 3)  # 16 in a row, gaps of one pixel
+    np.testing.assert_allclose(drawn[0], drawn[1], atol=1e-9)
+    assert (drawn[0].min(), drawn[0].max()) == pytest.approx((0, 1))
+    assert (drawn[0][:, 5] == 1).all()
+    second = kernels[1] - kernels[1].mean()
+    np.testing.assert_allclose(np.corrcoef(drawn[0][:5, 6:11].transpose(2, 0, 1).ravel(), second.ravel())[0, 1], 1)
 
 
 def test_a_sheet_keeps_rows_and_leaves_short_ones_white():
