@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["finished_shards", "plan_shards", "predicted_bytes", "read_shard", "verify", "verify_shard", "write_shard"]
 
 _PARTS = "parts"
-_MAX_CHUNK_BYTES = 128 << 20  # of encoded images that a task holds until they are in order
+_MAX_CHUNK_BYTES = 100 << 20  # of encoded images that a task holds until they are in order
 
 
 def write_shard(task: ShardTask) -> ShardRecord:

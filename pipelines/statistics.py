@@ -190,7 +190,8 @@ class _ImageSums:
         import simplejpeg
 
         if image.ndim == 3:
-            self._pixels_HWX[..., :3] = image
+            for channel in range(3):  # five times as fast as all at once
+                self._pixels_HWX[..., channel] = image[..., channel]
         else:
             pixels = simplejpeg.decode_jpeg(image, colorspace="RGBX", buffer=self._pixels_HWX)
             if pixels.shape != self._pixels_HWX.shape:

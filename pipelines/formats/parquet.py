@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pipelines.formats.rows import Row, ShardRows
 
 INDEX_SUFFIX = None
+_ROW_GROUP_BYTES = 16 << 20  # of raw images: held three times while they are written
 _ROW_GROUP_ROWS = 256
 _COLUMNS = [
     ("id", pa.int64()),
@@ -32,20 +33,25 @@ _COLUMNS = [
 
 def write(file: BinaryIO, rows: Iterable[Row], encoding: str, size_px: int) -> None:
     schema = pa.schema(_COLUMNS, metadata={"encoding": encoding, "size_px": str(size_px)})
-    rows = iter(rows)
+    rows, group_rows = iter(rows), _rows_of_a_group(encoding, size_px)
     with pq.ParquetWriter(
         file, schema, compression="none", use_dictionary=False, write_statistics=["id", "label"]
     ) as writer:
-        while group := list(islice(rows, _ROW_GROUP_ROWS)):
+        while group := list(islice(rows, group_rows)):
             columns = [list(column) for column in zip(*group, strict=True)]
             checksums = [google_crc32c.value(row.image) for row in group]
-            writer.write_table(pa.table([*columns, checksums], schema=schema), row_group_size=_ROW_GROUP_ROWS)
+            writer.write_table(pa.table([*columns, checksums], schema=schema), row_group_size=group_rows)
+
+
+def _rows_of_a_group(encoding: str, size_px: int) -> int:
+    return max(1, min(_ROW_GROUP_ROWS, _ROW_GROUP_BYTES // (size_px**2 * 3))) if encoding == "raw" else _ROW_GROUP_ROWS
 
 
 def read(data: memoryview) -> ShardRows:
     """The rows of a whole file; the checksums are not looked at (see `first_damage`)."""
     file = pq.ParquetFile(pa.BufferReader(data))
-    table = file.read(use_threads=False)
+    groups = [file.read_row_group(group, use_threads=False) for group in range(file.num_row_groups)]
+    table = pa.concat_tables(groups or [file.schema_arrow.empty_table()])  # all at once would need twice the memory
     metadata = file.schema_arrow.metadata
     size = int(metadata[b"size_px"])
     images = _views(table["image"])
@@ -66,15 +72,17 @@ def first_damage(data: memoryview) -> str | None:
         file = pq.ParquetFile(pa.BufferReader(data))
     except (pa.ArrowException, OSError) as error:
         return f"all rows: the file's footer cannot be read ({error})"
+    first_row = 0
     for group in range(file.num_row_groups):
-        first_row = group * _ROW_GROUP_ROWS
+        end_row = first_row + file.metadata.row_group(group).num_rows
         try:
             table = file.read_row_group(group, columns=["image", "crc32c"], use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            return f"a row from {first_row} to {first_row + _ROW_GROUP_ROWS - 1} cannot be read ({error})"
+            return f"a row from {first_row} to {end_row - 1} cannot be read ({error})"
         for row, (image, checksum) in enumerate(zip(_views(table["image"]), table["crc32c"].to_pylist(), strict=True)):
             if google_crc32c.value(image.tobytes()) != checksum:
                 return f"row {first_row + row} fails its checksum"
+        first_row = end_row
     return None
 
 
