@@ -1,4 +1,3 @@
-import json
 import os
 import random
 import subprocess
@@ -198,12 +197,15 @@ def test_what_reaches_conv1_is_the_sum_of_2012(shards):
             position += len(batch.ids_B)
 
 
-def test_a_bad_record_names_shard_row_and_id(tmp_path):
-    damaged = shard_builder.stored(27, SIZE_PX, "jpeg")
+@pytest.mark.parametrize(("id", "row"), [(20, 0), (27, 6), (39, 18)])
+def test_a_bad_record_names_shard_row_and_id(tmp_path, id, row):
+    damaged = shard_builder.stored(id, SIZE_PX, "jpeg")
     shards = shard_builder.write_shards(
-        tmp_path, {"train": [20, 20]}, size_px=SIZE_PX, quarantined=(22,), images={27: damaged[: len(damaged) // 2]}
+        tmp_path, {"train": [20, 20]}, size_px=SIZE_PX, quarantined=(22,), images={id: damaged[: len(damaged) // 2]}
     )
-    with pytest.raises(ValueError, match=r"train-00001-of-00002.tfrecord row 6 \(id 27\) cannot be decoded.*remature"):
+    with pytest.raises(
+        ValueError, match=rf"train-00001-of-00002.tfrecord row {row} \(id {id}\) cannot be decoded.*remature"
+    ):
         taken(loader(shards).epoch(0))
 
 
@@ -235,7 +237,10 @@ def test_a_saved_position_is_refused_where_batches_would_differ(shards):
             loader(shards(), **change).check_fingerprint(saved)
     with pytest.raises(ValueError, match="manifest was"):
         loader(shards("parquet")).check_fingerprint(saved)
-    json.loads(saved)
+    half_way = loader(shards(), lighting_off=0.5).fingerprint
+    with pytest.raises(ValueError, match="epochs was 4, is 8"):
+        loader(shards(), lighting_off=0.5, epochs=8).check_fingerprint(half_way)
+    loader(shards(), epochs=8).check_fingerprint(saved)
 
 
 def test_wrong_settings_are_refused(shards):
