@@ -1,6 +1,7 @@
 """Ingest: a source's images become shards of squares, one Ray task a shard; the manifest is written last.
 
-Shards that an earlier, interrupted run finished are kept. Damaged images are set aside in `quarantine.parquet`.
+Shards that an earlier, interrupted run finished are kept, and what it left half written is removed. Damaged images are
+set aside in `quarantine.parquet`.
 """
 
 import shutil
@@ -24,6 +25,7 @@ def run(context: Context) -> dict:
     spec, store = context.config.ingest, context.output.store
     source = open_source(spec, context.root / INDEX)
     plan = plan_shards(source, spec, store)
+    store.remove_stale_temporaries()
     done = finished_shards(store, plan.origin)
     kept = _listed(done.values())
     _check_disk(store, predicted_bytes(plan.num_rows - kept, spec))

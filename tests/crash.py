@@ -1,0 +1,84 @@
+"""Real processes to be killed: the command line, or the workflow without Ray, started in the background and watched."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+REPOSITORY = Path(__file__).parents[1]
+IN_PROCESS = """
+import sys
+from pathlib import Path
+from workflows.catalog import STAGES
+from workflows.compute import InProcess
+from workflows.config import load
+from workflows.run import run
+root, config, *only = sys.argv[1:]
+run(STAGES, load(Path(config)), Path(root), only=only, compute=lambda *_: InProcess())
+"""
+
+
+def start(*argv, log: Path) -> subprocess.Popen:
+    """`alexnet ARGV` in the background; what it says goes to the end of `log`."""
+    return _python("-m", "workflows.cli", *argv, log=log)
+
+
+def start_in_process(root: Path, config: Path, *stages: str, log: Path) -> subprocess.Popen:
+    """The stages in the background without Ray, which takes seconds to start."""
+    return _python("-c", IN_PROCESS, root, config, *stages, log=log)
+
+
+def _python(*argv, log: Path) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with log.open("a") as file:
+        return subprocess.Popen([sys.executable, *map(str, argv)], stdout=file, stderr=file, env=environment)
+
+
+def finish(process: subprocess.Popen, log: Path) -> None:
+    """Waits for the process, which must do well."""
+    assert process.wait(300) == 0, log.read_text()
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60, process: subprocess.Popen | None = None):
+    """Looks every few milliseconds; whatever the condition returned that is true."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        if found := condition():
+            return found
+        assert process is None or process.poll() is None, f"the process ended before {what}"
+        time.sleep(0.003)
+    raise TimeoutError(f"{what}: not in {seconds} s")
+
+
+def family(process: subprocess.Popen) -> list[psutil.Process]:
+    """All that descends from the process: of a driver, Ray's processes."""
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def kill(process: subprocess.Popen) -> list[str]:
+    """SIGKILL of this process alone; returns who is left of its family after a while, which should be nobody.
+
+    Two agents of Ray's, which do no work, try for a minute to tell the dead of their death, and are not counted.
+    """
+    relatives = [(relative, relative.name()) for relative in family(process)]
+    process.kill()
+    process.wait()
+    watched = {relative: name for relative, name in relatives if not name.endswith("Agent")}
+    _, alive = psutil.wait_procs(list(watched), timeout=20)
+    return [watched[relative] for relative in alive]
+
+
+def workers(process: subprocess.Popen, title: str) -> list[psutil.Process]:
+    """The Ray workers of a driver that are at this kind of work, such as ray::_apply."""
+    found = []
+    for relative in family(process):
+        try:
+            if relative.cmdline() and relative.cmdline()[0].startswith(title):
+                found.append(relative)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
