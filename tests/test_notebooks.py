@@ -57,14 +57,14 @@ def test_notebooks_define_nothing(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_notebooks_run_on_a_finished_demo(name, demo_root, monkeypatch):
-    from jupyter_client import AsyncKernelManager
+def test_notebooks_run_on_a_finished_demo(name, demo_root, monkeypatch, tmp_path):
     from nbclient import NotebookClient
+    from traitlets.config import Config
 
     monkeypatch.setenv("ALEXNET_ROOT", str(demo_root))
     notebook = read(name)
     stored = num_pictures(notebook)
-    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")  # files instead of open ports
-    NotebookClient(notebook, km=kernel, timeout=300, resources={"metadata": {"path": str(FOLDER)}}).execute()
+    sockets = Config({"KernelManager": {"transport": "ipc", "ip": str(tmp_path / "kernel")}})  # files, no open ports
+    NotebookClient(notebook, timeout=300, config=sockets, resources={"metadata": {"path": str(FOLDER)}}).execute()
     assert not errors(notebook)
     assert num_pictures(notebook) == stored
