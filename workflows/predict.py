@@ -9,9 +9,6 @@ from workflows.catalog import INDEX, known_source
 from workflows.config import RunConfig
 from workflows.plan import Planned
 
-JPEG_BYTES_PER_PX = 0.55  # of quality 95, 4:2:0; measured on photographs at 256 px
-
-
 @dataclass(frozen=True)
 class Prediction:
     """What a stage still has to do; None where nothing was measured yet."""
@@ -69,7 +66,9 @@ def _kept(step: Planned, config: RunConfig, root: Path) -> int:
 
 def _bytes(step: Planned, config: RunConfig, counts: dict[str, int], last: dict[str, Any]) -> int | None:
     if step.stage.name == "ingest":
-        each = config.ingest.size**2 * (3 if config.ingest.encoding == "raw" else JPEG_BYTES_PER_PX)
+        from pipelines.plan import predicted_bytes
+
+        each = predicted_bytes(1, config.ingest)
         if last and _same_encoding(last["ingredients"], step.ingredients):
             each = last["metrics"]["bytes"] / max(
                 1, last["metrics"]["images_train"] + last["metrics"].get("images_val", 0)

@@ -47,7 +47,7 @@ def cifar10() -> RunConfig:
             initial="scaled",
             lrn_alpha_over_n=True,
         ),
-        train=TrainSpec(epochs=8, batch_size=128, lr=0.01),
+        train=TrainSpec(epochs=10, batch_size=64, lr=0.01),
     )
 
 

@@ -98,6 +98,10 @@ def _train(context: Context, job: TrainJob, plan: WorkerPlan, history: History, 
     with context.console.progress("train", images * epochs, "images", round(done)) as progress:
 
         def on_report(report: dict[str, Any]) -> None:
+            for one in report.get("earlier", [report]):  # those before a checkpoint that training goes on from
+                take(one)
+
+        def take(report: dict[str, Any]) -> None:
             if report.get("warning") and not warned:
                 warned.add(report["warning"])
                 context.console.say(f"  warning: {report['warning']}")
@@ -161,7 +165,7 @@ def _summary(job: TrainJob, result: dict, images: int, seconds: float) -> dict:
     return {
         "result": f"{error} after {job.train.epochs} epochs, {parameters:,} parameters",
         "metrics": {
-            **{k: v for k, v in result.items() if v is not None},
+            **{f"final_{name}": value for name, value in result.items() if value is not None},
             "parameters": parameters,
             "images_per_s": seen / seconds,
         },
