@@ -9,6 +9,7 @@ from workflows.catalog import INDEX, known_source
 from workflows.config import RunConfig
 from workflows.plan import Planned
 
+
 @dataclass(frozen=True)
 class Prediction:
     """What a stage still has to do; None where nothing was measured yet."""

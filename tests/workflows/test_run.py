@@ -1,4 +1,4 @@
-"""A stage runs if and only if its key changed or its output is incomplete, whatever was changed, run and killed before."""
+"""A stage runs if and only if its key changed or its output is incomplete, whatever was changed and killed before."""
 
 import json
 import os
