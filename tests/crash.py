@@ -1,5 +1,6 @@
 """Real processes to be killed: the command line, or the workflow without Ray, started in the background and watched."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,12 +12,13 @@ import psutil
 
 REPOSITORY = Path(__file__).parents[1]
 IN_PROCESS = """
-import sys
+import os, sys
 from pathlib import Path
 from workflows.catalog import STAGES
 from workflows.compute import InProcess
 from workflows.config import load
 from workflows.run import run
+os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])  # one thread: threads that share cores wait for each other
 root, config, *only = sys.argv[1:]
 run(STAGES, load(Path(config)), Path(root), only=only, compute=lambda *_: InProcess())
 """
@@ -64,12 +66,19 @@ def kill(process: subprocess.Popen) -> list[str]:
 
     Two agents of Ray's, which do no work, try for a minute to tell the dead of their death, and are not counted.
     """
-    relatives = [(relative, relative.name()) for relative in family(process)]
+    watched = {relative: relative.name() for relative in family(process) if not relative.name().endswith("Agent")}
     process.kill()
     process.wait()
-    watched = {relative: name for relative, name in relatives if not name.endswith("Agent")}
-    _, alive = psutil.wait_procs(list(watched), timeout=20)
-    return [watched[relative] for relative in alive]
+    with contextlib.suppress(TimeoutError):
+        wait_until(lambda: not any(map(_lives, watched)), "their end", 20)
+    return [name for relative, name in watched.items() if _lives(relative)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def workers(process: subprocess.Popen, title: str) -> list[psutil.Process]:

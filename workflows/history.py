@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from workflows.stage import write_atomically
+
 HISTORY = "history.jsonl"
 NOT_METRICS = ("kind", "step", "warning", "verdict")
 
@@ -19,7 +21,7 @@ class History:
         self._path = path
         self.points = read(path)
         if path.exists():  # a killed process may have left half a line
-            path.write_text("".join(json.dumps(point) + "\n" for point in self.points))
+            write_atomically(path, "".join(json.dumps(point) + "\n" for point in self.points))
 
     def add(self, report: dict[str, Any]) -> dict[str, Any] | None:
         """The point as it was kept; None where it is known already."""

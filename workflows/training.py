@@ -4,6 +4,7 @@ Stopped anywhere and started again with the same job, it goes on from the newest
 """
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from workflows import checkpoints
 from workflows.compute import Worker
 
 REPORTS_PER_EPOCH = 10
+REPORTS_KEPT = 3 * REPORTS_PER_EPOCH  # in a checkpoint, for a driver that was killed before it had them
 CHECKPOINTS, LAST, BEST = "checkpoints", "model", "best"  # folders in the stage's folder
 
 
@@ -76,6 +78,7 @@ class _Training:
         self.has_val = self.manifest.num_rows(VAL) > 0
         self.best = {"top1_error": None, "epoch": 0}
         self.last: dict[str, float] = {}
+        self.reports: deque[dict[str, Any]] = deque(maxlen=REPORTS_KEPT)
 
     @property
     def epoch(self) -> int:
@@ -94,6 +97,8 @@ class _Training:
             self.loader.check_fingerprint(found.scalars["loader"])
             self.trainer.load_state_dict(found.tensors, found.scalars["trainer"])
             self.best, self.last = found.scalars["best"], found.scalars["last"]
+            self.reports.extend(found.scalars["reports"])
+            self.worker.report({"earlier": list(self.reports)})
         elif self.job.train.init_from:
             from pathlib import Path
 
@@ -135,16 +140,16 @@ class _Training:
     def _report_step(self, images_per_s: float) -> None:
         metrics = self.trainer.metrics()
         warning = self.trainer.stalled(metrics["loss"])
-        self.worker.report(
-            {
-                "kind": "step",
-                "step": self.trainer.step,
-                "epoch": self.trainer.step / self.loader.steps_per_epoch,
-                **metrics,
-                "images_per_s": images_per_s,
-                **({"warning": warning} if warning else {}),
-            }
-        )
+        report = {
+            "kind": "step",
+            "step": self.trainer.step,
+            "epoch": self.trainer.step / self.loader.steps_per_epoch,
+            **metrics,
+            "images_per_s": images_per_s,
+            **({"warning": warning} if warning else {}),
+        }
+        self.reports.append(report)
+        self.worker.report(report)
 
     def _end_epoch(self) -> None:
         report = {"kind": "epoch", "step": self.trainer.step, "epoch": self.epoch}
@@ -159,13 +164,16 @@ class _Training:
         if is_best:
             self.best = {"top1_error": self.last.get("val_top1_error"), "epoch": self.epoch}
         self._export([LAST] * (self.epoch == self.job.train.epochs) + [BEST] * is_best)
+        report |= {**self.last, "verdict": verdict(self.loader.timings, self.manifest.encoding)}
+        self.reports.append(report)
         self._checkpoint()
-        self.worker.report({**report, **self.last, "verdict": verdict(self.loader.timings, self.manifest.encoding)})
+        self.worker.report(report)
 
     def _checkpoint(self) -> None:
         tensors, scalars = self.trainer.state_dict()
         if self.worker.rank == 0:
             state = {"trainer": scalars, "loader": self.loader.fingerprint, "best": self.best, "last": self.last}
+            state["reports"] = list(self.reports)
             keep = self.job.train.keep_checkpoints
             checkpoints.save(self.job.folder.child(CHECKPOINTS), self.trainer.step, tensors, state, keep)
 
