@@ -203,7 +203,10 @@ class Tracker:
         if known is not None:
             return known.experiment_id
         place = None if self._spec.uri else (self._root / "mlartifacts").as_uri()
-        return self.client.create_experiment(self._spec.experiment, artifact_location=place)
+        kind = {
+            "mlflow.experimentKind": "custom_model_development"
+        }  # else the UI takes runs for evaluations of prompts
+        return self.client.create_experiment(self._spec.experiment, artifact_location=place, tags=kind)
 
     def _create(self, name: str, tags: dict[str, str]) -> StageRun:
         lease = {f"lease.{key}": str(value) for key, value in this_process().items()}

@@ -1,6 +1,8 @@
 """Serves the MLflow UI on the loopback interface, in a process of its own."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,4 +42,18 @@ def serve(spec: TrackingSpec, root: Path, port: int) -> int:
     if not spec.uri and not (root / "mlflow.db").is_file():
         raise UsageError(f"no runs under {root} yet; `alexnet run` makes some, --root names another folder")
     print(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
-    return subprocess.run(command(spec, root, port), env={**os.environ, **ENVIRONMENT}, check=False).returncode
+    environment = {**os.environ, **ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight idle processes
+    server = subprocess.Popen(command(spec, root, port), env=environment, start_new_session=True)
+    try:
+        return server.wait()
+    finally:
+        _end(server)
+
+
+def _end(server: subprocess.Popen) -> None:
+    """The server's processes end with us: its worker would go on listening."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(5)
