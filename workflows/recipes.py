@@ -45,9 +45,10 @@ def cifar10() -> RunConfig:
             conv1_pad=2,
             middle_std=0.03,
             initial="scaled",
+            dropout=False,
             lrn_alpha_over_n=True,
         ),
-        train=TrainSpec(epochs=10, batch_size=64, lr=0.01),
+        train=TrainSpec(epochs=9, batch_size=32, lr=0.002, schedule="plateau", patience=1, min_improvement=0.004),
     )
 
 
