@@ -137,33 +137,33 @@ class OnRay:
                     ray.cancel(ref)
 
     def train(self, loop: Loop, job: Any, plan: WorkerPlan, on_report: Callable[[dict], None]) -> Any:
-        """Runs the loop on the planned workers; each report of rank 0 is handed to `on_report` in this thread."""
+        """Runs the loop on the planned workers; each report of rank 0 is handed to `on_report` here."""
         self._check(plan)
+        from ray.train import ControllerError
+
+        for _ in range(plan.max_failures):
+            with contextlib.suppress(ControllerError):
+                return self._train(loop, job, plan, on_report)
+            # a worker died while Ray Train started it: it gave up, and keeps its reservation until we disconnect
+            self.close()
+        return self._train(loop, job, plan, on_report)
+
+    def _train(self, loop: Loop, job: Any, plan: WorkerPlan, on_report: Callable[[dict], None]) -> Any:
         from ray.util.queue import Queue
 
-        mailbox = Queue(actor_options={"num_cpus": 0})
-        outcome = {}
-
-        def fit():
-            # Not in the main thread: there Ray Train would take over SIGINT and never give it back.
-            try:
-                outcome["result"] = _trainer(loop, job, plan, mailbox).fit()
-            except BaseException as error:  # handed to the main thread
-                outcome["error"] = error
-            finally:
-                with contextlib.suppress(Exception):
-                    mailbox.put(None)
-
-        thread = threading.Thread(target=fit, name="ray-train", daemon=True)
-        thread.start()
-        while (letter := mailbox.get()) is not None:
-            if isinstance(letter, Exception):
-                raise letter  # running it again would meet it again
-            on_report(letter)
-        thread.join()
-        if "error" in outcome:
-            raise outcome["error"]
-        return outcome["result"].return_value
+        ray = self._start()
+        here = _on_this_node(ray)
+        mailbox = Queue(actor_options={"num_cpus": 0, **here})
+        fit = ray.remote(num_cpus=0, max_retries=0, **here)(_fit).remote(loop, job, plan, mailbox)
+        try:
+            for letter in _letters(ray, mailbox, fit):
+                if isinstance(letter, Exception):
+                    raise letter  # running it again would meet it again
+                on_report(letter)
+            return _unwrapped(ray, fit)
+        finally:
+            with contextlib.suppress(Exception):
+                ray.cancel(fit, force=True)  # and with it all that it has started
 
     def _check(self, plan: WorkerPlan) -> None:
         have = self.resources()
@@ -195,7 +195,7 @@ def _connect(spec: RaySpec):
 
     modules = [importlib.import_module(name) for name in ("pipelines", "model", "workflows")]
     options: dict[str, Any] = {
-        "runtime_env": {"py_modules": modules},
+        "runtime_env": {"py_modules": modules, "env_vars": {name: os.environ[name] for name in ENVIRONMENT}},
         "logging_level": logging.ERROR,
         "log_to_driver": False,
         "include_dashboard": False,
@@ -226,6 +226,32 @@ def _unwrapped(ray, ref):
         if isinstance(error.cause, Exception):
             raise error.cause from error
         raise
+
+
+def _on_this_node(ray) -> dict[str, Any]:
+    """Options that keep an actor or task where the driver is: what other nodes' deaths shall not take away."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    node = ray.get_runtime_context().get_node_id()
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+
+
+def _fit(loop: Loop, job: Any, plan: WorkerPlan, mailbox) -> Any:
+    """Runs Ray Train, in a task: in the driver it would take over SIGINT, or be a thread that no signal stops."""
+    try:
+        return _trainer(loop, job, plan, mailbox).fit().return_value
+    finally:
+        mailbox.put(None)
+
+
+def _letters(ray, mailbox, fit) -> Iterator[Any]:
+    """What is put in the mailbox, until None, or until the process of `fit` is dead."""
+    while True:
+        post = mailbox.actor.get.remote()
+        ray.wait([post, fit])
+        if not ray.wait([post], timeout=1)[0] or (letter := ray.get(post)) is None:
+            return
+        yield letter
 
 
 def _trainer(loop: Loop, job: Any, plan: WorkerPlan, mailbox):
