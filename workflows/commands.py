@@ -194,9 +194,7 @@ def bench(args: argparse.Namespace) -> None:
     measure = importlib.import_module(f"workflows.bench.{args.what}").run
     options = {"repeats": args.repeats, "seconds_per_part": args.seconds}
     given = {name: value for name, value in options.items() if value is not None}
-    if args.what != "trainer":
-        given["images"] = args.images
-    result = measure(**given)
+    result = measure(images=args.images, **given)
     if args.json:
         write_json(args.json, result)
 
