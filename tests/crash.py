@@ -56,7 +56,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60, pr
     raise TimeoutError(f"{what}: not in {seconds} s")
 
 
-def family(process: subprocess.Popen) -> list[psutil.Process]:
+def family(process: subprocess.Popen | psutil.Process) -> list[psutil.Process]:
     """All that descends from the process: of a driver, Ray's processes."""
     return psutil.Process(process.pid).children(recursive=True)
 
@@ -81,8 +81,8 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def workers(process: subprocess.Popen, title: str) -> list[psutil.Process]:
-    """The Ray workers of a driver that are at this kind of work, such as ray::_apply."""
+def workers(process: subprocess.Popen | psutil.Process, title: str) -> list[psutil.Process]:
+    """The Ray workers under a driver, or under a node's raylet, that are at this kind of work, such as ray::_apply."""
     found = []
     for relative in family(process):
         try:

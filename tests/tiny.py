@@ -1,8 +1,15 @@
 """The smallest workflow that is still whole: 120 drawn images of four classes, a network of 28 px, seconds to train."""
 
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
+import crash
+import torch
 from builders import class_folders, write_files
+from safetensors.torch import load_file
 
 from workflows import recipes
 from workflows.config import RunConfig, dump, with_values
@@ -25,6 +32,9 @@ SETTINGS = {
 }
 
 
+TWO_COLUMNS = {"train__placement": "columns", "train__epochs": 2}  # two workers under Ray
+
+
 def write_source(folder: Path) -> Path:
     return write_files(folder, class_folders(classes="abcd", images=30))
 
@@ -38,3 +48,37 @@ def config(source: Path | str, **settings) -> RunConfig:
 def write_config(path: Path, source: Path | str, **settings) -> Path:
     path.write_text(dump(config(source, **settings)))
     return path
+
+
+class Training:
+    """A root to train in, with shards and statistics that are there already; `start` is always the same command."""
+
+    def __init__(self, data: Path, folder: Path, start: "Callable[[Training], subprocess.Popen]", **settings):
+        self.root, self.log, self._start = folder / "runs", folder / "log", start
+        shutil.copytree(data / "runs", self.root)
+        self.config = write_config(folder / "config.toml", data / "source", **settings)
+
+    def start(self) -> subprocess.Popen:
+        return self._start(self)
+
+    def points(self) -> list[dict]:
+        """The whole lines of the history, as far as it is written."""
+        texts = [path.read_text() for path in self.root.glob("train/*/history.jsonl")]
+        return [json.loads(line) for text in texts for line in text.splitlines(True) if line.endswith("}\n")]
+
+    def wait_for_points(self, count: int, driver: subprocess.Popen) -> None:
+        """Until this many more points are there: a moment of the training, on any machine."""
+        wanted = len(self.points()) + count
+        crash.wait_until(lambda: len(self.points()) >= wanted, f"point {wanted}", 120, driver)
+
+    def model(self) -> dict[str, torch.Tensor]:
+        (path,) = self.root.glob("train/*/model/model.safetensors")
+        return load_file(path)
+
+
+def in_process(training: Training) -> subprocess.Popen:
+    return crash.start_in_process(training.root, training.config, "train", log=training.log)
+
+
+def on_ray(training: Training) -> subprocess.Popen:
+    return crash.start("train", "--root", training.root, "--config", training.config, log=training.log)
