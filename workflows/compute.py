@@ -46,10 +46,23 @@ Loop = Callable[[Any, Worker], Any]
 
 @dataclass(frozen=True)
 class Resources:
-    """What there is to run on."""
+    """What there is to run on: CPUs of each node, and GPUs of all."""
 
-    cpus: int
+    cpus_of_nodes: tuple[int, ...]
     gpus: int
+
+    @property
+    def cpus(self) -> int:
+        return sum(self.cpus_of_nodes)
+
+    def cpus_each(self, workers: int) -> int:
+        """The most CPUs that each of so many workers can have, none of them on two nodes; at least 1."""
+        fitting = (n for n in range(self.cpus // workers, 1, -1) if self.num_places(n) >= workers)
+        return next(fitting, 1)
+
+    def num_places(self, cpus_each: int) -> int:
+        """How many workers of so many CPUs there is room for."""
+        return sum(cpus // cpus_each for cpus in self.cpus_of_nodes)
 
 
 class Compute(Protocol):
@@ -80,7 +93,7 @@ class InProcess:
     started_s = 0.0
 
     def resources(self) -> Resources:
-        return Resources(cpus=len(os.sched_getaffinity(0)), gpus=0)
+        return Resources((len(os.sched_getaffinity(0)),), gpus=0)
 
     def map(self, function: Callable, items: Iterable, num_gpus: int = 0) -> Iterator:
         return map(function, items)
@@ -112,8 +125,9 @@ class OnRay:
         return self._ray
 
     def resources(self) -> Resources:
-        total = self._start().cluster_resources()
-        return Resources(cpus=int(total.get("CPU", 0)), gpus=int(total.get("GPU", 0)))
+        nodes = [node["Resources"] for node in self._start().nodes() if node["Alive"]]
+        cpus = tuple(int(node.get("CPU", 0)) for node in nodes)
+        return Resources(cpus, gpus=sum(int(node.get("GPU", 0)) for node in nodes))
 
     def map(self, function: Callable, items: Iterable, num_gpus: int = 0) -> Iterator:
         """Results as they are done, in any order; an error in a task ends the map and cancels those in flight."""
@@ -167,7 +181,7 @@ class OnRay:
 
     def _check(self, plan: WorkerPlan) -> None:
         have = self.resources()
-        if plan.world * plan.cpus_each > have.cpus or (plan.use_gpu and plan.world > have.gpus):
+        if have.num_places(plan.cpus_each) < plan.world or (plan.use_gpu and plan.world > have.gpus):
             wants = f"{plan.world} workers of {plan.cpus_each} CPU" + (" and 1 GPU" if plan.use_gpu else "")
             raise UsageError(
                 f"training wants {wants}; Ray has {have.cpus} CPUs and {have.gpus} GPUs: "

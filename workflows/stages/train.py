@@ -86,7 +86,7 @@ def place(net: AlexNetSpec, train: TrainSpec, have: Resources) -> tuple[WorkerPl
             f"there are {have.gpus} GPUs and {have.cpus} CPUs: lower train.replicas or set train.placement=one"
         )
     backend = "" if world == 1 else "nccl" if use_gpu else "gloo"
-    return WorkerPlan(world, max(1, have.cpus // world), use_gpu, backend), 1 if split else net.columns
+    return WorkerPlan(world, have.cpus_each(world), use_gpu, backend), 1 if split else net.columns
 
 
 def _train(context: Context, job: TrainJob, plan: WorkerPlan, history: History, images: int) -> dict[str, Any]:
