@@ -4,11 +4,13 @@ Shards that an earlier, interrupted run finished are kept, and what it left half
 set aside in `quarantine.parquet`.
 """
 
+import errno
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pipelines.manifest import MANIFEST, QUARANTINE, Manifest, ShardRecord, write_manifest
+from pipelines.plan import ShardTask
 from pipelines.shards import finished_shards, plan_shards, predicted_bytes, write_shard
 from pipelines.sources.catalog import open_source
 from pipelines.storage import Folder
@@ -32,7 +34,7 @@ def run(context: Context) -> dict:
     todo = (plan[i] for i, name in enumerate(plan.names) if name not in done)
     began = time.perf_counter()
     with context.console.progress("ingest", plan.num_rows, "images", kept) as progress:
-        for record in context.compute.map(write_shard, todo):
+        for record in _written(context, todo):
             done[record.name] = record
             images = _listed(done.values())
             progress.update(images)
@@ -45,6 +47,16 @@ def run(context: Context) -> dict:
         raise UsageError(str(error)) from error
     track(context, manifest)
     return _summary(manifest, time.perf_counter() - began, plan.num_rows - kept)
+
+
+def _written(context: Context, tasks: Iterable[ShardTask]) -> Iterator[ShardRecord]:
+    """The shards as they are done; ValueError where the disk is full."""
+    try:
+        yield from context.compute.map(write_shard, tasks)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ValueError(f"no space left for the shards in {context.output.store.where()}: make room there") from error
 
 
 def _listed(records: Iterable[ShardRecord]) -> int:

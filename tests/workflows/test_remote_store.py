@@ -1,0 +1,109 @@
+"""Source, shards and checkpoints in an object store, the runs on a tracking server: all but the root is elsewhere."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import crash
+import pytest
+import tiny
+from conftest import run_alexnet
+
+from pipelines.storage import Folder
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def mlflow_server(tmp_path):
+    """The address of a live `mlflow server` on loopback."""
+    port = random.Random().randint(20000, 29999)
+    options = [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/server.db",
+        "--artifacts-destination",
+        f"{tmp_path}/artifacts",
+    ]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    environment = {
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    log = (tmp_path / "server.log").open("w")
+    server = subprocess.Popen([*command, *options], env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        crash.wait_until(lambda: answers(port), "the MLflow server", 120, server)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait()
+
+
+def answers(port: int) -> bool:
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).status == 200
+    except OSError:
+        return False
+
+
+def upload(folder: Path, to: Folder) -> None:
+    for path in folder.rglob("*.jpg"):
+        data = path.read_bytes()
+        to.publish(str(path.relative_to(folder)), lambda file, data=data: file.write(data))
+
+
+def test_a_run_whose_data_are_in_an_object_store_is_resumed_verified_and_cached(s3_folder, mlflow_server, tmp_path):
+    source, store = Folder.at(s3_folder).child("source"), Folder.at(s3_folder).child("store")
+    upload(tiny.write_source(tmp_path / "source"), source)
+    settings = {"store": store.url, "train__placement": "one", "tracking__uri": mlflow_server}
+    config = tiny.write_config(tmp_path / "config.toml", source.url, **settings)
+    root, log = tmp_path / "runs", tmp_path / "log"
+    command = ["run", "--until", "evaluate", "--root", root, "--config", config]
+
+    driver = crash.start(*command, log=log)
+    crash.wait_until(lambda: len(lines(root)) >= 20, "some points", 180, driver)
+    crash.kill(driver)
+    known, saved = lines(root), checkpoints_of(store)
+    assert saved
+    crash.finish(crash.start(*command, log=log), log)
+
+    assert lines(root)[: len(known)] == known
+    assert len({(p["kind"], p["step"]) for p in lines(root)}) == len(lines(root)) == 4 * 15
+    verified = run_alexnet("verify", "--root", root)
+    assert verified.returncode == 0, verified.stdout
+    assert not list(root.rglob("*.tfrecord"))
+    began = time.monotonic()
+    again = run_alexnet(*command)
+    assert again.stdout.count("cached") == 4
+    assert time.monotonic() - began < 10
+    assert_tracked(mlflow_server, root)
+
+
+def lines(root: Path) -> list[dict]:
+    texts = [path.read_text() for path in root.glob("train/*/history.jsonl")]
+    return [json.loads(line) for text in texts for line in text.splitlines(True) if line.endswith("}\n")]
+
+
+def checkpoints_of(store: Folder) -> list[str]:
+    return [entry.name for entry in store.files(recursive=True) if entry.name.endswith("checkpoint.json")]
+
+
+def assert_tracked(server: str, root: Path) -> None:
+    """The server has the killed attempt, the finished one with every point once, its artifacts and its models."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(server, server)
+    experiment = client.get_experiment_by_name("alexnet").experiment_id
+    runs = client.search_runs([experiment], "tags.`alexnet.stage` = 'train'", order_by=["start_time"])
+    assert [run.info.status for run in runs] == ["KILLED", "FINISHED"]
+    steps = [metric.step for metric in client.get_metric_history(runs[-1].info.run_id, "loss")]
+    assert sorted(steps) == [p["step"] for p in lines(root) if p["kind"] == "step"]
+    assert "history.jsonl" in [file.path for file in client.list_artifacts(runs[-1].info.run_id)]
+    assert client.get_model_version_by_alias("alexnet", "newest").run_id == runs[-1].info.run_id
+    assert not (root / "mlflow.db").exists()

@@ -1,0 +1,62 @@
+"""Stopped by the user: Ctrl-C and SIGTERM end a run cleanly with the command that resumes, a second Ctrl-C at once.
+
+And what two users do to each other: the second one who starts the same stage is told who holds it.
+"""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+
+import crash
+import pytest
+from conftest import run_alexnet
+from tiny import Training, on_ray
+
+pytestmark = pytest.mark.slow
+
+
+def ctrl_c(driver: subprocess.Popen) -> None:
+    """As a terminal does it: to the whole process group, Ray's processes that are in it too."""
+    group = os.getpgid(driver.pid)
+    for process in (driver, *crash.family(driver)):
+        if os.getpgid(process.pid) == group:
+            os.kill(process.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize("stop", [ctrl_c, subprocess.Popen.terminate], ids=["SIGINT", "SIGTERM"])
+def test_a_stopped_training_ends_as_killed_with_the_command_that_resumes(data, tmp_path, stop):
+    training = Training(data, tmp_path / "stopped", on_ray, train__epochs=500)
+    driver = training.start()
+    training.wait_for_points(3, driver)
+    began = time.monotonic()
+    stop(driver)
+    assert driver.wait(60) == 1, training.log.read_text()
+    assert time.monotonic() - began < 30
+    said = training.log.read_text()
+    *_, stopped, resume = said.splitlines()
+    assert stopped == "alexnet: stopped"
+    assert resume.startswith("to go on from what is done: ")
+    assert resume.endswith(f"train --root {training.root} --config {training.config}")
+    assert "Traceback" not in said
+    with sqlite3.connect(training.root / "mlflow.db") as database:
+        assert database.execute("select status from runs").fetchall() == [("KILLED",)] * 2
+
+
+def test_the_second_process_on_a_stage_is_told_who_holds_it_and_a_second_ctrl_c_ends_at_once(tmp_path):
+    root, log = tmp_path / "runs", tmp_path / "log"
+    command = ["ingest", "--root", root, "--set=tracking.uri=off"]
+    first = crash.start(*command, log=log)
+    crash.wait_until(lambda: list(root.glob("ingest/*/parts/*.json")), "a shard", process=first)
+    second = run_alexnet(*command)
+    assert second.returncode == 2
+    assert f"stage ingest is being run by host {os.uname().nodename}, pid {first.pid}, since 20" in second.stderr
+    assert len(second.stderr.splitlines()) == 1
+    first.send_signal(signal.SIGINT)
+    time.sleep(0.7)  # as fast as a human
+    assert first.poll() is None, "it ended at the first: nothing to see"
+    began = time.monotonic()
+    first.send_signal(signal.SIGINT)
+    assert first.wait(30) == -signal.SIGINT
+    assert time.monotonic() - began < 1
