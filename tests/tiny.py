@@ -71,6 +71,11 @@ class Training:
         wanted = len(self.points()) + count
         crash.wait_until(lambda: len(self.points()) >= wanted, f"point {wanted}", 120, driver)
 
+    def forget(self, count: int) -> None:
+        """The last points are gone, as if the driver had been killed before it wrote them."""
+        (path,) = self.root.glob("train/*/history.jsonl")
+        path.write_text("".join(json.dumps(point) + "\n" for point in self.points()[:-count]))
+
     def model(self) -> dict[str, torch.Tensor]:
         (path,) = self.root.glob("train/*/model/model.safetensors")
         return load_file(path)
