@@ -86,8 +86,9 @@ def workers(process: subprocess.Popen | psutil.Process, title: str) -> list[psut
     found = []
     for relative in family(process):
         try:
-            if relative.cmdline() and relative.cmdline()[0].startswith(title):
-                found.append(relative)
+            command = relative.cmdline()
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
+        if command and command[0].startswith(title):
+            found.append(relative)
     return found
