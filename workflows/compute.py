@@ -175,9 +175,11 @@ class OnRay:
                     raise letter  # running it again would meet it again
                 on_report(letter)
             return _unwrapped(ray, fit)
-        finally:
+        except BaseException:
             with contextlib.suppress(Exception):
-                ray.cancel(fit, force=True)  # and with it all that it has started
+                if not ray.wait([fit], timeout=0)[0]:  # to cancel what has just ended brings Ray down
+                    ray.cancel(fit, force=True)  # and with it all that it has started
+            raise
 
     def _check(self, plan: WorkerPlan) -> None:
         have = self.resources()
