@@ -41,6 +41,7 @@ def run(context: Context) -> dict:
             rate = (images - kept) / (time.perf_counter() - began)
             context.run.metrics({"images": images, "images_per_s": rate}, step=len(done))
     _refuse_if_nothing_stored(context, done)
+    store.remove_stale_temporaries()  # of tasks that died on the way
     try:
         manifest = write_manifest(store, source, spec, done.values())
     except ValueError as error:
