@@ -66,6 +66,7 @@ class AlexNet(nn.Module):
         side = spec.input_px if spec.mean == "image" else 1
         self.register_buffer("mean", torch.zeros(3, side, side))
         self.initialise(seed)
+        self.to(memory_format=torch.channels_last)  # what convolutions like best, and pooling and normalisation need
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
@@ -117,7 +118,9 @@ class AlexNet(nn.Module):
         conv1, side = self.table["conv1"], self.spec.input_px
         assert images_BCHW.shape[1:] == (3, side, side), f"images are {tuple(images_BCHW.shape)}, not B x 3 x {side}^2"
         overhang = (conv1.out_px - 1) * conv1.stride + conv1.kernel - side - 2 * conv1.pad
-        x = self.mean.new_zeros(len(images_BCHW), 3, side + overhang, side + overhang)
+        shape = (len(images_BCHW), 3, side + overhang, side + overhang)
+        like = {"dtype": self.mean.dtype, "device": self.mean.device, "memory_format": torch.channels_last}
+        x = torch.empty(shape, **like).zero_()
         inner = x[:, :, :side, :side]
         torch.sub(images_BCHW, self.mean, out=inner)
         if input_scale != 1:

@@ -40,7 +40,7 @@ class OneProcess:
         return logits
 
     def merge(self, tensor: Tensor, total: int) -> Tensor:
-        return tensor.clone()
+        return tensor.clone(memory_format=torch.contiguous_format)
 
 
 class OneColumn:
@@ -76,7 +76,7 @@ class OneColumn:
     def _join(self, mine: Tensor, total: int, purpose: str) -> Tensor:
         rows = share(total, 1 - self.column, 2)
         theirs = self.swap(mine, (rows.stop - rows.start, *mine.shape[1:]), purpose)
-        return torch.cat(self.ordered(mine, theirs))
+        return torch.cat(self.ordered(mine.contiguous(), theirs))
 
     def ordered(self, mine: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
         return (mine, theirs) if self.column == 0 else (theirs, mine)
@@ -98,13 +98,21 @@ class _Exchange(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, place: OneColumn) -> Tensor:
         ctx.place, ctx.size = place, x.shape[1]
-        return torch.cat(place.ordered(x, place.swap(x, x.shape)), dim=1)
+        return torch.cat(place.ordered(x, _swap_maps(place, x)), dim=1)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         first, second = grad.split(ctx.size, dim=1)
         mine, theirs = (first, second) if ctx.place.column == 0 else (second, first)
-        return mine + ctx.place.swap(theirs, mine.shape), None
+        return mine + _swap_maps(ctx.place, theirs), None
+
+
+def _swap_maps(place: OneColumn, x: Tensor) -> Tensor:
+    """Swaps tensors of one shape; maps travel channels last, as the convolutions keep them, and are not copied."""
+    if x.dim() != 4:
+        return place.swap(x, x.shape)
+    x_BHWC = x.permute(0, 2, 3, 1)
+    return place.swap(x_BHWC, x_BHWC.shape).permute(0, 3, 1, 2)
 
 
 class _GatherLogits(torch.autograd.Function):

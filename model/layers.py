@@ -5,8 +5,6 @@ crosses from one column to the next.
 """
 
 import hashlib
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -59,8 +57,10 @@ class LRN(NamedTuple):
 
 
 def local_response_norm(x_BCHW: Tensor, columns: int, lrn: LRN) -> Tensor:
-    """LRN within each column's maps; the window is cut at the column's ends."""
-    return _ResponseNorm.apply(x_BCHW, partial(_sum_over_maps, columns=columns, n=lrn.n), lrn)
+    """LRN within each column's maps; the window is cut at the column's ends. Works (and returns) channels last."""
+    batch, channels, height, width = x_BCHW.shape
+    rows = x_BCHW.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).reshape(-1, channels // columns)
+    return _ResponseNorm.apply(rows, _Maps, lrn).view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 SPATIAL_PX = 5
@@ -69,37 +69,79 @@ SPATIAL = LRN(n=SPATIAL_PX**2, alpha=1e-3 / SPATIAL_PX**2, k=1.0)
 
 def spatial_norm(x_BCHW: Tensor) -> Tensor:
     """Normalisation within each map, over 5x5 px with zeros outside, as run in 2012 after conv2."""
-    return _ResponseNorm.apply(x_BCHW, _sum_over_pixels, SPATIAL)
+    return _ResponseNorm.apply(x_BCHW, _Pixels, SPATIAL)
+
+
+class _Maps:
+    """Windows over a row's maps. Sums are taken of rows with zeros after each: one line, added to itself shifted."""
+
+    @staticmethod
+    def product(a_RC: Tensor, b_RC: Tensor, lrn: LRN) -> Tensor:
+        rows, maps = a_RC.shape
+        padded = a_RC.new_empty(rows, maps + lrn.n // 2)
+        torch.mul(a_RC, b_RC, out=padded[:, :maps])
+        padded[:, maps:] = 0
+        return padded
+
+    @staticmethod
+    def sum(padded: Tensor, lrn: LRN) -> Tensor:
+        line = padded.view(-1)
+        sums = line.clone()
+        for shift in range(1, lrn.n // 2 + 1):
+            sums[shift:] += line[:-shift]
+            sums[:-shift] += line[shift:]
+        return sums.view_as(padded)
+
+    @staticmethod
+    def values(padded: Tensor, lrn: LRN) -> Tensor:
+        return padded[:, : padded.shape[1] - lrn.n // 2]
+
+
+class _Pixels:
+    """Windows over the square of SPATIAL_PX around each pixel."""
+
+    @staticmethod
+    def product(a_BCHW: Tensor, b_BCHW: Tensor, lrn: LRN) -> Tensor:
+        return a_BCHW * b_BCHW
+
+    @staticmethod
+    def sum(products_BCHW: Tensor, lrn: LRN) -> Tensor:
+        pool = torch.nn.functional.avg_pool2d
+        return pool(products_BCHW, SPATIAL_PX, stride=1, padding=SPATIAL_PX // 2, divisor_override=1)
+
+    @staticmethod
+    def values(sums_BCHW: Tensor, lrn: LRN) -> Tensor:
+        return sums_BCHW
 
 
 class _ResponseNorm(torch.autograd.Function):
-    """x * (k + alpha * window_sum(x^2)) ^ -beta, keeping its input only; `window_sum` is a symmetric linear map.
+    """x * (k + alpha * sum of x^2 over a window) ^ -beta, keeping its input only; computes in float32 at least.
 
-    On the CPU it goes by few images at a time, so that what lies between stays in the cache.
+    The first dimension is independent. On the CPU it goes by parts of it that fit the cache with all that lies between.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, window_sum: Callable[[Tensor], Tensor], lrn: LRN) -> Tensor:
+    def forward(ctx, x: Tensor, window: type[_Maps] | type[_Pixels], lrn: LRN) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.args = (window_sum, lrn)
+        ctx.args = (window, lrn)
         y = torch.empty_like(x)
         for x_part, y_part in _parts(x, y):
             wide = _wide(x_part)
-            power = _power(window_sum(wide * wide).mul_(lrn.alpha).add_(lrn.k), lrn.beta)
-            torch.mul(wide, power, out=y_part) if y.dtype == wide.dtype else y_part.copy_(wide * power)
+            power = _power(_denominator(wide, window, lrn), lrn.beta)
+            torch.mul(wide, window.values(power, lrn), out=y_part)
         return y
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        window_sum, lrn = ctx.args
+        window, lrn = ctx.args
         dx = torch.empty_like(x)
         for x_part, grad_part, dx_part in _parts(x, grad, dx):
             wide = _wide(x_part)
-            denominator = window_sum(wide * wide).mul_(lrn.alpha).add_(lrn.k)
-            direct = _power(denominator, lrn.beta).mul_(grad_part)  # with the sum held constant
-            through = window_sum((direct * wide).div_(denominator)).mul_(wide)
-            dx_part.copy_(direct.add_(through, alpha=-2 * lrn.alpha * lrn.beta))
+            denominator = _denominator(wide, window, lrn)
+            direct = window.values(_power(denominator, lrn.beta), lrn) * grad_part  # with the sum held constant
+            through = window.values(window.sum(window.product(direct, wide, lrn).div_(denominator), lrn), lrn)
+            torch.addcmul(direct, through, wide, value=-2 * lrn.alpha * lrn.beta, out=dx_part)
         return dx, None, None
 
 
@@ -107,31 +149,22 @@ PART_VALUES = 2**18  # 1 MiB of float32: with a few temporaries of the same size
 
 
 def _parts(*tensors: Tensor) -> zip:
-    """The tensors in slices of the batch: a few images each on the CPU, all at once on a GPU."""
+    """The tensors in slices of the first dimension: as many as fit the cache on the CPU, all at once on a GPU."""
     x = tensors[0]
-    size = max(1, PART_VALUES // x[:1].numel()) if x.device.type == "cpu" and len(x) else max(1, len(x))
+    if x.device.type != "cpu" or torch.compiler.is_exporting() or not x.numel():
+        return zip(*([tensor] for tensor in tensors), strict=True)
+    size = max(1, PART_VALUES // x[:1].numel())
     return zip(*(tensor.split(size) for tensor in tensors), strict=True)
 
 
 def _wide(x: Tensor) -> Tensor:
     """At least float32, whatever the convolutions compute in."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _sum_over_maps(x_BCHW: Tensor, columns: int, n: int) -> Tensor:
-    """Sum over the n maps around each map, within its column."""
-    x = x_BCHW.unflatten(1, (columns, -1))
-    out = x.clone()
-    for shift in range(1, min(n // 2, x.shape[2] - 1) + 1):
-        out[:, :, shift:] += x[:, :, :-shift]
-        out[:, :, :-shift] += x[:, :, shift:]
-    return out.flatten(1, 2)
-
-
-def _sum_over_pixels(x_BCHW: Tensor) -> Tensor:
-    """Sum over the square of SPATIAL_PX around each pixel."""
-    pool = torch.nn.functional.avg_pool2d
-    return pool(x_BCHW, SPATIAL_PX, stride=1, padding=SPATIAL_PX // 2, divisor_override=1)
+def _denominator(x: Tensor, window: type[_Maps] | type[_Pixels], lrn: LRN) -> Tensor:
+    sums = window.sum(window.product(x, x, lrn), lrn)
+    return torch.add(torch.tensor(lrn.k, dtype=sums.dtype), sums, alpha=lrn.alpha, out=sums)
 
 
 def _power(x: Tensor, beta: float) -> Tensor:

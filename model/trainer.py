@@ -50,7 +50,6 @@ class Trainer:
         self.net.set_mean(mean_HWC)
         self.net.to(self.device)
         if self.device.type == "cuda":
-            self.net.to(memory_format=torch.channels_last)
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.precision != "float32"
         self.schedule = Schedule(spec, spec.epochs * steps_per_epoch, net_spec.num_classes)
         self.optimizer = Momentum(self.net.named_parameters(), spec)
@@ -103,7 +102,10 @@ class Trainer:
         self.flat = self.replicas.sum(self.flat)
         *grads, sums = self.flat.split([p.numel() for p in parameters] + [len(sums)])
         for parameter, grad in zip(parameters, grads, strict=True):
-            parameter.grad = grad.view_as(parameter)
+            grad = grad.view_as(parameter)
+            if grad.stride() != parameter.stride():  # the fused update takes one memory layout for granted
+                grad = torch.empty_like(parameter).copy_(grad)
+            parameter.grad = grad
         return sums.double()
 
     def _check_finite(self) -> None:

@@ -185,22 +185,22 @@ def write_manifest(folder: Folder, source: "Source", spec: IngestSpec, records: 
         versions={"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
     )
     _check_balance(manifest, {split: len(rows) for split, rows in source.splits.items()}, spec.limit)
-    _write_quarantine(folder, manifest)
-    check_quarantine(manifest.records(), spec.max_bad, folder.where(QUARANTINE))
+    refuse_damaged(folder, by_name, sum(map(manifest.num_listed, manifest.splits)), spec.max_bad)
+    _write_quarantine(folder, by_name)
     manifest.save(folder)
     return manifest
 
 
-def check_quarantine(records: Iterable[ShardRecord], max_bad: float, where: str) -> None:
-    """ValueError where more than the fraction `max_bad` of the listed images was set aside."""
+def refuse_damaged(folder: Folder, records: Iterable[ShardRecord], listed: int, max_bad: float) -> None:
+    """ValueError, and a list of what was set aside, once that is more than the fraction `max_bad` of all `listed`."""
     records = list(records)
-    listed = sum(record.listed for record in records)
     bad = [entry for record in records for entry in record.quarantined]
     if len(bad) > max_bad * listed:
+        _write_quarantine(folder, records)
         examples = "; ".join(f"{entry.key}: {entry.reason}" for entry in bad[:3])
         raise ValueError(
             f"{len(bad)} of {listed} images are damaged, more than ingest.max_bad={max_bad:g} ({examples}); "
-            f"all are listed in {where}; mend the source or raise ingest.max_bad"
+            f"see {folder.where(QUARANTINE)}; mend the source or raise ingest.max_bad"
         )
 
 
@@ -216,7 +216,7 @@ def _check_balance(manifest: Manifest, listed: dict[str, int], limit: int) -> No
             next_id += record.listed
 
 
-def _write_quarantine(folder: Folder, manifest: Manifest) -> None:
+def _write_quarantine(folder: Folder, records: Iterable[ShardRecord]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -224,7 +224,7 @@ def _write_quarantine(folder: Folder, manifest: Manifest) -> None:
         [("id", pa.int64()), ("key", pa.string()), ("label", pa.int32()), ("split", pa.string())]
         + [("file", pa.string()), ("offset", pa.int64()), ("reason", pa.string())]
     )
-    rows = [{"split": record.split, **asdict(bad)} for record in manifest.records() for bad in record.quarantined]
+    rows = [{"split": record.split, **asdict(bad)} for record in records for bad in record.quarantined]
     folder.publish(QUARANTINE, lambda file: pq.write_table(pa.Table.from_pylist(rows, schema), file))
 
 

@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
     add.add_argument("--model", help="folder of an exported model, or models:/NAME@ALIAS (default: the last trained)")
     add = command("bench", commands.bench, "time ours and the peers in one run")
-    add.add_argument("what", choices=("ingest", "loader"))
+    add.add_argument("what", choices=("ingest", "loader", "trainer"))
     add.add_argument("--images", help="folder or tar of images, as ingest.source (default: generated ones)")
     add.add_argument("--json", metavar="FILE", help="where to write the figures")
     add.add_argument("--repeats", type=int, help="turns of each part, of which the median counts")

@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -156,10 +157,8 @@ class OnRay:
         from ray.train import ControllerError
 
         for _ in range(plan.max_failures):
-            with contextlib.suppress(ControllerError):
+            with contextlib.suppress(ControllerError):  # a worker died while Ray Train started it
                 return self._train(loop, job, plan, on_report)
-            # a worker died while Ray Train started it: it gave up, and keeps its reservation until we disconnect
-            self.close()
         return self._train(loop, job, plan, on_report)
 
     def _train(self, loop: Loop, job: Any, plan: WorkerPlan, on_report: Callable[[dict], None]) -> Any:
@@ -168,7 +167,8 @@ class OnRay:
         ray = self._start()
         here = _on_this_node(ray)
         mailbox = Queue(actor_options={"num_cpus": 0, **here})
-        fit = ray.remote(num_cpus=0, max_retries=0, **here)(_fit).remote(loop, job, plan, mailbox)
+        scratch = tempfile.TemporaryDirectory(prefix="alexnet-train-", ignore_cleanup_errors=True)
+        fit = ray.remote(num_cpus=0, max_retries=0, **here)(_fit).remote(loop, job, plan, mailbox, scratch.name)
         try:
             for letter in _letters(ray, mailbox, fit):
                 if isinstance(letter, Exception):
@@ -176,10 +176,10 @@ class OnRay:
                 on_report(letter)
             return _unwrapped(ray, fit)
         except BaseException:
-            with contextlib.suppress(Exception):
-                if not ray.wait([fit], timeout=0)[0]:  # to cancel what has just ended brings Ray down
-                    ray.cancel(fit, force=True)  # and with it all that it has started
+            self.close()  # ends all that was started; until then Ray Train keeps what it reserved
             raise
+        finally:
+            scratch.cleanup()
 
     def _check(self, plan: WorkerPlan) -> None:
         have = self.resources()
@@ -252,10 +252,10 @@ def _on_this_node(ray) -> dict[str, Any]:
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
 
 
-def _fit(loop: Loop, job: Any, plan: WorkerPlan, mailbox) -> Any:
+def _fit(loop: Loop, job: Any, plan: WorkerPlan, mailbox, scratch: str) -> Any:
     """Runs Ray Train, in a task: in the driver it would take over SIGINT, or be a thread that no signal stops."""
     try:
-        return _trainer(loop, job, plan, mailbox).fit().return_value
+        return _trainer(loop, job, plan, mailbox, scratch).fit().return_value
     finally:
         mailbox.put(None)
 
@@ -270,9 +270,7 @@ def _letters(ray, mailbox, fit) -> Iterator[Any]:
         yield letter
 
 
-def _trainer(loop: Loop, job: Any, plan: WorkerPlan, mailbox):
-    import tempfile
-
+def _trainer(loop: Loop, job: Any, plan: WorkerPlan, mailbox, scratch: str):
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.callback import UserCallback
@@ -283,7 +281,6 @@ def _trainer(loop: Loop, job: Any, plan: WorkerPlan, mailbox):
         def after_report(self, run_context, metrics, checkpoint):
             mailbox.put(metrics[0])
 
-    scratch = tempfile.mkdtemp(prefix="alexnet-train-")  # Ray Train's own records; the checkpoints are ours
     return TorchTrainer(
         _on_worker,
         train_loop_config={"loop": loop, "job": job, "plan": plan, "mailbox": mailbox},

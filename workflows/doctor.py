@@ -15,6 +15,7 @@ from typing import Literal
 from workflows import lock
 from workflows.config import RunConfig
 from workflows.console import size
+from workflows.history import HISTORY, read
 
 Verdict = Literal["ok", "note", "wrong"]
 WANTED = ("torch", "ray", "mlflow", "pyarrow", "pandas", "numpy", "simplejpeg", "pillow", "safetensors")
@@ -38,6 +39,7 @@ def examine(config: RunConfig, root: Path) -> list[Finding]:
         lambda: _ports(config),
         _decoders,
         lambda: _leftovers(root),
+        lambda: _training(root),
     )
     return [finding for check in checks for finding in check()]
 
@@ -165,3 +167,12 @@ def _leftovers(root: Path) -> Iterator[Finding]:
         )
     else:
         yield Finding("leftovers", "ok", "none")
+
+
+def _training(root: Path) -> Iterator[Finding]:
+    """What bounded the newest training here."""
+    newest = max(root.glob(f"train/*/{HISTORY}"), key=lambda path: path.stat().st_mtime, default=None)
+    epochs = [point for point in read(newest) if point["kind"] == "epoch"] if newest else []
+    if epochs:
+        bound = not epochs[-1]["verdict"].startswith("compute")
+        yield Finding("last training", "note" if bound else "ok", epochs[-1]["verdict"])

@@ -38,7 +38,7 @@ def cifar10() -> RunConfig:
         net=AlexNetSpec(
             input_px=28,
             num_classes=0,
-            kernels=(32, 64, 96, 96, 64),
+            kernels=(24, 48, 72, 72, 48),
             fc=(512, 512),
             conv1_kernel=5,
             conv1_stride=1,
@@ -48,7 +48,7 @@ def cifar10() -> RunConfig:
             dropout=False,
             lrn_alpha_over_n=True,
         ),
-        train=TrainSpec(epochs=9, batch_size=32, lr=0.002, schedule="plateau", patience=1, min_improvement=0.004),
+        train=TrainSpec(epochs=14, batch_size=32, lr=0.002, schedule="plateau", patience=1, min_improvement=0.004),
     )
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pipelines.manifest import MANIFEST, QUARANTINE, Manifest, pack_label_counts, write_manifest
+from pipelines.manifest import MANIFEST, QUARANTINE, Manifest, pack_label_counts, refuse_damaged, write_manifest
 from pipelines.plan import plan_shards
 from pipelines.shards import write_shard
 from pipelines.specs import IngestSpec
@@ -69,6 +69,15 @@ def test_too_many_damaged_images_stop_with_counts_reasons_and_the_list(tmp_path)
     assert str(tmp_path / QUARANTINE) in str(error.value)
     assert (tmp_path / QUARANTINE).exists()
     assert not (tmp_path / MANIFEST).exists()
+
+
+def test_the_stage_may_stop_once_too_many_are_certain(tmp_path):
+    folder, manifest = ingest(tmp_path, source(bad=3), max_bad=0.5)
+    first = [record for record in manifest.records() if record.quarantined][:1]
+    bad = len(first[0].quarantined)
+    refuse_damaged(folder, first, listed=10 * bad, max_bad=0.1)
+    with pytest.raises(ValueError, match=f"{bad} of {10 * bad - 1} images are damaged"):
+        refuse_damaged(folder, first, listed=10 * bad - 1, max_bad=0.1)
 
 
 def test_max_bad_is_the_largest_fraction_allowed(tmp_path):

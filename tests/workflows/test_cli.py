@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from builders import class_folders, write_files
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -62,8 +63,26 @@ def test_files_that_only_look_like_images(tmp_path):
             (tmp_path / "fake" / name / f"{i}.jpg").write_text("no picture")
     result = alexnet("run", "--set", "ingest.source=fake", cwd=tmp_path)
     assert result.returncode == 2
-    assert "none of the 10 files" in result.stderr.strip().splitlines()[-1]
+    assert "none of the first 10 files" in result.stderr.strip().splitlines()[-1]
     assert not list(tmp_path.glob("runs/ingest/*/*"))
+
+
+@pytest.mark.slow
+def test_a_source_with_too_many_damaged_images_is_not_read_to_its_end(tmp_path):
+    files = class_folders(images=200)
+    write_files(
+        tmp_path / "source", {name: data[: 200 if i % 2 else None] for i, (name, data) in enumerate(files.items())}
+    )
+    settings = {"ingest.source": "source", "ingest.size": 32, "ingest.rows_per_shard": 8, "ray.num_cpus": 1}
+    command = ["ingest", *(f"--set={name}={value}" for name, value in settings.items())]
+    result = alexnet(*command, cwd=tmp_path)
+    assert result.returncode == 2
+    last = result.stderr.strip().splitlines()[-1]
+    assert "of 400 images are damaged, more than ingest.max_bad=0.01 (" in last
+    assert "quarantine.parquet; mend the source or raise ingest.max_bad" in last
+    assert 0 < len(list(tmp_path.glob("runs/ingest/*/*.tfrecord"))) < 10
+    assert alexnet(*command, "--set=ingest.max_bad=0.6", cwd=tmp_path).returncode == 0
+    assert len(list(tmp_path.glob("runs/ingest/*/*.tfrecord"))) == 51
 
 
 def test_an_unknown_recipe(tmp_path):

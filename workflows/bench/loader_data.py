@@ -19,21 +19,22 @@ from workflows.bench.loader_setting import NUM_IMAGES, ROWS_PER_SHARD, BenchData
 
 def write_data(images: str, folder: Path) -> BenchData:
     data = BenchData(*(folder / name for name in BenchData._fields))
-    for target, format, encoding in [
-        (data.tfrecord, "tfrecord", "jpeg"),
-        (data.raw, "tfrecord", "raw"),
-        (data.parquet, "parquet", "jpeg"),
-    ]:
-        spec = IngestSpec(
-            source=images, val_fraction=0, format=format, encoding=encoding, rows_per_shard=ROWS_PER_SHARD
-        )
-        _write_shards(spec, Folder.at(target), folder)
+    write_tfrecords(images, data.tfrecord)
+    _write_shards(images, data.raw, encoding="raw", format="tfrecord")
+    _write_shards(images, data.parquet, encoding="jpeg", format="parquet")
     _write_tars_and_files(data)
     return data
 
 
-def _write_shards(spec: IngestSpec, folder: Folder, cache: Path) -> None:
-    source = _repeated(open_source(spec, cache))
+def write_tfrecords(images: str, target: Path) -> None:
+    """NUM_IMAGES JPEGs as our own shards."""
+    _write_shards(images, target, encoding="jpeg", format="tfrecord")
+
+
+def _write_shards(images: str, target: Path, encoding: str, format: str) -> None:
+    spec = IngestSpec(source=images, val_fraction=0, format=format, encoding=encoding, rows_per_shard=ROWS_PER_SHARD)
+    folder = Folder.at(target)
+    source = _repeated(open_source(spec, target))
     plan = plan_shards(source, spec, folder)
     with ThreadPoolExecutor(2) as pool:
         write_manifest(folder, source, spec, pool.map(write_shard, plan))

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 
-from pipelines.manifest import MANIFEST, QUARANTINE, Manifest, ShardRecord, write_manifest
+from pipelines.manifest import MANIFEST, QUARANTINE, Manifest, ShardRecord, refuse_damaged, write_manifest
 from pipelines.plan import ShardTask
 from pipelines.shards import finished_shards, plan_shards, predicted_bytes, write_shard
 from pipelines.sources.catalog import open_source
@@ -33,19 +33,19 @@ def run(context: Context) -> dict:
     _check_disk(store, predicted_bytes(plan.num_rows - kept, spec))
     todo = (plan[i] for i, name in enumerate(plan.names) if name not in done)
     began = time.perf_counter()
+    _refuse_damaged(context, done, plan.num_rows)
     with context.console.progress("ingest", plan.num_rows, "images", kept) as progress:
         for record in _written(context, todo):
             done[record.name] = record
+            if record.quarantined:
+                _refuse_damaged(context, done, plan.num_rows)
             images = _listed(done.values())
             progress.update(images)
             rate = (images - kept) / (time.perf_counter() - began)
             context.run.metrics({"images": images, "images_per_s": rate}, step=len(done))
     _refuse_if_nothing_stored(context, done)
     store.remove_stale_temporaries()  # of tasks that died on the way
-    try:
-        manifest = write_manifest(store, source, spec, done.values())
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    manifest = write_manifest(store, source, spec, done.values())
     track(context, manifest)
     return _summary(manifest, time.perf_counter() - began, plan.num_rows - kept)
 
@@ -74,16 +74,25 @@ def _check_disk(store: Folder, wanted_bytes: int) -> None:
         )
 
 
+def _refuse_damaged(context: Context, done: dict[str, ShardRecord], listed: int) -> None:
+    """UsageError as soon as it is certain that more than `ingest.max_bad` of all listed images are damaged."""
+    try:
+        refuse_damaged(context.output.store, done.values(), listed, context.config.ingest.max_bad)
+    except ValueError as error:
+        _refuse_if_nothing_stored(context, done)
+        raise UsageError(str(error)) from error
+
+
 def _refuse_if_nothing_stored(context: Context, done: dict[str, ShardRecord]) -> None:
-    """Files that only looked like images leave nothing behind."""
+    """Files that only look like images leave nothing behind."""
     if any(record.rows for record in done.values()):
         return
     first = next(bad for record in done.values() for bad in record.quarantined)
     context.output.store.delete_all()
     shutil.rmtree(context.folder, ignore_errors=True)
     raise UsageError(
-        f"none of the {_listed(done.values())} files of ingest.source={context.config.ingest.source} is a readable "
-        f"image ({first.key}: {first.reason}); name a source of images"
+        f"none of the first {_listed(done.values())} files of ingest.source={context.config.ingest.source} is a "
+        f"readable image ({first.key}: {first.reason}); name a source of images"
     )
 
 

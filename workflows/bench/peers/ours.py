@@ -21,13 +21,15 @@ def raw_batches(data: BenchData, threads: int, device: str) -> Iterator[torch.Te
     return _batches(data.raw, threads, device)
 
 
-def open_loader(folder: Path, manifest: Manifest, threads: int, device: str) -> TrainLoader:
+def open_loader(
+    folder: Path, manifest: Manifest, threads: int, device: str, batch_size: int = BATCH_SIZE
+) -> TrainLoader:
     return TrainLoader(
         Folder.at(folder),
         manifest,
         LoaderSpec(threads=threads, window_shards=WINDOW_SHARDS),
         crop_px=CROP_PX,
-        batch_size=BATCH_SIZE,
+        batch_size=batch_size,
         epochs=10**6,
         eigenvalues=EIGENVALUES,
         eigenvectors=EIGENVECTORS,
