@@ -26,6 +26,7 @@ from pipelines.storage import Folder
 from workflows.bench.common import hardware, interleaved, stamped, table
 from workflows.bench.peers import pillow_pool, ray_images
 from workflows.bench.photographs import write_photographs
+from workflows.bench.scale import measure
 from workflows.compute import OnRay
 from workflows.config import RaySpec
 
@@ -34,8 +35,11 @@ DECODE_PER_S = 300  # a guess for one core, to size the work; what is reported i
 CHUNK = 64  # images a decode task
 
 
-def run(images: str | None = None, seconds_per_part: float = 15.0, repeats: int = 3) -> dict:
-    """images_per_s of each part, median of interleaved repeats; `images` is a folder or tar, None generates some."""
+def run(images: str | None = None, seconds_per_part: float = 15.0, repeats: int = 3, members: int = 1_300_000) -> dict:
+    """images_per_s of each part, median of interleaved repeats; `images` is a folder or tar, None generates some.
+
+    Besides, what the driver and a task take for an archive of so many `members` (`bench/scale.py`).
+    """
     cores = hardware()["cores"]
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as scratch:
         place = Path(scratch)
@@ -53,13 +57,16 @@ def run(images: str | None = None, seconds_per_part: float = 15.0, repeats: int 
         finally:
             pool.shutdown()
             compute.close()
+        scale = measure(members, plan_shards(source, spec, Folder.at(place / "one"))[0], place)
     print(table(rates, "images/s", "decode_only"))
     print("seconds for 1x, 2x, 4x the images: " + ", ".join(f"{s:.1f}" for s in scaling.values()))
+    print(", ".join(f"{name} {value:,}" for name, value in scale.items()))
     return stamped(
         {
             "images_per_s": {name: round(rate, 1) for name, rate in rates.items()},
             "ray_start_s": round(ray_start_s, 2),
             "seconds_by_images": scaling,
+            "scale": scale,
             "num_images": source.splits["train"].num_rows,
             "source": Path(images).name if images else "generated photographs",
             "repeats": repeats,
