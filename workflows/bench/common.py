@@ -57,7 +57,8 @@ def table(rates: dict[str, float], unit: str, reference: str) -> str:
         f"| {'-' * width} | {'-' * 11}: | {'-' * len(reference)}-: |",
     ]
     for name, rate in sorted(rates.items(), key=lambda item: -item[1]):
-        lines.append(f"| {name:{width}} | {rate:12,.0f} | {rate / rates[reference]:{len(reference) + 2}.2f} |")
+        shown = f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
+        lines.append(f"| {name:{width}} | {shown:>12} | {rate / rates[reference]:{len(reference) + 2}.2f} |")
     return "\n".join(lines)
 
 
