@@ -118,7 +118,7 @@ class AlexNet(nn.Module):
         conv1, side = self.table["conv1"], self.spec.input_px
         assert images_BCHW.shape[1:] == (3, side, side), f"images are {tuple(images_BCHW.shape)}, not B x 3 x {side}^2"
         overhang = (conv1.out_px - 1) * conv1.stride + conv1.kernel - side - 2 * conv1.pad
-        shape = (len(images_BCHW), 3, side + overhang, side + overhang)
+        shape = (images_BCHW.shape[0], 3, side + overhang, side + overhang)  # len() would fix the batch in an export
         like = {"dtype": self.mean.dtype, "device": self.mean.device, "memory_format": torch.channels_last}
         x = torch.empty(shape, **like).zero_()
         inner = x[:, :, :side, :side]

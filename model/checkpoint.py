@@ -28,7 +28,10 @@ class Checkpoint(NamedTuple):
 
 
 def save(root: Path, step: int, tensors: dict[str, Tensor], scalars: dict, keep: int = 2) -> Path:
-    """Writes a checkpoint under `root`, then deletes all but the newest `keep`."""
+    """Writes a checkpoint under `root`, then deletes all but the newest `keep` up to this step.
+
+    One of a later step is a broken one that was passed over; kept, it would push the sound ones out.
+    """
     from safetensors.torch import save_file
 
     folder = root / f"step-{step:08d}"
@@ -37,7 +40,7 @@ def save(root: Path, step: int, tensors: dict[str, Tensor], scalars: dict, keep:
     publish(folder / TENSORS, lambda path: save_file(tensors, path))
     record = {"step": step, "sha256": sha256(folder / TENSORS), "scalars": scalars}
     publish(folder / RECORD, lambda path: path.write_text(json.dumps(record, indent=1)))
-    _delete_all_but(root, keep)
+    _delete_all_but(root, keep, step)
     return folder
 
 
@@ -89,14 +92,18 @@ def _flush(path: Path) -> None:
 def _folders(root: Path) -> list[Path]:
     """Checkpoints with their last file, oldest first."""
     names = [name for name in (os.listdir(root) if root.is_dir() else []) if re.fullmatch(r"step-\d+", name)]
-    return [root / name for name in sorted(names, key=lambda name: int(name[5:])) if (root / name / RECORD).exists()]
+    return [root / name for name in sorted(names, key=step_of) if (root / name / RECORD).exists()]
 
 
-def _delete_all_but(root: Path, keep: int) -> None:
-    """Older checkpoints go, and with them what a killed writer left; a newer folder may still be being written."""
-    kept = set(_folders(root)[-keep:])
-    newest = max(kept)
+def step_of(name: str) -> int:
+    """The step in the name of a checkpoint's folder."""
+    return int(name.rpartition("-")[2])
+
+
+def _delete_all_but(root: Path, keep: int, step: int) -> None:
+    """With older checkpoints goes what a killed writer left."""
+    kept = [folder for folder in _folders(root) if step_of(folder.name) <= step][-keep:]
     for folder in root.glob("step-*"):
-        if folder not in kept and folder < newest:
+        if folder not in kept:
             (folder / RECORD).unlink(missing_ok=True)  # first, so that a half-deleted one does not count
             shutil.rmtree(folder, ignore_errors=True)

@@ -70,12 +70,11 @@ class OneColumn:
         return self._join(tensor, total, "state")
 
     def share_batch(self, images: Tensor, labels: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-        """The whole batch on both ranks, when each brings its `share` of the rows (the first rank the odd one)."""
+        """The whole batch on both ranks: the first brings its first rows, however many, and the second the others."""
         return self._join(images, batch_size, "batches"), self._join(labels, batch_size, "batches")
 
     def _join(self, mine: Tensor, total: int, purpose: str) -> Tensor:
-        rows = share(total, 1 - self.column, 2)
-        theirs = self.swap(mine, (rows.stop - rows.start, *mine.shape[1:]), purpose)
+        theirs = self.swap(mine, (total - len(mine), *mine.shape[1:]), purpose)
         return torch.cat(self.ordered(mine.contiguous(), theirs))
 
     def ordered(self, mine: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:

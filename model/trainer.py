@@ -159,7 +159,8 @@ class Trainer:
             if buffer is not None:
                 tensors[f"momentum/{name}"] = self._merge(name, buffer)
         rates = [group["lr"] for group in self.optimizer.param_groups]
-        return tensors, {"step": self.step, "rates": rates, "schedule": self.schedule.state()}
+        scalars = {"step": self.step, "rates": rates, "schedule": self.schedule.state(), "sums": self.sums.tolist()}
+        return tensors, scalars
 
     def load_state_dict(self, tensors: dict[str, Tensor], scalars: dict) -> None:
         """Continues from a checkpoint, whatever placement wrote it."""
@@ -172,6 +173,7 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, scalars["rates"], strict=True):
             group["lr"] = rate
         self.step = scalars["step"]
+        self.sums = torch.tensor(scalars["sums"], dtype=self.sums.dtype, device=self.device)
         self.schedule.load_state(scalars["schedule"])
 
     @torch.no_grad()

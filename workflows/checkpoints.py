@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 
 from model import checkpoint
-from model.checkpoint import RECORD, TENSORS, Checkpoint
+from model.checkpoint import RECORD, TENSORS, Checkpoint, step_of
 from pipelines.storage import Folder
 
 
 def save(folder: Folder, step: int, tensors: dict, scalars: dict, keep: int) -> None:
-    """Writes a checkpoint, then deletes all but the newest `keep`."""
+    """Writes a checkpoint, then deletes all but the newest `keep` up to this step."""
     if folder.is_local:
         checkpoint.save(folder.local_path(), step, tensors, scalars, keep)
         return
@@ -21,7 +21,9 @@ def save(folder: Folder, step: int, tensors: dict, scalars: dict, keep: int) -> 
         for name in (TENSORS, RECORD):
             data = (written / name).read_bytes()
             folder.child(written.name).publish(name, lambda file, data=data: file.write(data))
-    for old in _names(folder)[:-keep]:
+    names = _names(folder)
+    kept = [name for name in names if step_of(name) <= step][-keep:]
+    for old in set(names) - set(kept):
         for name in (RECORD, TENSORS):
             folder.child(old).delete(name)
 
@@ -30,21 +32,23 @@ def newest(folder: Folder) -> Checkpoint | None:
     """The newest whole checkpoint; None where there is none."""
     if folder.is_local:
         return checkpoint.newest_complete(folder.local_path())
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in _names(folder)[-2:]:
+    for name in reversed(_names(folder)):
+        with tempfile.TemporaryDirectory() as scratch:
             place = Path(scratch) / name
             place.mkdir()
             for part in (TENSORS, RECORD):
                 if folder.child(name).size(part) is not None:
                     (place / part).write_bytes(folder.child(name).read(part))
-        return checkpoint.newest_complete(Path(scratch))
+            if found := checkpoint.newest_complete(Path(scratch)):
+                return found
+    return None
 
 
 def steps(folder: Folder) -> list[int]:
     """Steps of the checkpoints that have their last file, oldest first."""
-    return [int(name.rpartition("-")[2]) for name in _names(folder)]
+    return [step_of(name) for name in _names(folder)]
 
 
 def _names(folder: Folder) -> list[str]:
     records = (entry.name for entry in folder.files(recursive=True) if entry.name.endswith(f"/{RECORD}"))
-    return sorted(name.rpartition("/")[0] for name in records)
+    return sorted((name.rpartition("/")[0] for name in records), key=step_of)

@@ -47,23 +47,26 @@ Loop = Callable[[Any, Worker], Any]
 
 @dataclass(frozen=True)
 class Resources:
-    """What there is to run on: CPUs of each node, and GPUs of all."""
+    """What there is to run on: (CPUs, GPUs) of each node."""
 
-    cpus_of_nodes: tuple[int, ...]
-    gpus: int
+    nodes: tuple[tuple[int, int], ...]
 
     @property
     def cpus(self) -> int:
-        return sum(self.cpus_of_nodes)
+        return sum(cpus for cpus, _ in self.nodes)
 
-    def cpus_each(self, workers: int) -> int:
+    @property
+    def gpus(self) -> int:
+        return sum(gpus for _, gpus in self.nodes)
+
+    def cpus_each(self, workers: int, use_gpu: bool) -> int:
         """The most CPUs that each of so many workers can have, none of them on two nodes; at least 1."""
-        fitting = (n for n in range(self.cpus // workers, 1, -1) if self.num_places(n) >= workers)
+        fitting = (n for n in range(self.cpus // workers, 1, -1) if self.num_places(n, use_gpu) >= workers)
         return next(fitting, 1)
 
-    def num_places(self, cpus_each: int) -> int:
-        """How many workers of so many CPUs there is room for."""
-        return sum(cpus // cpus_each for cpus in self.cpus_of_nodes)
+    def num_places(self, cpus_each: int, use_gpu: bool) -> int:
+        """How many workers there is room for, of so many CPUs and perhaps a GPU of the same node."""
+        return sum(min(cpus // cpus_each, gpus) if use_gpu else cpus // cpus_each for cpus, gpus in self.nodes)
 
 
 class Compute(Protocol):
@@ -94,7 +97,7 @@ class InProcess:
     started_s = 0.0
 
     def resources(self) -> Resources:
-        return Resources((len(os.sched_getaffinity(0)),), gpus=0)
+        return Resources(((len(os.sched_getaffinity(0)), 0),))
 
     def map(self, function: Callable, items: Iterable, num_gpus: int = 0) -> Iterator:
         return map(function, items)
@@ -127,8 +130,7 @@ class OnRay:
 
     def resources(self) -> Resources:
         nodes = [node["Resources"] for node in self._start().nodes() if node["Alive"]]
-        cpus = tuple(int(node.get("CPU", 0)) for node in nodes)
-        return Resources(cpus, gpus=sum(int(node.get("GPU", 0)) for node in nodes))
+        return Resources(tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes))
 
     def map(self, function: Callable, items: Iterable, num_gpus: int = 0) -> Iterator:
         """Results as they are done, in any order; an error in a task ends the map and cancels those in flight."""
@@ -183,7 +185,7 @@ class OnRay:
 
     def _check(self, plan: WorkerPlan) -> None:
         have = self.resources()
-        if have.num_places(plan.cpus_each) < plan.world or (plan.use_gpu and plan.world > have.gpus):
+        if have.num_places(plan.cpus_each, plan.use_gpu) < plan.world:
             wants = f"{plan.world} workers of {plan.cpus_each} CPU" + (" and 1 GPU" if plan.use_gpu else "")
             raise UsageError(
                 f"training wants {wants}; Ray has {have.cpus} CPUs and {have.gpus} GPUs: "

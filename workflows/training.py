@@ -98,7 +98,7 @@ class _Training:
             self.trainer.load_state_dict(found.tensors, found.scalars["trainer"])
             self.best, self.last = found.scalars["best"], found.scalars["last"]
             self.reports.extend(found.scalars["reports"])
-            self.worker.report({"earlier": list(self.reports)})
+            self.worker.report({"earlier": list(self.reports), "resumed_epoch": step / self.loader.steps_per_epoch})
         elif self.job.train.init_from:
             from pathlib import Path
 
@@ -116,8 +116,10 @@ class _Training:
             step = self.trainer.step
             is_last = step % self.loader.steps_per_epoch == 0
             if step % every == 0 or is_last:
-                self._report_step(images / (time.perf_counter() - began))
-                began, images = time.perf_counter(), 0
+                metrics = self.trainer.metrics()  # waits for the GPU, so that the clock tells the truth
+                began, before = time.perf_counter(), began
+                self._report_step(metrics, images / (began - before))
+                images = 0
             if spec.checkpoint_every_steps and step % spec.checkpoint_every_steps == 0 and not is_last:
                 self._checkpoint()
         self._end_epoch()
@@ -137,8 +139,7 @@ class _Training:
                 pixels = self.trainer.net.columns.share_batch(*pixels, stop - start)
             yield pixels, whole, start
 
-    def _report_step(self, images_per_s: float) -> None:
-        metrics = self.trainer.metrics()
+    def _report_step(self, metrics: dict[str, float], images_per_s: float) -> None:
         warning = self.trainer.stalled(metrics["loss"])
         report = {
             "kind": "step",

@@ -29,10 +29,21 @@ def test_there_may_be_none(tmp_path):
 
 def test_only_the_newest_are_kept(tmp_path):
     (tmp_path / "step-00000001").mkdir()  # what a killed writer left
-    for step in (9, 100_000_000, 10, 8):
+    for step in (8, 10, 99_999_999, 100_000_000):
         checkpoint.save(tmp_path, step, tensors(step), {}, keep=2)
-    assert sorted(os.listdir(tmp_path)) == ["step-00000010", "step-100000000"]
+    assert sorted(os.listdir(tmp_path)) == ["step-100000000", "step-99999999"]
     assert checkpoint.newest_complete(tmp_path).step == 100_000_000
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_broken_newest_does_not_push_out_the_sound_ones(tmp_path, keep):
+    checkpoint.save(tmp_path, 5, tensors(5), {}, keep)
+    (checkpoint.save(tmp_path, 10, tensors(10), {}, keep=2) / checkpoint.TENSORS).write_bytes(b"cut")
+    with pytest.warns(UserWarning, match="passing over"):
+        assert checkpoint.newest_complete(tmp_path).step == 5
+    checkpoint.save(tmp_path, 7, tensors(7), {}, keep)
+    assert checkpoint.newest_complete(tmp_path).step == 7
+    assert sorted(os.listdir(tmp_path)) == ["step-00000005", "step-00000007"][-keep:]
 
 
 @pytest.mark.parametrize("damage", ["no record", "cut record", "cut tensors", "changed byte", "no tensors"])

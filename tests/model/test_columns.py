@@ -13,6 +13,7 @@ from model.shapes import exchanged_bytes
 from model.specs import AlexNetSpec, TrainSpec
 from model.step import backward
 from model.trainer import Trainer
+from pipelines import order
 from tests.model.ranks import run_ranks
 
 SMALL = AlexNetSpec(input_px=64, kernels=(8, 12, 8, 12, 8), fc=(12, 10), num_classes=7, middle_std=0.05)
@@ -55,11 +56,16 @@ def one_step(name: str, columns=None) -> dict:
 def two_ranks(rank: int, world: int) -> dict:
     columns, _ = place_ranks(2, 1, rank, world)
     results = {name: one_step(name, columns) for name in VARIANTS}
-    whole = batch(5)
-    half = [tensor[share(5, rank, 2)] for tensor in whole]
-    shared = columns.share_batch(*half, 5)
-    counted = columns.bytes_for["batches"] == sum(tensor.nbytes for tensor in whole)
-    return {"variants": results, "shared": all(map(torch.equal, shared, whole)), "counted": counted}
+    return {"variants": results, "shared": [shared_as_loaded(columns, size) for size in (4, 5, 1)]}
+
+
+def shared_as_loaded(columns: OneColumn, size: int) -> bool:
+    """Whether a batch, of which this rank brings what its loader cuts, is whole again; no byte moves twice."""
+    whole, before = batch(size), columns.bytes_for["batches"]
+    start, stop = order.share(0, size, columns.column, 2)
+    shared = columns.share_batch(whole[0][start:stop], whole[1][start:stop], size)
+    moved = columns.bytes_for["batches"] - before
+    return all(map(torch.equal, shared, whole)) and moved == sum(tensor.nbytes for tensor in whole)
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +92,8 @@ def test_the_bytes_exchanged_are_those_counted_on_paper(name, of_two_ranks):
     assert [result["variants"][name]["bytes"] for result in of_two_ranks] == [expected, expected]
 
 
-def test_two_ranks_share_a_batch_of_which_each_brings_half(of_two_ranks):
-    assert all(result["shared"] and result["counted"] for result in of_two_ranks)
+def test_two_ranks_share_whole_odd_and_one_row_batches_cut_as_the_loader_cuts_them(of_two_ranks):
+    assert [result["shared"] for result in of_two_ranks] == [[True] * 3] * 2
 
 
 @pytest.mark.parametrize("total", [1, 2, 7, 21_843])
@@ -100,11 +106,11 @@ def test_the_columns_shares_cover_everything_once(total):
 BATCH_SIZES = (6, 5, 1)  # whole, odd, and too short for the second replica
 
 
-def trainer(columns=None, replicas=None) -> Trainer:
+def trainer(columns=None, replicas=None, dtype=torch.float64) -> Trainer:
     made = Trainer(
         SMALL, TrainSpec(epochs=2, seed=3), np.full((64, 64, 3), 120.0), 3, columns=columns, replicas=replicas
     )
-    made.net.double()
+    made.net.to(dtype)
     return made
 
 
@@ -164,6 +170,27 @@ def test_replicas_evaluate_the_sum_of_their_shares(of_four_ranks):
     train(alone, range(6))
     top = alone.evaluate([batch(3, seed=10), batch(3, seed=11)])
     assert all(result["errors"] == top for result in of_four_ranks)
+
+
+def three_ranks(rank: int, world: int) -> dict:
+    """Three whole networks in float32: one that goes on, and one that begins where a checkpoint of it ends."""
+    columns, replicas = place_ranks(2, 2, rank, world)
+    made, again = (trainer(columns, replicas, dtype=torch.float32) for _ in range(2))
+    train(made, range(3))
+    again.load_state_dict(*made.state_dict())
+    train(made, range(3, 6))
+    train(again, range(3, 6))
+    return {"weights": made.weights(), "resumed": again.weights(), "metrics": (made.metrics(), again.metrics())}
+
+
+def test_a_gradient_of_three_replicas_does_not_depend_on_the_steps_before_it():
+    alone = trainer(dtype=torch.float32)
+    train(alone, range(6))
+    for result in run_ranks(three_ranks, 3):
+        assert result["metrics"][0] == result["metrics"][1]
+        for name, weight in alone.weights().items():
+            assert torch.equal(result["weights"][name], result["resumed"][name])
+            torch.testing.assert_close(result["weights"][name], weight, atol=1e-5, rtol=1e-4)
 
 
 def test_both_columns_in_one_process_exchange_nothing():

@@ -50,6 +50,15 @@ def test_lrn_computes_in_float32_for_bfloat16():
     torch.testing.assert_close(y, local_response_norm(x.float(), 2, LRN()).bfloat16(), atol=0, rtol=0)
 
 
+def test_lrn_gradient_of_bfloat16_is_that_of_float32_rounded():
+    x, grad = responses(2, 8, 3, 3).bfloat16(), responses(2, 8, 3, 3, seed=1).bfloat16()
+    narrow, wide = x.clone().requires_grad_(), x.float().requires_grad_()
+    local_response_norm(narrow, 2, LRN()).backward(grad)
+    local_response_norm(wide, 2, LRN()).backward(grad.float())
+    assert narrow.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(narrow.grad.float(), wide.grad, atol=0.02 * float(wide.grad.abs().max()), rtol=0.01)
+
+
 def test_spatial_norm_is_the_form_of_2012():
     x = responses(2, 3, 7, 6).requires_grad_()
     squares = F.avg_pool2d(x**2, 5, stride=1, padding=2, count_include_pad=True)

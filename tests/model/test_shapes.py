@@ -37,6 +37,8 @@ VARIANTS = {
     "six_conv_21843": (replace(SIX_CONV, num_classes=21_843), 146_949_075, 831_013_408),
     "six_conv_bottleneck": (replace(SIX_CONV, num_classes=21_843, bottleneck=2048), 110_605_267, 794_667_552),
     "separate_pooling": (replace(PAPER, pooling="separate"), 60_965_224, 686_891_552),
+    "tanh": (replace(PAPER, activation="tanh"), 60_965_224, 724_406_816),
+    "no_dropout": (replace(PAPER, dropout=False), 60_965_224, 724_406_816),
     "no_normalisation": (replace(PAPER, normalisation=False), 60_965_224, 724_406_816),
     "no_communication": (
         replace(PAPER, communication=False, kernels=(96, 320, 384, 384, 256), fc=(8192, 4096)),

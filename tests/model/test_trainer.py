@@ -83,6 +83,7 @@ def from_state(path: str, columns=None) -> tuple[float, dict]:
     made = trainer(columns)
     found = checkpoint.load(path)
     made.load_state_dict(found.tensors, found.scalars)
+    made.metrics()
     train(made, range(made.step, made.step + 1))
     return made.metrics()["loss"], made.state_dict()
 
@@ -144,6 +145,27 @@ def test_metrics_are_means_since_last_asked():
     assert made.metrics() == {"loss": loss / count, "top1_error": wrong / count, "lr": 0.01}
     made.train_step(*batch(1))
     assert made.metrics()["loss"] != loss / count
+
+
+def test_metrics_after_a_resume_are_of_all_steps_since_last_asked():
+    whole, after = trainer(), trainer()
+    train(whole, range(3))
+    after.load_state_dict(*whole.state_dict())
+    for made in (whole, after):
+        train(made, range(3, 5))
+    assert after.metrics() == whole.metrics()
+
+
+def test_a_step_in_bf16_goes_where_one_in_float32_does():
+    exact, rounded = trainer(), trainer(precision="bf16")
+    before = exact.weights()["fc8.weight"]
+    for made in (exact, rounded):
+        train(made, range(1))
+    moved = [made.weights()["fc8.weight"] - before for made in (exact, rounded)]
+    assert rounded.net.fc8.weight.dtype == torch.float32
+    assert not torch.equal(*moved)
+    assert torch.nn.functional.cosine_similarity(*(move.flatten() for move in moved), dim=0) > 0.999
+    assert rounded.metrics()["loss"] == pytest.approx(exact.metrics()["loss"], rel=0.01)
 
 
 def test_a_short_batch_has_the_mean_gradient_of_its_true_size():

@@ -1,7 +1,10 @@
 """A configuration survives its file, and wrong keys and values get a line that helps."""
 
+from dataclasses import replace
+
 import pytest
 
+from model.shapes import num_params
 from workflows import config, recipes
 from workflows.config import RunConfig, UsageError
 
@@ -17,6 +20,41 @@ def test_a_recipe_survives_its_file(name, tmp_path):
 def test_a_recipe_bears_its_own_name_and_says_what_to_expect(name):
     assert recipes.named(name).recipe == name
     assert len(recipes.RECIPES[name].__doc__) > 60
+
+
+PAPER_AND_AS_RUN = {  # the ten ways in which the network behind the paper's numbers differs from its prose
+    "net.conv1_order": ("relu_norm_pool", "norm_pool_relu"),
+    "net.spatial_norm": (False, True),
+    "net.lrn_alpha_over_n": (False, True),
+    "net.middle_std": (0.01, 0.03),
+    "train.biases": ("paper", "as_run"),
+    "train.conv1_late": ("same", "frozen"),
+    "loader.lighting_off": (1.0, 0.72),
+    "loader.lighting": ("eigenvalue", "sigma"),
+    "loader.offsets": (32, 0),  # 0: all 33
+    "loader.crop_chunk": (1, 32),
+}
+ALSO_OF_THE_RUN = {  # of its data, its order and its schedule
+    "recipe": ("paper", "as_run"),
+    "ingest.labels": ("wnid", "devkit"),
+    "loader.reshuffle": (True, False),
+    "train.epochs": (90, 93),
+    "train.schedule": ("plateau", "manual"),
+}
+
+
+def test_paper_and_as_run_differ_in_the_ten_known_ways_and_in_the_run_s_data_and_schedule():
+    paper, as_run = (config.values(recipes.named(name)) for name in ("paper", "as_run"))
+    differing = {key: (value, as_run[key]) for key, value in paper.items() if value != as_run[key]}
+    assert differing == PAPER_AND_AS_RUN | ALSO_OF_THE_RUN
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("paper", 60_965_224), ("as_run", 60_965_224), ("one_gpu", 59_798_312), ("six_conv", 61_555_304)],
+)
+def test_a_recipe_has_its_known_parameters_at_1000_classes(name, count):
+    assert num_params(replace(recipes.named(name).net, num_classes=1000)) == count
 
 
 def test_every_key_has_help():

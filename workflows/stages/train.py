@@ -5,10 +5,12 @@ The workers write checkpoints and models; the driver alone writes the history an
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from model.specs import AlexNetSpec, TrainSpec
 from pipelines.manifest import Manifest
+from pipelines.records import VAL
 from pipelines.statistics import Statistics
 from pipelines.storage import Folder
 from workflows.compute import Resources, WorkerPlan
@@ -29,11 +31,12 @@ def run(context: Context) -> dict:
     config, shards = context.config, context.inputs["ingest"].store
     manifest = Manifest.load(shards)
     net = network_for(config.net, manifest)
+    require_validation(config.train, manifest)
     plan, columns_per_rank = place(net, config.train, context.compute.resources())
     statistics = Statistics.load(Folder.at(context.inputs["stats"].folder))
     job = TrainJob(
         net=net,
-        train=config.train,
+        train=with_absolute_paths(config.train),
         loader=config.loader,
         shards=shards,
         folder=context.output.store,
@@ -45,10 +48,11 @@ def run(context: Context) -> dict:
     log_dataset(context, manifest, shards, "training")
     history = History(context.folder / HISTORY)
     began = time.perf_counter()
-    result = _train(context, job, plan, history, manifest.num_rows("train"))
+    result, start_epoch = _train(context, job, plan, history, manifest.num_rows("train"))
     seconds = time.perf_counter() - began
     log_models(context, manifest)
-    return _summary(job, result, manifest.num_rows("train"), seconds)
+    seen = round((config.train.epochs - start_epoch) * manifest.num_rows("train"))
+    return _summary(job, result, seen, seconds)
 
 
 def network_for(net: AlexNetSpec, manifest: Manifest) -> AlexNetSpec:
@@ -57,7 +61,7 @@ def network_for(net: AlexNetSpec, manifest: Manifest) -> AlexNetSpec:
     Raises:
         UsageError: `net.num_classes` or `net.input_px` does not fit what is stored.
     """
-    if net.num_classes and net.num_classes < manifest.num_classes:
+    if net.num_classes not in (0, manifest.num_classes):
         raise UsageError(
             f"net.num_classes is {net.num_classes}, the data set has {manifest.num_classes}; use 0 to take its number"
         )
@@ -66,17 +70,33 @@ def network_for(net: AlexNetSpec, manifest: Manifest) -> AlexNetSpec:
             f"net.input_px is {net.input_px}, the stored images are {manifest.size_px} px; "
             "lower net.input_px or raise ingest.size"
         )
-    return net if net.num_classes else replace(net, num_classes=manifest.num_classes)
+    return replace(net, num_classes=manifest.num_classes)
+
+
+def require_validation(train: TrainSpec, manifest: Manifest) -> None:
+    """UsageError where the schedule waits for a validation error that nothing measures."""
+    if train.schedule == "plateau" and not manifest.num_rows(VAL):
+        raise UsageError(
+            "train.schedule=plateau follows the validation error, and there are no validation images: "
+            "set train.schedule=segments, or ingest.val_fraction above 0"
+        )
+
+
+def with_absolute_paths(train: TrainSpec) -> TrainSpec:
+    """As the workers can use it, who stand in other folders than the driver."""
+    return replace(train, init_from=train.init_from and str(Path(train.init_from).expanduser().absolute()))
 
 
 def place(net: AlexNetSpec, train: TrainSpec, have: Resources) -> tuple[WorkerPlan, int]:
     """How many workers train, on what, and how many columns each holds. `auto`: a column a device where they suffice.
 
     Raises:
-        UsageError: `train.placement` or `train.replicas` asks for what is not there.
+        UsageError: `train.placement`, `train.replicas` or `train.precision` asks for what is not there.
     """
     use_gpu = have.gpus > 0
-    devices = have.gpus if use_gpu else have.cpus
+    if train.precision != "float32" and not use_gpu:
+        raise UsageError(f"train.precision={train.precision} needs a GPU, and there is none: use float32")
+    devices = have.num_places(1, use_gpu)
     can_split = net.columns == 2 and devices >= 2 * train.replicas
     split = can_split if train.placement == "auto" else train.placement == "columns"
     if split and net.columns == 1:
@@ -90,19 +110,25 @@ def place(net: AlexNetSpec, train: TrainSpec, have: Resources) -> tuple[WorkerPl
         )
     backend = "" if world == 1 else "nccl" if use_gpu else "gloo"
     environment = {} if use_gpu else KEEP_FREED_MEMORY
-    plan = WorkerPlan(world, have.cpus_each(world), use_gpu, backend, environment=environment)
+    plan = WorkerPlan(world, have.cpus_each(world, use_gpu), use_gpu, backend, environment=environment)
     return plan, 1 if split else net.columns
 
 
-def _train(context: Context, job: TrainJob, plan: WorkerPlan, history: History, images: int) -> dict[str, Any]:
+def _train(
+    context: Context, job: TrainJob, plan: WorkerPlan, history: History, images: int
+) -> tuple[dict[str, Any], float]:
+    """The loop's result, and the epoch that this attempt went on from."""
     for point in history.points:
         context.run.metrics(as_metrics(point), step=point["step"])
-    warned = set()
+    warned: set[str] = set()
+    started: list[float] = []
     epochs = job.train.epochs
     done = history.points[-1]["epoch"] * images if history.points else 0
     with context.console.progress("train", images * epochs, "images", round(done)) as progress:
 
         def on_report(report: dict[str, Any]) -> None:
+            if not started:  # later ones are of workers that were replaced
+                started.append(report.get("resumed_epoch", 0.0))
             for one in report.get("earlier", [report]):  # those before a checkpoint that training goes on from
                 take(one)
 
@@ -118,7 +144,8 @@ def _train(context: Context, job: TrainJob, plan: WorkerPlan, history: History, 
             if point["kind"] == "epoch":
                 context.console.say(_line(point, epochs))
 
-        return context.compute.train(loop, job, plan, on_report)
+        result = context.compute.train(loop, job, plan, on_report)
+    return result, started[0]
 
 
 def _note(point: dict[str, Any]) -> str:
@@ -132,12 +159,12 @@ def _line(point: dict[str, Any], epochs: int) -> str:
 
 
 def log_models(context: Context, manifest: Manifest) -> None:
-    """The exported models, as artifacts and in the registry; what lies in an object store is copied here first."""
+    """The exported models, as artifacts and in the registry; what lies in a store elsewhere is copied here first."""
     from model.export import CARD, WEIGHTS, load_exported
 
     for name, alias in ALIASES.items():
         folder = context.folder / name
-        if not context.output.store.is_local:
+        if context.output.store != Folder.at(context.folder):
             folder.mkdir(exist_ok=True)
             for part in (WEIGHTS, CARD):
                 (folder / part).write_bytes(context.output.store.child(name).read(part))
@@ -160,13 +187,13 @@ def _example(spec: AlexNetSpec):
     return np.full((2, 3, spec.input_px, spec.input_px), 128, np.float32)
 
 
-def _summary(job: TrainJob, result: dict, images: int, seconds: float) -> dict:
+def _summary(job: TrainJob, result: dict, seen: int, seconds: float) -> dict:
+    """`seen`: images that went through the network in these seconds, not in attempts before."""
     from model.shapes import layer_table
 
     parameters = sum(layer.params for layer in layer_table(job.net))
     val = result.get("val_top1_error")
     error = "no validation images" if val is None else f"val top-1 error {val:.1%}"
-    seen = images * job.train.epochs
     return {
         "result": f"{error} after {job.train.epochs} epochs, {parameters:,} parameters",
         "metrics": {
