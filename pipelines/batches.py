@@ -14,6 +14,7 @@ import torch
 
 from pipelines.augment import Parameters
 from pipelines.decode import MAX_UNDER_WAY, Decoder, UndecodableImage
+from pipelines.manifest import REDO
 from pipelines.reading import Samples, ShardReader
 from pipelines.timings import BatchTiming, Timings
 
@@ -77,7 +78,7 @@ def _finish(run: Run, decoder: Decoder, reader: ShardReader) -> torch.Tensor:
     except UndecodableImage as error:
         samples, index = run.samples, error.index
         where = reader.describe(samples.shards_B[index], samples.rows_B[index], samples.ids_B[index])
-        raise ValueError(f"{where} cannot be decoded: {error.reason}; run ingest again") from error
+        raise ValueError(f"{where} cannot be decoded: {error.reason}; {REDO}") from error
 
 
 def _cut(run: Run, images_BCHW: torch.Tensor) -> Iterator[Batch]:

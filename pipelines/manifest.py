@@ -22,15 +22,19 @@ if TYPE_CHECKING:
 
 MANIFEST, QUARANTINE = "manifest.json", "quarantine.parquet"
 _NOT_CONTENT = ("source", "check_md5", "max_bad")  # fields of IngestSpec without a part in what is stored
+REDO = "run `alexnet verify` and then `alexnet ingest`, which writes anew what is damaged"
 _PACKAGES = ("numpy", "pillow", "pyarrow", "simplejpeg", "torch")
 
 
 @dataclass(frozen=True)
 class Quarantined:
-    """An image that could not be stored, and why."""
+    """An image that could not be stored: where it is in the source (archive, member, offset), and why.
+
+    A row of `quarantine.parquet`, which also says the split.
+    """
 
     id: int
-    key: str  # in an archive of class folders: the member
+    key: str  # its name in the source: the member of the archive, the path below the folder
     label: int
     file: str  # the source's archive or file
     offset: int  # in it, bytes
@@ -159,7 +163,7 @@ class Manifest:
             versions=values["versions"],
         )
         if manifest.digest != values["digest"]:
-            raise ValueError(f"{folder.where(MANIFEST)} was changed after it was written; delete it and run ingest")
+            raise ValueError(f"{folder.where(MANIFEST)} was changed after it was written; {REDO}")
         return manifest
 
 
@@ -170,8 +174,8 @@ def content_config(spec: IngestSpec) -> dict[str, str | int | float]:
 
 def write_manifest(folder: Folder, source: "Source", spec: IngestSpec, records: Iterable[ShardRecord]) -> Manifest:
     """The quarantine list, then the manifest, last of all files; ValueError where too many images are damaged."""
-    by_name = sorted(records, key=lambda record: record.name)
-    splits = {split: tuple(record for record in by_name if record.split == split) for split in source.splits}
+    in_order = sorted(records, key=lambda record: record.first_id)  # names would not sort from 100,000 shards on
+    splits = {split: tuple(record for record in in_order if record.split == split) for split in source.splits}
     manifest = Manifest(
         format=spec.format,
         encoding=spec.encoding,
@@ -185,23 +189,28 @@ def write_manifest(folder: Folder, source: "Source", spec: IngestSpec, records: 
         versions={"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
     )
     _check_balance(manifest, {split: len(rows) for split, rows in source.splits.items()}, spec.limit)
-    refuse_damaged(folder, by_name, sum(map(manifest.num_listed, manifest.splits)), spec.max_bad)
-    _write_quarantine(folder, by_name)
+    refuse_damaged(folder, manifest.records(), sum(map(manifest.num_listed, manifest.splits)), spec.max_bad)
+    _write_quarantine(folder, manifest.records())
     manifest.save(folder)
     return manifest
 
 
 def refuse_damaged(folder: Folder, records: Iterable[ShardRecord], listed: int, max_bad: float) -> None:
-    """ValueError, and a list of what was set aside, once that is more than the fraction `max_bad` of all `listed`."""
+    """ValueError, and a list of what was set aside, where that is more than the fraction `max_bad` of all `listed`."""
     records = list(records)
-    bad = [entry for record in records for entry in record.quarantined]
-    if len(bad) > max_bad * listed:
+    if too_damaged(records, listed, max_bad):
+        bad = [entry for record in records for entry in record.quarantined]
         _write_quarantine(folder, records)
         examples = "; ".join(f"{entry.key}: {entry.reason}" for entry in bad[:3])
         raise ValueError(
             f"{len(bad)} of {listed} images are damaged, more than ingest.max_bad={max_bad:g} ({examples}); "
             f"see {folder.where(QUARANTINE)}; mend the source or raise ingest.max_bad"
         )
+
+
+def too_damaged(records: Iterable[ShardRecord], listed: int, max_bad: float) -> bool:
+    """Whether it is certain already that more than the fraction `max_bad` of all `listed` images are damaged."""
+    return sum(len(record.quarantined) for record in records) > max_bad * listed
 
 
 def _check_balance(manifest: Manifest, listed: dict[str, int], limit: int) -> None:

@@ -7,13 +7,22 @@ missing; the manifest comes when all shards are there.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipelines.formats.rows import Row, ShardRows
-from pipelines.manifest import Manifest, Quarantined, ShardRecord, pack_label_counts, verify_quarantine
+from pipelines.manifest import (
+    MANIFEST,
+    QUARANTINE,
+    REDO,
+    Manifest,
+    Quarantined,
+    ShardRecord,
+    pack_label_counts,
+    verify_quarantine,
+)
 from pipelines.plan import ShardTask, plan_shards, predicted_bytes
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
@@ -21,7 +30,17 @@ from pipelines.storage import Folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["finished_shards", "plan_shards", "predicted_bytes", "read_shard", "verify", "verify_shard", "write_shard"]
+__all__ = [
+    "finished_shards",
+    "forget",
+    "plan_shards",
+    "predicted_bytes",
+    "problems_by_file",
+    "read_shard",
+    "verify",
+    "verify_shard",
+    "write_shard",
+]
 
 _PARTS = "parts"
 _MAX_CHUNK_BYTES = 100 << 20  # of encoded images that a task holds until they are in order
@@ -72,7 +91,11 @@ def read_shard(folder: Folder, record: ShardRecord) -> ShardRows:
 
     The file is compared with its sha256 when this process reads it for the first time.
     """
-    data = _read(folder, record.name)
+    try:
+        data = _read(folder, record.name)
+    except FileNotFoundError as error:
+        error.add_note(REDO)
+        raise
     key = (folder.url, record.sha256, len(data))
     if key not in _checked:
         _check(data, folder, record)
@@ -85,9 +108,24 @@ _checked: set[tuple[str, str, int]] = set()
 
 def verify(folder: Folder) -> list[str]:
     """Read everything again and compare it with the manifest; one line for each problem."""
-    manifest = Manifest.load(folder)
-    problems = [problem for record in manifest.records() for problem in verify_shard(folder, record)]
-    return problems + verify_quarantine(folder, manifest)
+    return [problem for problems in problems_by_file(folder).values() for problem in problems]
+
+
+def problems_by_file(folder: Folder) -> dict[str, list[str]]:
+    """The same by the shard or other file that has them; files without problems are left out."""
+    try:
+        manifest = Manifest.load(folder)
+    except ValueError as error:
+        return {MANIFEST: [str(error)]}
+    found = {record.name: verify_shard(folder, record) for record in manifest.records()}
+    found[QUARANTINE] = verify_quarantine(folder, manifest)
+    return {name: problems for name, problems in found.items() if problems}
+
+
+def forget(folder: Folder, names: Iterable[str]) -> None:
+    """These shards are no longer taken as finished: the next ingest writes them anew in place of what is there."""
+    for name in names:
+        folder.delete(_sidecar(name))
 
 
 def verify_shard(folder: Folder, record: ShardRecord) -> list[str]:
@@ -107,7 +145,7 @@ def verify_shard(folder: Folder, record: ShardRecord) -> list[str]:
     if pack_label_counts(rows.labels.tolist()) != record.labels:
         problems.append(f"{where}: the labels are not those of the manifest")
     if codec.INDEX_SUFFIX and not _has_index(folder, record.name, codec.index(data)):
-        problems.append(f"{where}{codec.INDEX_SUFFIX}: not the index of its shard; delete both and run ingest again")
+        problems.append(f"{where}{codec.INDEX_SUFFIX}: not the index of its shard; {REDO}")
     return problems
 
 
@@ -162,7 +200,7 @@ def _check(data: memoryview, folder: Folder, record: ShardRecord) -> None:
     if hashlib.sha256(data).hexdigest() == record.sha256:
         return
     damage = _codec(record.name).first_damage(data) or f"{len(data)} bytes that are not those of the manifest"
-    raise ValueError(f"{folder.where(record.name)}: {damage}; delete this file and run ingest again")
+    raise ValueError(f"{folder.where(record.name)}: {damage}; {REDO}")
 
 
 def _has_index(folder: Folder, name: str, index: str) -> bool:

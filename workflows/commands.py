@@ -147,16 +147,24 @@ def clean(args: argparse.Namespace) -> None:
 
 
 def verify(args: argparse.Namespace) -> int | None:
-    """Reads every shard again and compares it with the manifest."""
-    from pipelines.shards import verify as verify_shards
+    """Reads every shard again and compares it with the manifest; what is damaged counts as unfinished from then on."""
+    from pipelines.shards import forget, problems_by_file
     from workflows import plan as planning
+    from workflows.stage import RECORD
 
     ingest = planning.plan(STAGES, resolved(args), args.root.absolute())[0]
     if ingest.state != "CACHED":
         raise UsageError(f"nothing to verify: ingest is {ingest.state} for this configuration; run `alexnet ingest`")
-    problems = verify_shards(ingest.output.store)
-    print("\n".join(problems) if problems else f"{ingest.output.store.url}: every shard is as the manifest says")
-    return FAILED if problems else None
+    store = ingest.output.store
+    problems = problems_by_file(store)
+    if not problems:
+        print(f"{store.where()}: every shard is as the manifest says")
+        return None
+    (ingest.output.folder / RECORD).unlink()
+    forget(store, problems)
+    print("\n".join(line for lines in problems.values() for line in lines))
+    print(f"{len(problems)} damaged: `{_command('ingest', args.root)}` writes anew what is damaged, and only that")
+    return FAILED
 
 
 def predict(args: argparse.Namespace) -> None:

@@ -3,12 +3,16 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from builders import tar_bytes
 
 from pipelines.manifest import MANIFEST, QUARANTINE, Manifest, pack_label_counts, refuse_damaged, write_manifest
 from pipelines.plan import plan_shards
-from pipelines.shards import write_shard
+from pipelines.shards import verify, write_shard
+from pipelines.sources.catalog import open_source
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 from tests.memory_source import ingest, jpegs, memory_source
@@ -105,3 +109,36 @@ def test_label_counts_survive_packing(tmp_path):
     _, manifest = ingest(tmp_path, source())
     assert pack_label_counts([3, 1, 3, -1]) == "-1:1 1:1 3:2"
     assert sum(sum(record.label_counts.values()) for record in manifest.records()) == 17
+
+
+def test_the_quarantine_list_is_that_of_the_manifest_with_damage_in_three_splits(tmp_path):
+    splits = {name: [b"no image", *jpegs(7, seed)] for name, seed in (("train", 0), ("val", 20), ("test", 40))}
+    folder, manifest = ingest(tmp_path, memory_source(splits), max_bad=0.5)
+    assert [manifest.num_quarantined(split) for split in manifest.splits] == [1, 1, 1]
+    assert verify(folder) == []
+
+
+def test_the_quarantine_list_says_which_member_of_which_archive_and_why(tmp_path):
+    files = {f"{name}/{i}.jpg": jpegs(1, i)[0] for name in "ab" for i in range(4)}
+    files["b/2.jpg"] = b"no image"
+    archive = tmp_path / "images.tar"
+    archive.write_bytes(tar_bytes(files))
+    folder, _ = ingest(tmp_path / "shards", open_source(IngestSpec(source=str(archive), val_fraction=0)), max_bad=0.5)
+    (row,) = pq.read_table(tmp_path / "shards" / QUARANTINE).to_pylist()
+    assert (row["key"], row["label"], row["split"]) == ("b/2.jpg", 1, "train")
+    assert Path(row["file"]).name == "images.tar"
+    assert archive.read_bytes()[row["offset"] :].startswith(b"no image")
+    assert "no image of a known format" in row["reason"]
+
+
+def test_shards_are_in_order_where_their_numbers_outgrow_five_digits(tmp_path):
+    """Sorted by name, number 100000 would come before number 10001."""
+    _, manifest = ingest(tmp_path, memory_source({"train": jpegs(10)}))
+    first, second = manifest.splits["train"]
+    renamed = [
+        dataclasses.replace(second, name="train-100000-of-100001.tfrecord"),
+        dataclasses.replace(first, name="train-99999-of-100001.tfrecord"),
+    ]
+    spec = IngestSpec(source="memory", size=24, rows_per_shard=5)
+    again = write_manifest(Folder.at(tmp_path), memory_source({"train": jpegs(10)}), spec, renamed)
+    assert [record.first_id for record in again.splits["train"]] == [0, 5]

@@ -183,7 +183,7 @@ def test_a_damaged_shard_names_file_and_row(tmp_path, format, encoding):
     content = bytearray(folder.read(record.name))
     content[content.index(image) + len(image) // 2] ^= 4
     (tmp_path / record.name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{record.name}: row 3 fails its checksum; delete this file and run ingest"):
+    with pytest.raises(ValueError, match=rf"{record.name}: row 3 fails its checksum; run `alexnet verify`"):
         read_shard(folder, record)
     assert [problem.split(":")[0] for problem in verify(folder)] == [folder.where(record.name)]
 
