@@ -91,6 +91,16 @@ class WorkerPlan:
     environment: dict[str, str] = field(default_factory=dict)
 
 
+def require_places(plan: WorkerPlan, have: Resources) -> None:
+    """UsageError where some worker would wait for ever for what no node has."""
+    if have.num_places(plan.cpus_each, plan.use_gpu) < plan.world:
+        wants = f"{plan.world} workers of {plan.cpus_each} CPU" + (" and 1 GPU" if plan.use_gpu else "")
+        raise UsageError(
+            f"training wants {wants}; Ray has {have.cpus} CPUs and {have.gpus} GPUs: "
+            "lower train.replicas, set train.placement=one, or raise ray.num_cpus"
+        )
+
+
 class InProcess:
     """Everything in this process, one thing after the other."""
 
@@ -155,7 +165,7 @@ class OnRay:
 
     def train(self, loop: Loop, job: Any, plan: WorkerPlan, on_report: Callable[[dict], None]) -> Any:
         """Runs the loop on the planned workers; each report of rank 0 is handed to `on_report` here."""
-        self._check(plan)
+        require_places(plan, self.resources())
         from ray.train import ControllerError
 
         for _ in range(plan.max_failures):
@@ -182,15 +192,6 @@ class OnRay:
             raise
         finally:
             scratch.cleanup()
-
-    def _check(self, plan: WorkerPlan) -> None:
-        have = self.resources()
-        if have.num_places(plan.cpus_each, plan.use_gpu) < plan.world:
-            wants = f"{plan.world} workers of {plan.cpus_each} CPU" + (" and 1 GPU" if plan.use_gpu else "")
-            raise UsageError(
-                f"training wants {wants}; Ray has {have.cpus} CPUs and {have.gpus} GPUs: "
-                "lower train.replicas, set train.placement=one, or raise ray.num_cpus"
-            )
 
     def close(self) -> None:
         if self._ray is not None:

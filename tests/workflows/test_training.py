@@ -1,0 +1,163 @@
+"""A training in one process: its light, its start, its store, its pace, its model, and what it refuses to begin."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import crash
+import numpy as np
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+from shard_builder import write_shards
+
+from model.alexnet import AlexNet
+from model.specs import AlexNetSpec, TrainSpec
+from model.trainer import Trainer
+from pipelines.loader import TrainLoader
+from pipelines.specs import LoaderSpec
+from pipelines.storage import Folder
+from workflows import checkpoints
+from workflows.compute import Worker
+from workflows.config import TrackingSpec, UsageError
+from workflows.stages.train import network_for, require_validation, with_absolute_paths
+from workflows.training import TrainJob, loop
+
+NET = AlexNetSpec(
+    input_px=28, num_classes=3, kernels=(8, 8, 8, 8, 8), fc=(16, 16), conv1_kernel=5, conv1_stride=1, conv1_pad=2,
+    initial="scaled",
+)  # fmt: skip
+ALONE = {"tracking__uri": "off", "train__placement": "one"}
+
+
+@pytest.mark.parametrize("lighting_off", [0.5, 1.0])
+def test_the_input_is_scaled_in_the_epochs_with_light_and_in_no_other(lighting_off, tmp_path):
+    shards, manifest = write_shards(tmp_path / "shards", {"train": [12, 8]}, encoding="raw", size_px=32)
+    light = {"eigenvalues": np.array([900.0, 90.0, 9.0]), "eigenvectors": np.eye(3)}
+    train = TrainSpec(epochs=2, batch_size=8)
+    loader = LoaderSpec(lighting_off=lighting_off, threads=1)
+    mean = np.full((32, 32, 3), 120, np.float32)
+    job = TrainJob(NET, train, loader, shards, Folder.at(tmp_path / "train"), 2, mean, **light)
+    loop(job, Worker(0, 1, lambda report: None, num_cpus=1))
+
+    twin = Trainer(NET, train, mean, steps_per_epoch=3)
+    batches = TrainLoader(shards, manifest, loader, crop_px=28, batch_size=8, epochs=2, **light)
+    for epoch, scale in enumerate([1 / 1.1, 1.0 if lighting_off < 1 else 1 / 1.1]):
+        for batch in batches.epoch(epoch):
+            twin.train_step(batch.images_BCHW, batch.labels_B, scale)
+    trained = load_file(tmp_path / "train" / "model" / "model.safetensors")
+    assert all(torch.equal(trained[name], weight) for name, weight in twin.weights().items())
+
+
+@pytest.mark.slow
+def test_models_in_a_store_on_a_disk_are_evaluated_too(tmp_path):
+    store = tmp_path / "store"
+    config = tiny.write_config(
+        tmp_path / "config.toml", tiny.write_source(tmp_path / "source"), store=str(store), train__epochs=1, **ALONE
+    )
+    stages = ("ingest", "stats", "train", "evaluate")
+    root, log = tmp_path / "runs", tmp_path / "log"
+    crash.finish(crash.start_in_process(root, config, *stages, log=log), log)
+    for name in ("model", "best"):
+        (here,), (there,) = (place.glob(f"train/*/{name}/model.safetensors") for place in (root, store))
+        assert here.read_bytes() == there.read_bytes()
+    (errors,) = root.glob("evaluate/*/evaluate.json")
+    assert 0 <= json.loads(errors.read_text())["top1_error"] <= 1
+
+
+@pytest.mark.slow
+def test_training_starts_from_weights_under_the_home_folder(data, tmp_path, monkeypatch):
+    first = tiny.Training(data, made(tmp_path / "first"), tiny.in_process, train__epochs=1, **ALONE)
+    crash.finish(first.start(), first.log)
+    (model,) = first.root.glob("train/*/model")
+    model.rename(tmp_path / "weights")
+    start = load_file(tmp_path / "weights" / "model.safetensors")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    barely = {"train__epochs": 1, "train__lr": 1e-12, "train__init_from": "~/weights", **ALONE}
+    second = tiny.Training(data, made(tmp_path / "second"), tiny.in_process, **barely)
+    crash.finish(second.start(), second.log)
+    assert all(torch.allclose(tensor, start[name], atol=1e-6) for name, tensor in second.model().items())
+
+
+@pytest.mark.parametrize(("given", "meant"), [("weights", "here/weights"), ("~/weights", "weights")])
+def test_the_workers_are_told_an_absolute_path_of_the_weights(given, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(made(tmp_path / "here"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert with_absolute_paths(TrainSpec(init_from=given)).init_from == str(tmp_path / meant)
+    assert with_absolute_paths(TrainSpec()).init_from == ""
+
+
+@pytest.mark.slow
+def test_the_pace_after_a_resume_counts_the_images_of_this_attempt_alone(data, tmp_path):
+    training = tiny.Training(data, tmp_path, tiny.in_process, **ALONE)
+    driver = training.start()
+    training.wait_for_points(30, driver)
+    crash.kill(driver)
+    (history,) = training.root.glob("train/*/history.jsonl")
+    folder = history.parent
+    resumed_step = checkpoints.steps(Folder.at(folder / "checkpoints"))[-1]
+    crash.finish(training.start(), training.log)
+    record = json.loads((folder / "stage.json").read_text())
+    (ingest,) = training.root.glob("ingest/*/stage.json")
+    images = json.loads(ingest.read_text())["metrics"]["images_train"]
+    steps_per_epoch = -(-images // 8)
+    assert resumed_step > 0
+    assert record["units"] == round(images * (4 - resumed_step / steps_per_epoch))
+    assert record["metrics"]["images_per_s"] >= record["units"] / record["seconds"]
+
+
+@pytest.mark.slow
+def test_a_broken_newest_checkpoint_in_an_object_store_pushes_no_sound_one_out(s3_folder):
+    folder = Folder.at(s3_folder)
+    for step in (5, 10):
+        checkpoints.save(folder, step, {"a": torch.full((2,), float(step))}, {}, keep=2)
+    folder.child("step-00000010").publish("state.safetensors", lambda file: file.write(b"cut"))
+    with pytest.warns(UserWarning, match="passing over"):
+        assert checkpoints.newest(folder).step == 5
+    checkpoints.save(folder, 7, {"a": torch.full((2,), 7.0)}, {}, keep=1)
+    assert checkpoints.steps(folder) == [7]
+    assert checkpoints.newest(folder).step == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("as_run", [{}, {"conv1_order": "norm_pool_relu", "spatial_norm": True, "bottleneck": 8}])
+def test_a_registered_model_takes_batches_of_any_size(as_run, tmp_path):
+    import mlflow
+
+    from workflows.tracking import Tracker
+
+    net = AlexNet(replace(NET, **as_run)).eval()
+    tracker = Tracker(TrackingSpec(), tmp_path)
+    tracker.begin_workflow("workflow", {})
+    with tracker.stage("train", {}) as run:
+        run.model(net, np.full((2, 3, 28, 28), 128, np.float32), "tiny", "newest", [], {})
+    tracker.end_workflow("FINISHED")
+    loaded = mlflow.pyfunc.load_model("models:/tiny@newest")
+    images = np.random.default_rng(0).uniform(0, 255, (5, 3, 28, 28)).astype(np.float32)
+    for count in (1, 2, 5):
+        expected = net(torch.from_numpy(images[:count])).detach()
+        torch.testing.assert_close(torch.from_numpy(loaded.predict(images[:count])), expected)
+
+
+def test_a_network_has_as_many_classes_as_the_data_set_or_is_refused(tmp_path):
+    _, manifest = write_shards(tmp_path, {"train": [4]}, encoding="raw", size_px=32)
+    for given in (0, 3):
+        assert network_for(AlexNetSpec(input_px=32, conv1_stride=1, num_classes=given), manifest).num_classes == 3
+    for given in (2, 5):
+        with pytest.raises(UsageError, match=f"net.num_classes is {given}, the data set has 3; use 0"):
+            network_for(AlexNetSpec(input_px=32, conv1_stride=1, num_classes=given), manifest)
+
+
+def test_a_plateau_without_validation_images_is_refused(tmp_path):
+    _, without = write_shards(tmp_path / "without", {"train": [4]}, encoding="raw", size_px=32)
+    _, manifest = write_shards(tmp_path / "with", {"train": [4], "val": [2]}, encoding="raw", size_px=32)
+    with pytest.raises(UsageError, match="there are no validation images: set train.schedule=segments"):
+        require_validation(TrainSpec(schedule="plateau"), without)
+    require_validation(TrainSpec(schedule="plateau"), manifest)
+    require_validation(TrainSpec(schedule="segments"), without)
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
