@@ -11,18 +11,18 @@ INDEX = "index"  # folder under the root: listings of archives, and the last kno
 
 
 def source_identity(config: RunConfig, root: Path) -> dict[str, str]:
-    """The source's fingerprint: by its content now, or the last known one where the source is out of reach.
+    """The source's fingerprint: by its content now, or the last known one where the source is gone or out of reach.
 
     Raises:
-        UsageError: The source cannot be read and never was.
+        UsageError: The source is there and damaged, or it is not there and never was read.
     """
-    from pipelines.sources.catalog import open_source
+    from pipelines.sources.catalog import is_there, open_source
 
     known = known_source(config, root)
     try:
         source = open_source(config.ingest, root / INDEX)
     except (ValueError, OSError) as error:
-        if known and not Path(config.ingest.source).exists():
+        if known and not is_there(config.ingest.source):
             return {"source": known["fingerprint"]}
         raise UsageError(str(error)) from error
     now = {"fingerprint": source.fingerprint, "counts": {name: t.num_rows for name, t in source.splits.items()}}

@@ -24,7 +24,7 @@ FLUSH_EVERY_S = 3.0
 HEARTBEAT_EVERY_S = 30.0
 LEASE_ENDS_AFTER_S = 600.0  # a run of another host whose heartbeat is older is dead
 SYSTEM_METRICS_EVERY_S = 5.0
-MAX_PARAM_CHARS = 6000
+MAX_POINTS, MAX_PARAM_CHARS = 1000, 6000  # in one request
 ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "GIT_PYTHON_REFRESH": "quiet"}
 
 
@@ -48,12 +48,18 @@ class StageRun:
             self._points += [(name, float(value), now_ms, step) for name, value in values.items()]
 
     def flush(self) -> None:
+        """Sends what is buffered; what could not be sent stays in the buffer."""
         from mlflow.entities import Metric
 
         with self._guard:
             points, self._points = self._points, []
-        for first in range(0, len(points), 1000):
-            self._tracker.client.log_batch(self.id, metrics=[Metric(*p) for p in points[first : first + 1000]])
+        try:
+            while points:
+                self._tracker.client.log_batch(self.id, metrics=[Metric(*p) for p in points[:MAX_POINTS]])
+                del points[:MAX_POINTS]
+        finally:
+            with self._guard:
+                self._points = points + self._points
 
     def params(self, values: dict[str, Any]) -> None:
         from mlflow.entities import Param
@@ -192,11 +198,12 @@ class Tracker:
         with _locked(self._root / ".mlflow.lock"):  # two processes that make the same database at once destroy it
             mlflow.set_tracking_uri(uri)
             mlflow.set_registry_uri(uri)
-            self.client = mlflow.MlflowClient(uri, uri)
             try:
+                self.client = mlflow.MlflowClient(uri, uri)
                 self.experiment_id = self._experiment()
-            except mlflow.exceptions.MlflowException as error:
-                raise UsageError(f"tracking.uri={uri} does not answer as MLflow does: {error}") from error
+            except Exception as error:  # each kind of store has errors of its own: MLflow's, SQLAlchemy's, a driver's
+                reason = str(error).strip().partition("\n")[0]
+                raise UsageError(f"tracking.uri={uri} does not answer as MLflow does: {reason}") from error
 
     def _experiment(self) -> str:
         known = self.client.get_experiment_by_name(self._spec.experiment)

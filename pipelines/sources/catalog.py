@@ -14,7 +14,7 @@ from pipelines.sources.tar import open_tar
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 
-__all__ = ["Reader", "Source", "open_source"]
+__all__ = ["Reader", "Source", "is_there", "open_source"]
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -33,6 +33,16 @@ def open_source(spec: IngestSpec, cache: Path | None = None) -> Source:
             f"ingest.check_md5 needs the ILSVRC archives; no sums are known for this source ({source.kind})"
         )
     return source
+
+
+def is_there(source: str) -> bool:
+    """Whether there is a file or folder of this name; not where its place cannot be reached."""
+    folder = Folder.at(source)
+    parent, name = folder.split()
+    try:
+        return source == "demo" or parent.size(name) is not None or folder.exists()
+    except OSError:  # no connection, no such bucket
+        return False
 
 
 def _open(spec: IngestSpec, cache: Path | None) -> Source:

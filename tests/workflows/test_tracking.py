@@ -2,12 +2,15 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+import tiny
+from conftest import run_alexnet
 
 from workflows.config import TrackingSpec, UsageError
 from workflows.tracking import Tracker, registered_files, tracking_uri
@@ -47,6 +50,13 @@ def open_and_die(root, number):
     return ids
 
 
+def flush_until_it_fails(run):
+    """Again where the heartbeat's thread has taken the points at this moment."""
+    while True:
+        run.metrics({"more": 1.0})
+        run.flush()
+
+
 def test_a_stage_s_run_is_a_child_of_the_workflow_s(tracker):
     parent = tracker.begin_workflow("workflow", {"alexnet.recipe": "demo"})
     with tracker.stage("ingest", {"alexnet.key": "k"}) as run:
@@ -78,6 +88,33 @@ def test_a_stage_that_fails_or_is_stopped_says_so(tracker, error, expected):
     with pytest.raises(error), tracker.stage("train", {}) as run:
         raise error
     assert status(tracker, run.id) == expected
+
+
+def test_points_that_could_not_be_sent_are_sent_later_once_and_in_order(tracker, root):
+    tracker.begin_workflow("workflow", {})
+    with tracker.stage("train", {}) as run:
+        other = sqlite3.connect(root / "mlflow.db", isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        for step in range(2500):
+            run.metrics({"loss": float(step)}, step)
+        with pytest.raises(Exception, match="locked"):
+            flush_until_it_fails(run)
+        other.execute("ROLLBACK")
+        other.close()
+    seen = tracker.client.get_metric_history(run.id, "loss")
+    assert sorted(point.step for point in seen) == list(range(2500))
+    assert status(tracker, run.id) == "FINISHED"
+
+
+@pytest.mark.parametrize("uri", ["ftp://somewhere/mlflow", "sqlite:////proc/no/such/place.db"])
+def test_a_tracking_uri_that_cannot_be_is_refused_in_one_line_before_any_output(tmp_path, uri):
+    tiny.write_source(tmp_path / "source")
+    config = tiny.write_config(tmp_path / "config.toml", tmp_path / "source", tracking__uri=uri)
+    refused = run_alexnet("ingest", "--root", tmp_path / "runs", "--config", config)
+    assert refused.returncode == 2, refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith(f"alexnet: tracking.uri={uri} does not answer as MLflow does: ")
+    assert "Traceback" not in refused.stderr
+    assert not [path for path in tmp_path.glob("runs/ingest/*") if path.is_dir()]
 
 
 def test_runs_of_a_killed_process_are_closed_at_the_next_start(tracker, root):

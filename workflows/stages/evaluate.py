@@ -4,11 +4,12 @@ Ray tasks share the split; every stored image is seen exactly once, and the coun
 """
 
 import json
+import tempfile
 import time
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from pipelines.manifest import Manifest
 from pipelines.storage import Folder
 from workflows.config import UsageError
 from workflows.stage import Context, write_atomically
+
+if TYPE_CHECKING:
+    from model.alexnet import AlexNet
 
 TOP = 5
 CENTRE_VIEW = 2  # of the ten
@@ -29,7 +33,7 @@ class Job:
     """What a task evaluates: its share of a split, with an exported model."""
 
     shards: Folder
-    model: Path
+    model: Folder
     split: str
     batch_size: int
     num_parts: int
@@ -60,7 +64,7 @@ def run(context: Context) -> dict:
     have = context.compute.resources()
     device = "cuda" if have.gpus else "cpu"
     num_parts = max(1, min((have.gpus or have.cpus) * TASKS_PER_DEVICE, -(-total // spec.batch_size)))
-    model = context.inputs["train"].folder / FOLDER_OF[spec.weights]
+    model = context.inputs["train"].store.child(FOLDER_OF[spec.weights])
     job = Job(shards, model, spec.split, spec.batch_size, num_parts, context.config.loader.threads or 1, device)
     began, parts, seen = time.perf_counter(), [], 0
     with context.console.progress("evaluate", total, "images") as progress:
@@ -84,11 +88,10 @@ def run(context: Context) -> dict:
 
 def evaluate_part(job: Job, number: int) -> Part:
     """A contiguous share of the split: ten views of each image, of which one is the centre crop."""
-    from model.export import load_exported
     from model.step import predict
     from pipelines.evaluation import eval_batches
 
-    net = load_exported(job.model).net.to(job.device)
+    net = _load(job.model).to(job.device)
     manifest = Manifest.load(job.shards)
     centre, ten = TopK(), TopK()
     found = []
@@ -113,6 +116,18 @@ def evaluate_part(job: Job, number: int) -> Part:
         found.append([ids_B, *(tensor.cpu().numpy() for tensor in (labels_B, best.indices, best.values))])
     ids, labels, classes, probabilities = (np.concatenate(column) for column in zip(*found, strict=True))
     return Part(ids, labels, classes, probabilities, _keys(job, manifest, ids), centre, ten)
+
+
+def _load(model: Folder) -> "AlexNet":
+    """An exported network; from an object store by way of a folder here."""
+    from model.export import CARD, WEIGHTS, load_exported
+
+    if model.is_local:
+        return load_exported(model.local_path()).net
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in (WEIGHTS, CARD):
+            (Path(scratch) / name).write_bytes(model.read(name))
+        return load_exported(scratch).net
 
 
 def _keys(job: Job, manifest: Manifest, ids: np.ndarray) -> list[str]:

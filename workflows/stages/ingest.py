@@ -1,7 +1,7 @@
 """Ingest: a source's images become shards of squares, one Ray task a shard; the manifest is written last.
 
 Shards that an earlier, interrupted run finished are kept, and what it left half written is removed. Damaged images are
-set aside in `quarantine.parquet`.
+set aside in `quarantine.parquet`, each with its archive, member, offset and the reason.
 """
 
 import errno
@@ -9,15 +9,24 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 
-from pipelines.manifest import MANIFEST, QUARANTINE, Manifest, ShardRecord, refuse_damaged, write_manifest
+from pipelines.manifest import (
+    MANIFEST,
+    QUARANTINE,
+    Manifest,
+    ShardRecord,
+    refuse_damaged,
+    too_damaged,
+    write_manifest,
+)
 from pipelines.plan import ShardTask
 from pipelines.shards import finished_shards, plan_shards, predicted_bytes, write_shard
 from pipelines.sources.catalog import open_source
+from pipelines.sources.source import Source
 from pipelines.storage import Folder
-from workflows.catalog import INDEX
+from workflows.catalog import INDEX, STAGES
 from workflows.config import UsageError
 from workflows.console import size
-from workflows.stage import Context
+from workflows.stage import Context, key_of
 
 DISK_MARGIN = 1.1  # room asked for, as a multiple of the predicted bytes
 
@@ -26,24 +35,25 @@ def run(context: Context) -> dict:
     """Writes the shards, `quarantine.parquet` and `manifest.json`."""
     spec, store = context.config.ingest, context.output.store
     source = open_source(spec, context.root / INDEX)
+    _check_unchanged(context, source)
     plan = plan_shards(source, spec, store)
     store.remove_stale_temporaries()
     done = finished_shards(store, plan.origin)
     kept = _listed(done.values())
     _check_disk(store, predicted_bytes(plan.num_rows - kept, spec))
-    todo = (plan[i] for i, name in enumerate(plan.names) if name not in done)
+    refused = too_damaged(done.values(), plan.num_rows, spec.max_bad)
+    todo = (plan[i] for i, name in enumerate(plan.names) if name not in done and not refused)
     began = time.perf_counter()
-    _refuse_damaged(context, done, plan.num_rows)
     with context.console.progress("ingest", plan.num_rows, "images", kept) as progress:
         for record in _written(context, todo):
+            _check_visible(store, record)
             done[record.name] = record
-            if record.quarantined:
-                _refuse_damaged(context, done, plan.num_rows)
+            refused = refused or bool(record.quarantined) and too_damaged(done.values(), plan.num_rows, spec.max_bad)
             images = _listed(done.values())
             progress.update(images)
             rate = (images - kept) / (time.perf_counter() - began)
             context.run.metrics({"images": images, "images_per_s": rate}, step=len(done))
-    _refuse_if_nothing_stored(context, done)
+    _refuse_damaged(context, done, plan.num_rows)  # no task is left that would write
     store.remove_stale_temporaries()  # of tasks that died on the way
     manifest = write_manifest(store, source, spec, done.values())
     track(context, manifest)
@@ -58,6 +68,22 @@ def _written(context: Context, tasks: Iterable[ShardTask]) -> Iterator[ShardReco
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise ValueError(f"no space left for the shards in {context.output.store.where()}: make room there") from error
+
+
+def _check_unchanged(context: Context, source: Source) -> None:
+    """ValueError where this is not the source that the output's key was made of."""
+    stage = next(stage for stage in STAGES if stage.name == "ingest")
+    if key_of(stage, stage.ingredients(context.config, {"source": source.fingerprint}, {})) != context.output.key:
+        raise ValueError(f"ingest.source={context.config.ingest.source} has changed since this run was planned")
+
+
+def _check_visible(store: Folder, record: ShardRecord) -> None:
+    """UsageError where a worker wrote to a disk that is not this machine's."""
+    if store.size(record.name) != record.bytes:
+        raise UsageError(
+            f"a worker wrote {record.name} and it is not in {store.where()} as this machine sees it: with several "
+            "machines name a folder that all of them share, or an object store, with --set store="
+        )
 
 
 def _listed(records: Iterable[ShardRecord]) -> int:
@@ -75,11 +101,11 @@ def _check_disk(store: Folder, wanted_bytes: int) -> None:
 
 
 def _refuse_damaged(context: Context, done: dict[str, ShardRecord], listed: int) -> None:
-    """UsageError as soon as it is certain that more than `ingest.max_bad` of all listed images are damaged."""
+    """UsageError where nothing could be stored, or more than `ingest.max_bad` of all listed images are damaged."""
+    _refuse_if_nothing_stored(context, done)
     try:
         refuse_damaged(context.output.store, done.values(), listed, context.config.ingest.max_bad)
     except ValueError as error:
-        _refuse_if_nothing_stored(context, done)
         raise UsageError(str(error)) from error
 
 

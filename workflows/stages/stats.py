@@ -5,20 +5,29 @@ The sums are integers, so the result does not depend on the shards, the workers 
 
 import time
 from functools import partial
+from pathlib import Path
 
 from pipelines.manifest import Manifest
-from pipelines.statistics import STATS_JSON, STATS_NPZ, PixelSums, sum_shard
+from pipelines.statistics import STATS_JSON, STATS_NPZ, PixelSums, Statistics, sum_shard
 from pipelines.storage import Folder
+from workflows import figures_data
+from workflows.config import UsageError
+from workflows.figures import png
 from workflows.stage import Context
 from workflows.stages.ingest import log_dataset
 
 
 def run(context: Context) -> dict:
-    """Writes `stats.json` and `stats.npz`."""
+    """Writes `stats.json`, `stats.npz` and `figures/*.png`."""
     store = context.inputs["ingest"].store
     manifest = Manifest.load(store)
-    records = manifest.splits["train"]
+    records = manifest.splits.get("train", ())
     total = sum(record.rows for record in records)
+    if not total:
+        raise UsageError(
+            f"there are no training images: ingest.val_fraction={context.config.ingest.val_fraction} left none of "
+            "the source for them; lower it"
+        )
     began = time.perf_counter()
     sums = PixelSums.empty(manifest.size_px)
     with context.console.progress("stats", total, "images") as progress:
@@ -29,6 +38,7 @@ def run(context: Context) -> dict:
     statistics.save(Folder.at(context.folder))
     for name in (STATS_JSON, STATS_NPZ):
         context.run.artifact(context.folder / name)
+    context.run.artifact(_plotted(manifest, statistics, context.folder / "figures"), "figures")
     log_dataset(context, manifest, store, "statistics")
     seconds = time.perf_counter() - began
     return {
@@ -41,6 +51,21 @@ def run(context: Context) -> dict:
         },
         "units": total,
     }
+
+
+def _plotted(manifest: Manifest, statistics: Statistics, folder: Path) -> Path:
+    """The folder, with the statistics as pictures in it."""
+    drawn = {
+        "mean_image": figures_data.mean_image(statistics.mean_image_HWC),
+        "channels": figures_data.channel_histogram(statistics.channel_histogram),
+        "classes": figures_data.class_histogram(
+            {split: manifest.label_counts(split) for split in manifest.splits}, manifest.class_titles
+        ),
+    }
+    folder.mkdir(exist_ok=True)
+    for name, figure in drawn.items():
+        (folder / f"{name}.png").write_bytes(png(figure))
+    return folder
 
 
 def _levels(values) -> str:

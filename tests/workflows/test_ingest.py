@@ -1,0 +1,160 @@
+"""Ingest beyond the crashes: damage is found and mended, and what cannot be ingested is refused and leaves nothing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+from builders import class_folders, jpeg, tar_bytes, write_files
+from conftest import run_alexnet
+
+from pipelines.manifest import Manifest
+from pipelines.storage import Folder
+from workflows.catalog import STAGES, source_identity
+from workflows.compute import InProcess
+from workflows.config import UsageError
+from workflows.console import Console
+from workflows.plan import plan
+from workflows.run import run
+from workflows.stage import Context
+from workflows.stages import ingest
+from workflows.tracking import Untracked
+
+
+def prepare(folder: Path, *stages: str, **settings) -> Path:
+    """The stages' output for `folder/source`, made in this process; the folder of the first."""
+    config = tiny.config(folder / "source", tracking__uri="off", **settings)
+    rows = run(STAGES, config, folder / "runs", only=stages, compute=lambda *_: InProcess())
+    return rows[0].path
+
+
+def context_of(config, root: Path) -> Context:
+    """What ingest would be given now."""
+    output = plan(STAGES, config, root)[0].output
+    return Context(config, root, output, {}, InProcess(), Untracked(), Console())
+
+
+def shards(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in folder.glob("*.tfrecord")}
+
+
+@pytest.mark.slow
+def test_a_damaged_shard_is_found_by_verify_and_only_that_one_is_written_anew(tmp_path):
+    tiny.write_source(tmp_path / "source")
+    folder = prepare(tmp_path, "ingest")
+    before, digest = shards(folder), Manifest.load(Folder.at(folder)).digest
+    damaged = folder / min(before)
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 4
+    damaged.write_bytes(content)
+    at_root = ("--root", tmp_path / "runs")
+    verified = run_alexnet("verify", *at_root)
+    assert verified.returncode == 1, verified.stderr
+    assert verified.stdout.count(".tfrecord:") == 1
+    assert damaged.name in verified.stdout
+    assert "ingest is PARTIAL" in run_alexnet("verify", *at_root).stderr
+    again = run_alexnet("ingest", *at_root)
+    assert (again.returncode, again.stdout.count("ran")) == (0, 1), again.stderr
+    changed = [name for name, inode in shards(folder).items() if before[name] != inode]
+    assert changed == [damaged.name]
+    assert run_alexnet("verify", *at_root).returncode == 0
+    assert Manifest.load(Folder.at(folder)).digest == digest
+
+
+@pytest.mark.slow
+def test_an_edited_manifest_is_found_by_verify_and_written_anew(tmp_path):
+    tiny.write_source(tmp_path / "source")
+    folder = prepare(tmp_path, "ingest")
+    before, content = shards(folder), json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**content, "size_px": 64}))
+    assert run_alexnet("verify", "--root", tmp_path / "runs").returncode == 1
+    prepare(tmp_path, "ingest")
+    assert shards(folder) == before
+    assert json.loads((folder / "manifest.json").read_text())["digest"] == content["digest"]
+
+
+@pytest.mark.slow
+def test_many_files_that_are_no_images_leave_nothing(tmp_path):
+    """While the first bad shard is seen, tasks on Ray are still writing others."""
+    write_files(tmp_path / "fake", {f"{name}/{i}.jpg": b"no picture" for name in "ab" for i in range(150)})
+    settings = {"ingest.source": tmp_path / "fake", "ingest.rows_per_shard": 2, "ray.num_cpus": 2}
+    given = [f"--set={name}={value}" for name, value in settings.items()]
+    refused = run_alexnet("ingest", "--root", tmp_path / "runs", "--set=tracking.uri=off", *given)
+    assert refused.returncode == 2, refused.stderr
+    assert "is a readable image" in refused.stderr.splitlines()[-1]
+    assert not list((tmp_path / "runs").glob("ingest/*/*"))
+    assert not [path for path in (tmp_path / "runs" / "ingest").iterdir() if path.is_dir()]
+
+
+def test_a_source_that_changes_between_plan_and_run_is_refused(tmp_path):
+    write_files(tmp_path / "source", class_folders(images=4))
+    context = context_of(tiny.config(tmp_path / "source"), tmp_path / "runs")
+    (tmp_path / "source" / "cat" / "more.jpg").write_bytes(jpeg(7))
+    with pytest.raises(ValueError, match="has changed since this run was planned"):
+        ingest.run(context)
+    assert not list(context.folder.glob("*"))
+
+
+@pytest.mark.parametrize("damage", ["emptied", "no images", "cut off"])
+def test_a_source_that_is_there_and_damaged_is_refused_although_it_is_known(tmp_path, damage):
+    source = tmp_path / ("source.tar" if damage == "cut off" else "source")
+    if damage == "cut off":
+        source.write_bytes(tar_bytes(class_folders(images=4)))
+    else:
+        write_files(source, class_folders(images=4))
+    config = tiny.config(source)
+    source_identity(config, tmp_path / "runs")
+    if damage == "cut off":
+        source.write_bytes(source.read_bytes()[:-20000])
+    else:
+        for path in list(source.rglob("*.jpg")):
+            path.rename(path.with_suffix(".txt")) if damage == "no images" else path.unlink()
+    with pytest.raises(UsageError, match="source"):
+        source_identity(config, tmp_path / "runs")
+
+
+def test_a_source_that_is_gone_or_out_of_reach_is_known_by_what_was_last_seen(tmp_path):
+    source = write_files(tmp_path / "source", class_folders(images=4))
+    config = tiny.config(source)
+    seen = source_identity(config, tmp_path / "runs")
+    source.rename(tmp_path / "elsewhere")
+    assert source_identity(config, tmp_path / "runs") == seen
+
+
+@pytest.mark.slow
+def test_a_source_in_an_object_store_is_told_apart_the_same_way(s3_folder, tmp_path):
+    folder = Folder.at(s3_folder).child("source")
+    for name, data in class_folders(images=2).items():
+        folder.publish(name, lambda file, data=data: file.write(data))
+    config = tiny.config(folder.url)
+    seen = source_identity(config, tmp_path)
+    for entry in folder.files(recursive=True):
+        folder.delete(entry.name)
+    assert source_identity(config, tmp_path) == seen
+    folder.publish("a/notes.txt", lambda file: file.write(b"no picture"))
+    with pytest.raises(UsageError, match="source"):
+        source_identity(config, tmp_path)
+
+
+def test_a_shard_on_a_disk_that_is_not_the_driver_s_is_refused(tmp_path):
+    tiny.write_source(tmp_path / "source")
+    folder = prepare(tmp_path, "ingest")
+    record = Manifest.load(Folder.at(folder)).splits["train"][0]
+    ingest._check_visible(Folder.at(folder), record)
+    for there in (replace(record, bytes=record.bytes + 1), replace(record, name="train-99999-of-99999.tfrecord")):
+        with pytest.raises(UsageError, match="--set store="):
+            ingest._check_visible(Folder.at(folder), there)
+
+
+def test_statistics_of_no_training_images_are_refused(tmp_path):
+    tiny.write_source(tmp_path / "source")
+    with pytest.raises(UsageError, match="ingest.val_fraction=0.999999 left none"):
+        prepare(tmp_path, "ingest", "stats", ingest__val_fraction=0.999999)
+
+
+def test_statistics_come_with_pictures(tmp_path):
+    tiny.write_source(tmp_path / "source")
+    prepare(tmp_path, "ingest", "stats")
+    drawn = (tmp_path / "runs").glob("stats/*/figures/*.png")
+    assert sorted(path.stem for path in drawn) == ["channels", "classes", "mean_image"]
