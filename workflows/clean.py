@@ -1,14 +1,14 @@
 """What may go: outputs that nothing newest uses, unfinished files of dead processes, and locks of the dead."""
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.storage import Folder
 from workflows import lock
+from workflows.config import RunConfig
 from workflows.plan import Planned, finished
-from workflows.stage import RECORD
+from workflows.stage import RECORD, Output, output_of
 
 
 @dataclass(frozen=True)
@@ -18,20 +18,19 @@ class Leftover:
     path: Path
     why: str
     num_bytes: int
-    store: Folder | None = None  # where the output's shards or checkpoints are, when not under the root
+    output: Output | None = None  # with its shards or checkpoints, wherever they are
 
     def remove(self) -> None:
-        if self.store is not None:
-            self.store.delete_all()
-        if self.path.is_dir():
-            shutil.rmtree(self.path)
+        if self.output is not None:
+            self.output.delete()
         else:
             self.path.unlink(missing_ok=True)
 
 
-def leftovers(planned: list[Planned], root: Path) -> list[Leftover]:
-    """All that may go, for a workflow whose newest outputs and current plan are to stay."""
+def leftovers(planned: list[Planned], config: RunConfig, root: Path) -> list[Leftover]:
+    """All that may go, for a workflow whose newest outputs, current plan and stages at work are to stay."""
     keep = {(step.stage.name, step.output.key) for step in planned}
+    keep = keep.union(*(_with_inputs(stage, key, root) for stage, key in lock.in_use(root)))
     for step in planned:
         for record in finished(step.stage.name, root)[:1]:
             keep |= _with_inputs(step.stage.name, record["key"], root)
@@ -39,12 +38,11 @@ def leftovers(planned: list[Planned], root: Path) -> list[Leftover]:
     for step in planned:
         if _is_busy(root / step.stage.name / ".lock"):
             continue
-        base = step.output.store if step.output.store.url != str(step.output.folder) else None
         for folder in sorted(path for path in (root / step.stage.name).glob("*") if path.is_dir()):
             if (step.stage.name, folder.name) not in keep:
                 why = "nothing newest uses it" if (folder / RECORD).exists() else "begun, never finished"
-                store = _sibling(base, folder.name) if base else None
-                found.append(Leftover(folder, why, _bytes(folder), store))
+                output = output_of(step.stage.name, folder.name, config, root)
+                found.append(Leftover(folder, why, _bytes(output), output))
     found += [Leftover(p, "lock of a dead process", 0) for p in sorted(root.glob("*/.lock")) if lock.is_dead(p)]
     partial = Folder.at(root).stale_temporaries() if root.is_dir() else []
     inside = tuple(f"{leftover.path}/" for leftover in found)
@@ -61,15 +59,10 @@ def _with_inputs(stage: str, key: str, root: Path) -> set[tuple[str, str]]:
     return {(stage, key)}.union(*(_with_inputs(name, used, root) for name, used in record["inputs"].items()))
 
 
-def _sibling(store: Folder, key: str) -> Folder:
-    """The output of another key in the same store."""
-    url, question, options = store.url.partition("?")
-    return Folder(f"{url.rpartition('/')[0]}/{key}{question}{options}")
-
-
 def _is_busy(path: Path) -> bool:
     return path.exists() and not lock.is_dead(path)
 
 
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def _bytes(output: Output) -> int:
+    places = {Folder.at(output.folder), output.store}
+    return sum(entry.size for place in places for entry in place.walk())

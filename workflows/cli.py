@@ -35,13 +35,13 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except KeyboardInterrupt:
-        return _fail(FAILED, "stopped", _resume(argv))
+        return _fail(FAILED, "stopped", *_resume(args, argv))
     except (ValueError, OSError) as error:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-        return _fail(FAILED, f"{error}{notes}", _resume(argv))
+        return _fail(FAILED, f"{error}{notes}", *_resume(args, argv))
     except Exception as error:
         traceback.print_exc()
-        return _fail(FAILED, f"{type(error).__name__}: {error}", _resume(argv))
+        return _fail(FAILED, f"{type(error).__name__}: {error}", *_resume(args, argv))
 
 
 def _fail(code: int, what: str, *more: str) -> int:
@@ -49,13 +49,17 @@ def _fail(code: int, what: str, *more: str) -> int:
     return code
 
 
-def _resume(argv: list[str]) -> str:
-    return f"to go on from what is done: {shlex.join([Path(sys.argv[0]).name, *argv])}"
+def _resume(args: argparse.Namespace, argv: list[str]) -> list[str]:
+    """The line that resumes, for what runs stages."""
+    if args.act is not commands.run:
+        return []
+    return [f"to go on from what is done: {shlex.join([*commands.program(), *argv])}"]
 
 
 def _stop_on_signals() -> None:
     def stop(number, frame):
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends us at once, whatever we wait for
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would end the closing of runs
         raise Stopped
 
     signal.signal(signal.SIGINT, stop)

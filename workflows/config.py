@@ -7,14 +7,19 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from model.specs import AlexNetSpec, TrainSpec
 from pipelines.specs import IngestSpec, LoaderSpec
+
+SCHEMES = ("s3", "gs", "abfs", "hdfs", "file")  # of the object stores and file systems that pyarrow opens
+MAX_WHOLE = 2**63  # seeds and counts are 64-bit integers in the libraries below
 
 
 class UsageError(Exception):
@@ -25,7 +30,7 @@ class UsageError(Exception):
 class EvaluateSpec:
     """Which images are tested, and with which weights."""
 
-    split: Annotated[str, "split that is tested: val, test or train"] = "val"
+    split: Annotated[Literal["val", "test", "train"], "split that is tested"] = "val"
     weights: Annotated[Literal["last", "best"], "weights of the last epoch, or of the lowest validation error"] = "last"
     batch_size: Annotated[int, "images in a batch; each is seen in ten views"] = 64
 
@@ -45,6 +50,8 @@ class RaySpec:
     def __post_init__(self):
         if self.num_cpus < 0:
             raise ValueError(f"ray.num_cpus is {self.num_cpus}; use 0 (all) or more")
+        if self.task_retries < 0:
+            raise ValueError(f"ray.task_retries is {self.task_retries}; use 0 (never) or more")
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,17 @@ class RunConfig:
     evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
     ray: RaySpec = field(default_factory=RaySpec)
     tracking: TrackingSpec = field(default_factory=TrackingSpec)
+
+    def __post_init__(self):
+        if self.ingest.seed < 0:
+            raise ValueError(f"ingest.seed is {self.ingest.seed}; use 0 or more")
+        if self.ingest.max_pixels < 1:
+            raise ValueError(f"ingest.max_pixels is {self.ingest.max_pixels}; use 1 or more")
+        scheme, is_url, _ = self.store.partition("://")
+        if is_url and scheme not in SCHEMES:
+            raise ValueError(
+                f"store is {self.store!r}; use a folder or a URL that starts with {'://, '.join(SCHEMES)}://"
+            )
 
 
 @dataclass(frozen=True)
@@ -148,6 +166,18 @@ def with_values(config: RunConfig, new: dict[str, Any]) -> RunConfig:
         raise UsageError(str(error)) from error
 
 
+def check_together(config: RunConfig) -> None:
+    """UsageError where sections contradict each other, so that training could only fail after the stages before it."""
+    net, size = config.net, config.ingest.size
+    if net.input_px > size:
+        raise UsageError(
+            f"net.input_px is {net.input_px}, the stored images are of ingest.size={size} px; "
+            "lower net.input_px or raise ingest.size"
+        )
+    if config.train.placement == "columns" and net.columns == 1:
+        raise UsageError("train.placement=columns, and net.columns is 1: use train.placement=one")
+
+
 def parse_setting(text: str) -> tuple[str, Any]:
     """`train.epochs=3` as a key and a value: text, to be fitted to the key's type."""
     name, equals, value = text.partition("=")
@@ -178,6 +208,8 @@ def load(path: Path) -> RunConfig:
         tables = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise UsageError(f"no configuration file {path}; `alexnet config --recipe demo > {path}` writes one") from None
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration file {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
     flat = {}
@@ -204,8 +236,10 @@ def _replace(config: Any, changes: dict[str, Any]) -> Any:
 
 
 def _describe(key: Key) -> str:
+    """Meaning, unit, choices and default."""
     choices = typing.get_args(key.type) if typing.get_origin(key.type) is Literal else ()
-    return f"{key.help} ({' | '.join(map(str, choices))})" if choices else key.help
+    listed = f" ({' | '.join(map(str, choices))})" if choices else ""
+    return f"{key.help}{listed}; default {json.dumps(key.default, ensure_ascii=False)}"
 
 
 def _fit(key: Key, value: Any) -> Any:
@@ -219,20 +253,44 @@ def _fit(key: Key, value: Any) -> Any:
     if typing.get_origin(kind) is tuple:
         return _fit_tuple(key, value)
     try:
-        if kind is bool:
-            return {"true": True, "false": False}[str(value).lower()]
-        if kind is int and isinstance(value, float):
-            raise ValueError
-        return kind(value)
-    except (KeyError, ValueError, TypeError):
-        wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+        return _PARSERS[kind](value)
+    except (ValueError, OverflowError):
+        wanted = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}[kind]
         raise UsageError(f"{key.name} is {value!r}; use {wanted}: {key.help}") from None
 
 
 def _fit_tuple(key: Key, value: Any) -> tuple:
-    item = typing.get_args(key.type)[0]
-    parts = value if isinstance(value, list | tuple) else [p for p in value.strip("[]() ").split(",") if p.strip()]
+    parts = [p for p in value.strip("[]() ").split(",") if p.strip()] if isinstance(value, str) else value
     try:
-        return tuple(item(part) for part in parts)
-    except (ValueError, TypeError):
+        if not isinstance(parts, list | tuple):
+            raise ValueError
+        return tuple(map(_PARSERS[typing.get_args(key.type)[0]], parts))
+    except (ValueError, OverflowError):
         raise UsageError(f"{key.name} is {value!r}; use a list such as {list(key.default)}: {key.help}") from None
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str) or abs(int(value)) >= MAX_WHOLE:
+        raise ValueError
+    return int(value)
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or not math.isfinite(float(value)):
+        raise ValueError
+    return float(value)
+
+
+def _truth(value: Any) -> bool:
+    if str(value).lower() not in ("true", "false"):
+        raise ValueError
+    return str(value).lower() == "true"
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+_PARSERS: dict[type, Callable[[Any], Any]] = {int: _whole, float: _finite, bool: _truth, str: _text}

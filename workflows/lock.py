@@ -17,18 +17,20 @@ from workflows.processes import this_process
 
 
 @contextlib.contextmanager
-def held(path: Path, force: bool = False) -> Iterator[None]:
-    """Hold the lock file while the block runs.
+def held(path: Path, force: bool = False, uses: dict[str, str] | None = None) -> Iterator[None]:
+    """Hold the lock file while the block runs. `uses`: the keys of other stages that must stay meanwhile.
 
     Raises:
         UsageError: Another process holds it: says who, and since when.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _acquire(path, force)
+    mine = this_process() | {"since": datetime.now(UTC).isoformat(), "uses": uses or {}}
+    descriptor = _acquire(path, mine, force)
     try:
         yield
     finally:
-        os.unlink(path)
+        if holder(path) == mine:  # else another host took it by force
+            path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
@@ -38,6 +40,12 @@ def holder(path: Path) -> dict | None:
         return json.loads(path.read_text() or "{}")
     except FileNotFoundError:
         return None
+
+
+def in_use(root: Path) -> set[tuple[str, str]]:
+    """Stage and key of all that the stages at work under this root read."""
+    alive = [holder(path) or {} for path in root.glob("*/.lock") if not is_dead(path)]
+    return {used for who in alive for used in who.get("uses", {}).items()}
 
 
 def is_dead(path: Path) -> bool:
@@ -53,7 +61,7 @@ def is_dead(path: Path) -> bool:
     return True
 
 
-def _acquire(path: Path, force: bool) -> int:
+def _acquire(path: Path, mine: dict, force: bool) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -69,7 +77,7 @@ def _acquire(path: Path, force: bool) -> int:
             os.close(descriptor)
             raise UsageError(_refusal(path, f"if it is dead, add --force {path.parent.name}"))
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(this_process() | {"since": datetime.now(UTC).isoformat()}).encode(), 0)
+        os.pwrite(descriptor, json.dumps(mine).encode(), 0)
         os.fsync(descriptor)
         return descriptor
 

@@ -3,7 +3,10 @@
 Nothing runs here, and nothing heavy is imported: a fully cached workflow ends with this.
 """
 
+import contextlib
 import json
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +23,7 @@ class Planned:
 
     Attributes:
         state: CACHED: finished. PARTIAL: begun. STALE: finished for other ingredients. MISSING: never run.
-        reasons: For PARTIAL what is left, for STALE the ingredients that differ, old and new.
+        reasons: For PARTIAL that it was begun (`predict.left` counts), for STALE what differs, old and new.
         last: The record of the newest finished output of this stage, this one's if it is CACHED.
     """
 
@@ -32,8 +35,21 @@ class Planned:
     last: dict[str, Any] | None
 
 
-def plan(stages: tuple[Stage, ...], config: RunConfig, root: Path) -> list[Planned]:
+@contextlib.contextmanager
+def seen_sources(root: Path) -> Iterator[Path]:
+    """Where listings of the source are kept: the root, or a passing folder where there is no root."""
+    if root.is_dir():
+        yield root
+    else:
+        with tempfile.TemporaryDirectory() as passing:
+            yield Path(passing)
+
+
+def plan(stages: tuple[Stage, ...], config: RunConfig, root: Path, seen: Path | None = None) -> list[Planned]:
     """The stages in order, with their keys and states.
+
+    Args:
+        seen: Where listings of the source are kept, if not in the root (see `seen_sources`).
 
     Raises:
         ValueError: An input of the workflow, such as the source, cannot be identified.
@@ -41,7 +57,7 @@ def plan(stages: tuple[Stage, ...], config: RunConfig, root: Path) -> list[Plann
     keys: dict[str, str] = {}
     planned = []
     for stage in stages:
-        identity = stage.identity(config, root) if stage.identity else {}
+        identity = stage.identity(config, seen or root) if stage.identity else {}
         ingredients = stage.ingredients(config, identity, {name: keys[name] for name in stage.needs})
         keys[stage.name] = key_of(stage, ingredients)
         planned.append(_planned(stage, ingredients, output_of(stage.name, keys[stage.name], config, root), root))

@@ -1,49 +1,86 @@
 """How long and how large what is left will be, from the rates that were last measured here."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workflows.catalog import INDEX, known_source
-from workflows.config import RunConfig
-from workflows.plan import Planned
+from workflows.catalog import known_source
+from workflows.config import RunConfig, values
+from workflows.plan import Planned, finished
+from workflows.stage import RECORD
+
+SPLITS = ("train", "val", "test")
+RATE_KEYS = ("net.", "train.batch_size", "train.precision", "ingest.size", "ingest.encoding", "ingest.quality")
+_SHARD = re.compile(r"(train|val|test)-(\d+)-of-.*\.json")  # the record that a finished shard gets
+_CHECKPOINT = re.compile(r"step-(\d+)/checkpoint\.json")  # here without torch, which `model.checkpoint` imports
+
+
+@dataclass(frozen=True)
+class Left:
+    """How much of an interrupted stage is done."""
+
+    done: int
+    total: int
+    unit: str
+    images_done: int
+
+    def __str__(self) -> str:
+        return f"{self.done} of {self.total} {self.unit} done, {self.total - self.done} to do"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a stage still has to do; None where nothing was measured yet."""
+    """What a stage still has to do; None where nothing like it was measured yet."""
 
     units: int  # images, counted as often as they are seen
     seconds: float | None
     num_bytes: int | None
+    shards: int | None  # of ingest
 
 
 def predict(step: Planned, config: RunConfig, root: Path, counts: dict[str, int]) -> Prediction:
     """For a stage that is not CACHED. `counts` are images by split."""
-    units = _units(step, config, root, counts)
-    last = step.last or {}
-    rate = last["seconds"] / last["units"] if last.get("units") else None
-    return Prediction(units, None if rate is None else units * rate, _bytes(step, config, counts, last))
+    so_far = left(step, config, counts)
+    units = max(0, _units(step, config, counts) - (so_far.images_done if so_far else 0))
+    like = _alike(step, config, root)
+    seconds = units * like["seconds"] / like["units"] if like else None
+    if step.stage.name != "ingest":
+        return Prediction(units, seconds, None, None)
+    shards = so_far.total - so_far.done if so_far else _num_shards(config, counts)
+    return Prediction(units, seconds, round(units * _bytes_each(config, like)), shards)
+
+
+def left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Left | None:
+    """Of a PARTIAL ingest the shards, of a PARTIAL train the steps; None for other states and stages."""
+    if step.state != "PARTIAL":
+        return None
+    match step.stage.name:
+        case "ingest":
+            return _shards_left(step, config, counts)
+        case "train":
+            return _steps_left(step, config, counts)
+        case _:
+            return None
 
 
 def counts_of(planned: list[Planned], config: RunConfig, root: Path) -> dict[str, int]:
     """Images by split: stored ones where ingest is done, else listed ones."""
     ingest = planned[0]
     if record := ingest.output.record:
-        prefix = "images_"
         metrics = record["metrics"]
-        return {split: metrics[prefix + split] for split in ("train", "val", "test") if prefix + split in metrics}
+        return {split: metrics[f"images_{split}"] for split in SPLITS if f"images_{split}" in metrics}
     counts = known_source(config, root).get("counts", {})
     limit = config.ingest.limit
     return {split: min(count, limit) if limit else count for split, count in counts.items()}
 
 
-def _units(step: Planned, config: RunConfig, root: Path, counts: dict[str, int]) -> int:
+def _units(step: Planned, config: RunConfig, counts: dict[str, int]) -> int:
     train = counts.get("train", 0)
     match step.stage.name:
         case "ingest":
-            return max(0, sum(counts.values()) - _kept(step, config, root))
+            return sum(counts.values())
         case "stats":
             return train
         case "train":
@@ -54,30 +91,54 @@ def _units(step: Planned, config: RunConfig, root: Path, counts: dict[str, int])
             return 1
 
 
-def _kept(step: Planned, config: RunConfig, root: Path) -> int:
-    """Images in the shards that an interrupted ingest has finished."""
-    if step.state != "PARTIAL":
-        return 0
-    from pipelines.shards import finished_shards, plan_shards
-    from pipelines.sources.catalog import open_source
-
-    origin = plan_shards(open_source(config.ingest, root / INDEX), config.ingest, step.output.store).origin
-    return sum(record.listed for record in finished_shards(step.output.store, origin).values())
+def _num_shards(config: RunConfig, counts: dict[str, int]) -> int:
+    return sum(-(-count // config.ingest.rows_per_shard) for count in counts.values())
 
 
-def _bytes(step: Planned, config: RunConfig, counts: dict[str, int], last: dict[str, Any]) -> int | None:
-    if step.stage.name == "ingest":
-        from pipelines.plan import predicted_bytes
-
-        each = predicted_bytes(1, config.ingest)
-        if last and _same_encoding(last["ingredients"], step.ingredients):
-            each = last["metrics"]["bytes"] / max(
-                1, last["metrics"]["images_train"] + last["metrics"].get("images_val", 0)
-            )
-        return round(sum(counts.values()) * each)
-    return last.get("metrics", {}).get("bytes")
+def _shards_left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Left:
+    rows, shards, images = config.ingest.rows_per_shard, 0, 0
+    for entry in step.output.store.child("parts").files():
+        if shard := _SHARD.match(entry.name):
+            shards += 1
+            images += max(0, min(rows, counts.get(shard[1], 0) - int(shard[2]) * rows))
+    return Left(shards, _num_shards(config, counts), "shards", images)
 
 
-def _same_encoding(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    names = ("ingest.size", "ingest.encoding", "ingest.quality")
-    return json.dumps([old.get(n) for n in names]) == json.dumps([new.get(n) for n in names])
+def _steps_left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Left:
+    from pipelines.order import num_batches
+
+    images, batch = counts.get("train", 0), config.train.batch_size
+    each = num_batches(images, batch)
+    files = [entry.name for entry in step.output.store.child("checkpoints").files(recursive=True)]
+    done = max((int(match[1]) for match in map(_CHECKPOINT.fullmatch, files) if match), default=0)
+    epochs, steps = divmod(done, each) if each else (0, 0)
+    return Left(done, each * config.train.epochs, "steps", epochs * images + steps * batch)
+
+
+def _alike(step: Planned, config: RunConfig, root: Path) -> dict[str, Any] | None:
+    """The newest record of the stage whose rate holds for this one: the same network, batch and stored images."""
+    wanted = values(config)
+
+    def is_alike(record: dict[str, Any]) -> bool:
+        was = _all_ingredients(record, root)
+        same = all(value == wanted.get(name) for name, value in was.items())
+        return bool(record["units"]) and same and record["ingredients"].get("source") == step.ingredients.get("source")
+
+    return next(filter(is_alike, finished(step.stage.name, root)), None)
+
+
+def _all_ingredients(record: dict[str, Any], root: Path) -> dict[str, Any]:
+    """The configuration keys that a record and its inputs' records were made with."""
+    known = dict(record["ingredients"])
+    for name, key in record["inputs"].items():
+        path = root / name / key / RECORD
+        known |= json.loads(path.read_text())["ingredients"] if path.is_file() else {}
+    return {name: value for name, value in known.items() if name.startswith(RATE_KEYS)}
+
+
+def _bytes_each(config: RunConfig, like: dict[str, Any] | None) -> float:
+    """Bytes that an image will take: as the like of it did, else by a rule for photographs."""
+    from pipelines.plan import predicted_bytes
+
+    stored = sum(like["metrics"].get(f"images_{split}", 0) for split in SPLITS) if like else 0
+    return like["metrics"]["bytes"] / stored if stored else predicted_bytes(1, config.ingest)

@@ -1,7 +1,6 @@
 """Runs the stages whose output is not there: locked, tracked, recorded; and says how to go on where one fails."""
 
 import platform
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Collection
@@ -46,22 +45,29 @@ def run(
     force: Collection[str] = (),
     console: Console | None = None,
     compute: Callable[[RunConfig, Console], Compute] = lambda config, console: OnRay(config.ray, console.say),
+    check: Callable[[list[Planned]], None] = lambda planned: None,
+    command: Callable[[str], str] = lambda verb: f"alexnet {verb}",
 ) -> list[Row]:
     """Run the stages named by `only`, each unless its output is there or it is forced.
+
+    Args:
+        check: Refuses what is planned, before anything runs, with a UsageError.
+        command: This program's command line with another verb, for messages.
 
     Raises:
         UsageError: A stage outside `only` is needed and has no finished output; or a lock is held.
     """
     console = console or Console()
     planned = plan(stages, config, root)
-    _check_inputs(planned, only)
-    write_atomically(root / LAST, configuration.dump(config))  # so that a later command need not be told it again
+    check(planned)
+    _check_inputs(planned, only, command)
     workflow = _Workflow(config, root, console, compute(config, console))
     status = "FAILED"
     try:
         for step in planned:
             if step.stage.name in only:
                 workflow.advance(step, force=step.stage.name in force)
+        workflow.remember()
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
@@ -71,14 +77,14 @@ def run(
     return workflow.rows
 
 
-def _check_inputs(planned: list[Planned], only: Collection[str]) -> None:
+def _check_inputs(planned: list[Planned], only: Collection[str], command: Callable[[str], str]) -> None:
     states = {step.stage.name: step.state for step in planned}
     for step in planned:
         for name in step.stage.needs if step.stage.name in only else ():
             if name not in only and states[name] != "CACHED":
                 raise UsageError(
                     f"stage {step.stage.name} needs the output of {name}, which is {states[name]} for this "
-                    f"configuration: run `alexnet {name}` first, or `alexnet run` for all"
+                    f"configuration: run `{command(name)}` first, or `{command('run')}` for all"
                 )
 
 
@@ -88,20 +94,27 @@ class _Workflow:
     def __init__(self, config: RunConfig, root: Path, console: Console, compute: Compute):
         self.config, self.root, self.console, self.compute = config, root, console, compute
         self.tracker = tracker(config.tracking, root)
-        self.outputs: dict[str, Output] = {}
         self.rows: list[Row] = []
+        self._remembered = False
 
     def advance(self, step: Planned, force: bool) -> None:
         """One stage: from what is stored, or run under its lock. Forced, a finished output is made again."""
-        self.outputs[step.stage.name] = step.output
+        name, key = step.stage.name, step.output.key
         record = step.output.record
         if record is None or force:
-            with lock.held(self.root / step.stage.name / ".lock", force):
-                record = step.output.record  # another process may have finished it while we waited
+            with lock.held(self.root / name / ".lock", force, uses=_input_keys(step)):
+                self.remember()
+                record = output_of(name, key, self.config, self.root).record  # finished by another while we waited?
                 if record is None or force:
-                    self._row(self._execute(step, force), "ran")
+                    self._row(self._execute(step), "ran")
                     return
         self._row(record, "cached")
+
+    def remember(self) -> None:
+        """The configuration becomes the one that a later command need not be told; not that of a refused run."""
+        if not self._remembered:
+            write_atomically(self.root / LAST, configuration.dump(self.config))
+            self._remembered = True
 
     def close(self, status: str) -> None:
         try:
@@ -120,31 +133,28 @@ class _Workflow:
                 record["key"],
                 record["seconds"],
                 record["result"],
-                self.outputs[record["stage"]].folder,
+                self.root / record["stage"] / record["key"],
                 record["mlflow_run_id"],
             )
         )
 
-    def _execute(self, step: Planned, force: bool) -> dict[str, Any]:
-        stage, output = step.stage, step.output
-        keys = {name: step.ingredients[f"input.{name}"] for name in stage.needs}
+    def _execute(self, step: Planned) -> dict[str, Any]:
+        stage, keys = step.stage, _input_keys(step)
         inputs = {name: output_of(name, key, self.config, self.root) for name, key in keys.items()}
-        if force and output.record:
-            shutil.rmtree(output.folder, ignore_errors=True)
-            output.store.delete_all()
-        output.folder.mkdir(parents=True, exist_ok=True)
         started, began = _now(), time.perf_counter()
+        self.tracker.begin_workflow(f"{self.config.recipe}-{started[:19]}", {"alexnet.recipe": self.config.recipe})
+        output = self._emptied(output_of(stage.name, step.output.key, self.config, self.root))
+        output.folder.mkdir(parents=True, exist_ok=True)
         self.console.say(f"{stage.name}  {output.key}")
         commit = code_commit()
         tags = {"alexnet.stage": stage.name, "alexnet.key": output.key, "alexnet.commit": commit}
-        self.tracker.begin_workflow(f"{self.config.recipe}-{started[:19]}", {"alexnet.recipe": self.config.recipe})
         with self.tracker.stage(stage.name, {**tags, "alexnet.recipe": self.config.recipe}) as mlrun:
             mlrun.params(step.ingredients)
             mlrun.tags({f"version.{name}": version for name, version in versions().items()})
             context = Context(self.config, self.root, output, inputs, self.compute, mlrun, self.console)
             summary = stage.load().run(context)
             mlrun.metrics({name: v for name, v in summary["metrics"].items() if isinstance(v, int | float)})
-            mlrun.note(self._note(step, inputs, summary))
+            mlrun.note(self._note(output, inputs, summary))
             record = {
                 "stage": stage.name,
                 "key": output.key,
@@ -163,7 +173,16 @@ class _Workflow:
             output.finish(record)
         return record
 
-    def _note(self, step: Planned, inputs: dict[str, Output], summary: dict[str, Any]) -> str:
+    def _emptied(self, output: Output) -> Output:
+        """Where to make the output: what is begun there is kept, what is finished is made again."""
+        if output.record is None:
+            return output
+        if (output.stage, output.key) in lock.in_use(self.root):
+            raise UsageError(f"a stage that is being run reads {output.stage} {output.key}: wait for it, or stop it")
+        output.delete()
+        return output_of(output.stage, output.key, self.config, self.root)
+
+    def _note(self, output: Output, inputs: dict[str, Output], summary: dict[str, Any]) -> str:
         rows = [
             {
                 "stage": name,
@@ -173,7 +192,11 @@ class _Workflow:
             for name, output in inputs.items()
         ]
         used = lineage_note(rows, self.tracker.experiment_id) if rows else "It reads no other stage."
-        return f"**{step.stage.name}**: {summary['result']}\n\nOutput: `{step.output.folder}`\n\n{used}"
+        return f"**{output.stage}**: {summary['result']}\n\nOutput: `{output.folder}`\n\n{used}"
+
+
+def _input_keys(step: Planned) -> dict[str, str]:
+    return {name: step.ingredients[f"input.{name}"] for name in step.stage.needs}
 
 
 def versions() -> dict[str, str]:

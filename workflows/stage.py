@@ -6,6 +6,7 @@ of its inputs. A stage is finished when `stage.json` stands in its folder; that 
 
 import importlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,7 @@ class Stage:
         needs: Names of the stages whose outputs it reads.
         reads: Configuration keys that its results depend on; `section.*` for all of a section.
         ignores: Keys of those sections that cannot change its results.
-        module: Where its functions are: `run(context) -> summary`, and where it can be partly done,
-            `progress(output folder, store) -> str` and `remaining`.
+        module: Where its function is: `run(context) -> summary` with result, metrics and units.
         identity: Content that the results depend on beside configuration and inputs, such as a source's fingerprint.
     """
 
@@ -82,16 +82,26 @@ class Output:
             return None
 
     def finish(self, record: dict[str, Any]) -> None:
-        """Write the record, which makes the output a finished one."""
-        write_atomically(self.folder / RECORD, json.dumps(record, indent=1) + "\n")
+        """Write the record, which makes the output a finished one and says where its store is, if not with it."""
+        store = "" if self.store == Folder.at(self.folder) else self.store.url
+        write_atomically(self.folder / RECORD, json.dumps({**record, "store": store}, indent=1) + "\n")
+
+    def delete(self) -> None:
+        """Remove all of it; the record first, so that what is half removed is not taken for finished."""
+        (self.folder / RECORD).unlink(missing_ok=True)
+        self.store.delete_all()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def output_of(stage: str, key: str, config: RunConfig, root: Path) -> Output:
-    """The place of a stage's output: `<root>/<stage>/<key>`, and the same under `store` where that is set."""
+    """The place of a stage's output: `<root>/<stage>/<key>`, its store beside it or under the configured `store`.
+
+    A finished output's store is where it was made, whatever is configured now.
+    """
     folder = root / stage / key
-    return Output(
-        stage, key, folder, Folder.at(config.store).child(stage).child(key) if config.store else Folder.at(folder)
-    )
+    configured = Folder.at(config.store).child(stage).child(key) if config.store else Folder.at(folder)
+    made = (Output(stage, key, folder, configured).record or {}).get("store", configured.url)
+    return Output(stage, key, folder, Folder(made) if made else Folder.at(folder))
 
 
 @dataclass(frozen=True)

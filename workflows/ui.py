@@ -3,12 +3,15 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from workflows.config import TrackingSpec, UsageError
 from workflows.tracking import ENVIRONMENT, tracking_uri
+
+HOST = "127.0.0.1"
 
 
 def command(spec: TrackingSpec, root: Path, port: int) -> list[str]:
@@ -26,7 +29,7 @@ def command(spec: TrackingSpec, root: Path, port: int) -> list[str]:
         "server",
         *options,
         "--host",
-        "127.0.0.1",
+        HOST,
         "--port",
         str(port),
         "--workers",
@@ -35,19 +38,37 @@ def command(spec: TrackingSpec, root: Path, port: int) -> list[str]:
 
 
 def serve(spec: TrackingSpec, root: Path, port: int) -> int:
-    """Serve until interrupted; prints the link first."""
+    """Serve until interrupted; prints the link first.
+
+    Raises:
+        UsageError: Nothing to serve, or the port cannot be had.
+    """
+    if spec.uri == "off":
+        raise UsageError("tracking.uri=off: nothing was tracked, so there is nothing to serve")
     if spec.uri.startswith(("http://", "https://")):
         print(f"the runs are at {spec.uri}")
         return 0
     if not spec.uri and not (root / "mlflow.db").is_file():
         raise UsageError(f"no runs under {root} yet; `alexnet run` makes some, --root names another folder")
-    print(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+    _check_port(port)
+    print(f"MLflow UI: http://{HOST}:{port}  (Ctrl-C ends it)", flush=True)
     environment = {**os.environ, **ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight idle processes
     server = subprocess.Popen(command(spec, root, port), env=environment, start_new_session=True)
     try:
         return server.wait()
+    except KeyboardInterrupt:
+        return 0
     finally:
         _end(server)
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            raise UsageError(f"port {port} of {HOST} cannot be had ({error}): name another with --port") from error
 
 
 def _end(server: subprocess.Popen) -> None:

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from builders import class_folders, write_files
 
+from workflows.config import UsageError, load
+
 ROOT = Path(__file__).parent.parent.parent
+VERBS = ("run", "ingest", "status", "bench", "ui", "predict", "verify")
 
 
 def alexnet(*argv, cwd):
@@ -94,8 +97,72 @@ def test_an_unknown_key(tmp_path):
 
 
 def test_a_stage_before_its_inputs(tmp_path):
-    refused(alexnet("train", cwd=tmp_path), "needs the output of ingest", "`alexnet ingest`")
+    refused(alexnet("train", cwd=tmp_path), "needs the output of ingest", "workflows.cli ingest`")
     assert outputs(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["run", "--from", "evaluate", "--until", "train"], ["--from evaluate", "nothing would run"]),
+        (["run", "--until", "stats", "--force", "train"], ["--force train", "ingest, stats"]),
+        (["ingest", "--force", "report"], ["--force report"]),
+        (["run", "--config", "."], ["cannot read the configuration file", "directory"]),
+        (["run", "--root", "a_file"], ["--root a_file is no folder"]),
+        (["status", "--root", "a_file"], ["--root a_file is no folder"]),
+        (["bench", "ingest", "--images", "nosuch"], ["--images nosuch"]),
+        (["bench", "ingest", "--repeats", "0"], ["--repeats"]),
+        (["run", "--set", "store=foo://x"], ["store is 'foo://x'", "s3://"]),
+        (["run", "--set", "store=a_file"], ["a_file is no folder"]),
+        (["run", "--set", "ingest.seed=-1"], ["ingest.seed is -1; use 0 or more"]),
+        (["run", "--set", "ray.task_retries=-1"], ["ray.task_retries is -1"]),
+        (["run", "--set", "ingest.max_pixels=0"], ["ingest.max_pixels is 0"]),
+        (["run", "--set", "evaluate.split=dev"], ["evaluate.split is 'dev'; use val or test or train"]),
+        (["run", "--set", "evaluate.split=test"], ["evaluate.split=test: there are no such images", "train, val"]),
+        (["run", "--set", "net.input_px=96"], ["net.input_px is 96", "ingest.size=72"]),
+        (["run", "--set", "net.columns=1", "--set", "train.placement=columns"], ["train.placement=columns"]),
+        (["ui", "--set", "tracking.uri=off"], ["tracking.uri=off"]),
+        (["predict", "a_file", "--model", "nosuch"], ["nosuch"]),
+        (["verify"], ["nothing to verify", "ingest`"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and value[0] in VERBS else "",
+)
+def test_wrong_use_is_refused_before_anything_runs(tmp_path, argv, words):
+    (tmp_path / "a_file").write_text("")
+    refused(alexnet(*argv, cwd=tmp_path), *words)
+    assert outputs(tmp_path) == []
+
+
+def test_what_only_looks_creates_nothing(tmp_path):
+    for verb in ("status", "plan", "clean", "config"):
+        assert alexnet(verb, "--root", "mistyped", cwd=tmp_path).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_printed_command_has_all_that_was_said(tmp_path):
+    """So that it means the same run when it is pasted."""
+    said = alexnet("train", "--set", "ingest.limit=5", "--set", "recipe=a b", "--root", "my runs", cwd=tmp_path).stderr
+    command = said.partition("run `")[2].partition("`")[0]
+    assert command.endswith("ingest --set=ingest.limit=5 '--set=recipe=a b' '--root=my runs'")
+    assert command.startswith(f"{sys.executable} -m workflows.cli ")
+
+
+def test_a_command_that_runs_no_stage_prints_none_that_resumes(tmp_path):
+    broken = tmp_path / "runs" / "ingest" / "0123" / "stage.json"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("{")
+    for verb, resumes in (("status", False), ("run", True)):
+        failed = alexnet(verb, cwd=tmp_path)
+        assert failed.returncode == 1
+        assert ("to go on from what is done" in failed.stderr) == resumes
+
+
+def test_every_printed_key_has_its_meaning_and_its_default(tmp_path):
+    printed = alexnet("config", cwd=tmp_path).stdout
+    assert "epochs = 8  # times that the training set is seen; the paper: about 90; default 90" in printed
+    lines = [line for line in printed.splitlines() if " = " in line]
+    assert len(lines) > 50
+    assert all("; default " in line.partition("  # ")[2] for line in lines)
 
 
 def test_help_comes_at_once(tmp_path):
@@ -117,3 +184,27 @@ def test_a_printed_configuration_is_taken_back(tmp_path):
     printed = alexnet("config", "--recipe", "as_run", "--set", "train.epochs=7", cwd=tmp_path).stdout
     (tmp_path / "mine.toml").write_text(printed)
     assert alexnet("config", "--config", "mine.toml", cwd=tmp_path).stdout == printed
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("net.kernels = 5", "net.kernels is 5; use a list such as"),
+        ("net.kernels = [2.5, 4, 6, 8, 10]", "net.kernels is [2.5, 4, 6, 8, 10]; use a list"),
+        ("net.fc = [true, 4]", "net.fc is [True, 4]; use a list"),
+        ("train.epochs = true", "train.epochs is True; use a whole number"),
+        ("train.epochs = 2.0", "train.epochs is 2.0; use a whole number"),
+        ("train.seed = 99999999999999999999", "use a whole number"),
+        ("train.lr = inf", "train.lr is inf; use a finite number"),
+        ("train.lr = nan", "train.lr is nan; use a finite number"),
+        ("train.lr = false", "train.lr is False; use a finite number"),
+        ("loader.flip = 1", "loader.flip is 1; use true or false"),
+        ("ingest.source = 5", "ingest.source is 5; use text"),
+    ],
+)
+def test_a_value_of_another_type_in_a_file_is_refused(tmp_path, line, message):
+    (tmp_path / "mine.toml").write_text(line)
+    with pytest.raises(UsageError) as error:
+        load(tmp_path / "mine.toml")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

@@ -182,3 +182,69 @@ def test_a_failed_stage_leaves_no_finished_output(tiny, tmp_path, monkeypatch):
         execute(config, tmp_path)
     assert [step.state for step in plan(STAGES, config, tmp_path)][0] == "CACHED"
     assert not list((tmp_path / "second").glob("*/stage.json"))
+
+
+def test_a_refused_run_does_not_change_what_later_commands_use(tiny, tmp_path):
+    first, second = (with_values(RunConfig(), {**UNTRACKED, "train.epochs": epochs}) for epochs in (1, 2))
+    execute(first, tmp_path)
+    before = (tmp_path / "config.toml").read_text()
+    with lock.held(tmp_path / "third" / ".lock"), pytest.raises(UsageError, match="stage third is being run"):
+        execute(second, tmp_path)
+    assert (tmp_path / "config.toml").read_text() == before
+    execute(second, tmp_path)
+    assert "epochs = 2 " in (tmp_path / "config.toml").read_text()
+    execute(first, tmp_path)
+    assert (tmp_path / "config.toml").read_text() == before
+
+
+def test_what_a_stage_at_work_reads_is_not_made_again(tiny, tmp_path):
+    config = with_values(RunConfig(), UNTRACKED)
+    first = execute(config, tmp_path)[0]
+    with lock.held(tmp_path / "third" / ".lock", uses={"first": first.key}):
+        with pytest.raises(UsageError, match=f"reads first {first.key}: wait for it"):
+            execute(config, tmp_path, only=["first"], force=["first"])
+        assert (first.path / "whole").exists()
+
+
+def test_a_running_stage_names_its_inputs_in_its_lock(tiny, tmp_path, monkeypatch):
+    seen = []
+
+    def look(context):
+        seen.append(lock.in_use(tmp_path))
+        return {"result": "", "metrics": {}, "units": 1}
+
+    monkeypatch.setattr(sys.modules["tiny_third"], "run", look)
+    rows = execute(with_values(RunConfig(), UNTRACKED), tmp_path)
+    assert seen == [{(row.stage, row.key) for row in rows[:2]}]
+
+
+def test_an_output_stays_readable_where_it_was_made_when_the_store_changes(tiny, tmp_path, monkeypatch):
+    read = []
+
+    def write(context):
+        context.output.store.publish("shard", lambda file: file.write(b"x"))
+        return {"result": "", "metrics": {}, "units": 1}
+
+    def look(context):
+        read.append(context.inputs["first"].store.read("shard"))
+        return {"result": "", "metrics": {}, "units": 1}
+
+    monkeypatch.setattr(sys.modules["tiny_first"], "run", write)
+    monkeypatch.setattr(sys.modules["tiny_second"], "run", look)
+    one, two = (with_values(RunConfig(), {**UNTRACKED, "store": str(tmp_path / name)}) for name in ("one", "two"))
+    root = tmp_path / "runs"
+    execute(one, root, only=["first"])
+    for config, seed in ((two, 1), (with_values(RunConfig(), UNTRACKED), 2)):
+        rows = execute(with_values(config, {"loader.seed": seed}), root, only=["first", "second"])
+        assert [row.state for row in rows] == ["cached", "ran"]
+    assert read == [b"x", b"x"]
+    execute(two, root, only=["first"], force=["first"])
+    assert [len(list(tmp_path.glob(f"{name}/first/*/shard"))) for name in ("one", "two")] == [0, 1]
+
+
+def test_a_root_can_be_moved(tiny, tmp_path):
+    config = with_values(RunConfig(), UNTRACKED)
+    execute(config, tmp_path / "runs")
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    (step, *_) = plan(STAGES, config, tmp_path / "moved")
+    assert step.output.store.url == str(step.output.folder) == str(tmp_path / "moved" / "first" / step.output.key)
