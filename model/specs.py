@@ -155,7 +155,9 @@ class TrainSpec:
     replicas: Annotated[int, "copies of the network, which share each batch"] = 1
     checkpoint_every_steps: Annotated[int, "steps between checkpoints; 0: only at the end of an epoch"] = 1000
     keep_checkpoints: Annotated[int, "checkpoints kept; the oldest are deleted"] = 2
-    init_from: Annotated[str, "folder of an exported model whose weights to start from; empty: random weights"] = ""
+    init_from: Annotated[
+        str, "folder, on every node, of an exported model whose weights to start from; empty: random"
+    ] = ""
     stall_steps: Annotated[int, "steps after which a loss still at ln(classes) is warned about; 0: never"] = 2000
 
     def __post_init__(self):
