@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -83,6 +84,13 @@ def test_a_run_whose_data_are_in_an_object_store_is_resumed_verified_and_cached(
     assert again.stdout.count("cached") == 4
     assert time.monotonic() - began < 10
     assert_tracked(mlflow_server, root)
+    (found,) = root.glob("evaluate/*/evaluate.json")
+    errors = found.read_text()
+    for model in [*root.glob("train/*/model"), *root.glob("train/*/best")]:
+        shutil.rmtree(model)  # as on any other machine, where the models are in the store alone
+    again = run_alexnet("evaluate", "--force", "evaluate", "--root", root, "--config", config)
+    assert again.returncode == 0, again.stderr
+    assert found.read_text() == errors
 
 
 def lines(root: Path) -> list[dict]:

@@ -1,0 +1,26 @@
+"""The bench of ingest runs whole, on few images: what the reports are written from."""
+
+import json
+
+import pytest
+from builders import jpeg, write_files
+from conftest import run_alexnet
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_part_is_measured_and_the_result_says_on_what(tmp_path):
+    write_files(tmp_path / "images", {f"{name}/{i}.jpg": jpeg(i, 320, 240) for name in "ab" for i in range(8)})
+    result = tmp_path / "result.json"
+    options = ["--images", tmp_path / "images", "--repeats", 1, "--seconds", 0.2, "--json", result]
+    done = run_alexnet("bench", "ingest", *options)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(result.read_text())
+    parts = {"ours", "decode_only", "ray_data", "pillow_pool", "stats", "stats_decode_only"}
+    assert parts <= found["images_per_s"].keys()
+    assert all(rate > 0 for rate in found["images_per_s"].values())
+    assert {"cpu", "cores", "memory_gib"} <= found["hardware"].keys()
+    assert found["commit"]
+    assert found["date"]
+    assert (found["source"], found["repeats"]) == ("images", 1)
+    assert all(part in done.stdout for part in parts)
