@@ -3,8 +3,8 @@
 import importlib.util
 import os
 import platform
-import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,13 +12,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from workflows import lock
-from workflows.config import RunConfig
+from packaging.requirements import Requirement
+
+from pipelines.storage import Folder
+from workflows import lock, predict
+from workflows.catalog import STAGES
+from workflows.config import RunConfig, UsageError
 from workflows.console import size
 from workflows.history import HISTORY, read
+from workflows.plan import plan, seen_sources
 
 Verdict = Literal["ok", "note", "wrong"]
-WANTED = ("torch", "ray", "mlflow", "pyarrow", "pandas", "numpy", "simplejpeg", "pillow", "safetensors")
+DISK_MARGIN = 1.1  # as ingest asks for
+DALI = "nvidia-dali-cuda"
+CUDA_13_DRIVER = 580  # the oldest series that serves CUDA 13; older ones serve CUDA 12
+RAY_ON_THIS_NODE = Path("/tmp/ray/ray_current_cluster")  # where Ray itself looks for address=auto
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,9 @@ def examine(config: RunConfig, root: Path) -> list[Finding]:
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _versions,
         _accelerators,
-        lambda: _machine(root),
+        lambda: _machine(config, root),
         lambda: _ports(config),
+        lambda: cluster(config.ray.address),
         _decoders,
         lambda: _leftovers(root),
         lambda: _training(root),
@@ -48,15 +57,29 @@ def _versions() -> Iterator[Finding]:
     version = platform.python_version_tuple()
     fits = (int(version[0]), int(version[1])) >= (3, 11)
     yield Finding("Python", "ok" if fits else "wrong", f"{platform.python_version()} (3.11 or newer is needed)")
-    for name in WANTED:
-        try:
-            yield Finding(name, "ok", metadata.version(name))
-        except metadata.PackageNotFoundError:
-            yield Finding(name, "wrong", "not installed: `make install`, or `pip install -e .`")
-    dali = sorted(d.name + " " + d.version for d in metadata.distributions() if d.name.startswith("nvidia-dali"))
-    yield Finding(
-        "DALI", "ok" if dali else "wrong", ", ".join(dali) or "not installed: pip install nvidia-dali-cuda130"
-    )
+    try:
+        wanted = list(map(Requirement, metadata.requires("alexnet") or ()))
+    except metadata.PackageNotFoundError:
+        yield Finding("alexnet", "wrong", "not installed, so what it needs is unknown: `pip install -e .`")
+        return
+    for requirement in wanted:
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield version_found(requirement)
+
+
+def version_found(requirement: Requirement) -> Finding:
+    """Whether the installed version is in the range; of DALI any build will do here."""
+    name, is_dali = requirement.name, requirement.name.startswith(DALI)
+    builds = sorted(d.name for d in metadata.distributions() if d.name.startswith(DALI)) if is_dali else [name]
+    what = "DALI" if is_dali else name
+    try:
+        found = metadata.version(builds[0])
+    except (metadata.PackageNotFoundError, IndexError):
+        return Finding(what, "wrong", f"not installed: `pip install '{requirement}'`")
+    text = f"{builds[0]} {found}" if is_dali else found
+    if requirement.specifier.contains(found, prereleases=True):
+        return Finding(what, "ok", text)
+    return Finding(what, "wrong", f"{text}, and {requirement.specifier} is needed: `pip install '{requirement}'`")
 
 
 def _accelerators() -> Iterator[Finding]:
@@ -69,13 +92,8 @@ def _accelerators() -> Iterator[Finding]:
         for i in range(torch.cuda.device_count()):
             card = torch.cuda.get_device_properties(i)
             yield Finding(f"GPU {i}", "ok", f"{card.name}, {size(card.total_memory)}, torch built for CUDA {built}")
-    elif built and shutil.which("nvidia-smi"):
-        yield Finding(
-            "GPU",
-            "wrong",
-            f"torch is built for CUDA {built} and finds no device: a driver older than 580 serves CUDA 12 only; "
-            "install nvidia-dali-cuda120 and a cu12 build of torch instead (README, GPUs)",
-        )
+    elif driver := _driver():
+        yield Finding("GPU", "wrong", unused_gpu(driver, built))
     else:
         yield Finding("GPU", "note", "none: everything runs on the CPU, both columns over gloo")
     dali = {d.name for d in metadata.distributions() if d.name.startswith("nvidia-dali")}
@@ -85,7 +103,27 @@ def _accelerators() -> Iterator[Finding]:
         )
 
 
-def _machine(root: Path) -> Iterator[Finding]:
+def unused_gpu(driver: str, built: str | None) -> str:
+    """What to say where there is a GPU that torch, built for a CUDA or for none, does not use."""
+    torch_is = f"built for CUDA {built} and finds no device" if built else "a build for the CPU"
+    major = 13 if int(driver.partition(".")[0]) >= CUDA_13_DRIVER else 12
+    way_out = f"install a cu{major} build of torch and {DALI}{major}0 (README, GPUs)"
+    if built and built.startswith(f"{major}."):
+        way_out = "the builds fit: see whether `nvidia-smi` and CUDA_VISIBLE_DEVICES show the device"
+    return f"there is one, with driver {driver}, which serves CUDA {major}; torch is {torch_is}: {way_out}"
+
+
+def _driver() -> str:
+    """The version of NVIDIA's driver; nothing where there is none."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found[0] if found else ""
+
+
+def _machine(config: RunConfig, root: Path) -> Iterator[Finding]:
     import psutil
 
     yield Finding("cores", "ok", f"{len(os.sched_getaffinity(0))} to use of {os.cpu_count()}")
@@ -95,13 +133,29 @@ def _machine(root: Path) -> Iterator[Finding]:
     place = root
     while not place.exists():
         place = place.parent
-    free = shutil.disk_usage(place).free
-    yield Finding("disk", "note" if free < 20e9 else "ok", f"{size(free)} free for {root} (ImageNet at 256 px: 60 GB)")
+    yield room(config, root)
     try:
         with tempfile.TemporaryFile(dir=place):
             yield Finding("write access", "ok", str(place))
     except OSError as error:
         yield Finding("write access", "wrong", f"{error}; name another --root")
+
+
+def room(config: RunConfig, root: Path) -> Finding:
+    """The disk that the shards will be on, against what is predicted for them."""
+    place = Folder.at(config.store or root)
+    free = place.free_bytes()
+    if free is None:
+        return Finding("disk", "ok", f"the shards go to {place.where()}")
+    try:
+        with seen_sources(root) as seen:
+            ingest, *_ = planned = plan(STAGES, config, root, seen)
+            counts = predict.counts_of(planned, config, seen)
+    except (ValueError, OSError, UsageError) as error:
+        return Finding("disk", "note", f"{size(free)} free for {place.where()}; what is needed is unknown: {error}")
+    wanted = 0 if ingest.state == "CACHED" else predict.predict(ingest, config, root, counts).num_bytes
+    text = f"{size(free)} free for {place.where()}, shards still to be made take about {size(wanted)}"
+    return Finding("disk", "ok" if free > wanted * DISK_MARGIN else "wrong", text)
 
 
 def _ports(config: RunConfig) -> Iterator[Finding]:
@@ -113,6 +167,25 @@ def _ports(config: RunConfig) -> Iterator[Finding]:
             yield Finding("port 5000", "note", "taken: use `alexnet ui --port 5001`")
     if not config.ray.address:
         yield Finding("Ray", "ok", "starts on this machine when a stage has work, behind its token")
+
+
+def cluster(address: str) -> Iterator[Finding]:
+    """Whether anything listens at `ray.address`."""
+    if not address:
+        return
+    where = address
+    if address == "auto":
+        known = RAY_ON_THIS_NODE.read_text() if RAY_ON_THIS_NODE.is_file() else ""
+        where = os.environ.get("RAY_ADDRESS") or known.strip()
+        if not where:
+            yield Finding("Ray", "wrong", "ray.address=auto, and this machine is no node of a cluster: `ray start`")
+            return
+    host, _, port = where.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+        yield Finding("Ray", "ok", f"ray.address={address}: {where} answers")
+    except (OSError, ValueError) as error:
+        yield Finding("Ray", "wrong", f"ray.address={address}: {where} does not answer ({error})")
 
 
 def _decoders() -> Iterator[Finding]:
@@ -157,8 +230,6 @@ def _by_dali(data: bytes):
 
 
 def _leftovers(root: Path) -> Iterator[Finding]:
-    from pipelines.storage import Folder
-
     dead = [str(path) for path in root.glob("*/.lock") if lock.is_dead(path)]
     partial = Folder.at(root).stale_temporaries() if root.is_dir() else []
     if dead or partial:

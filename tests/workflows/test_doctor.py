@@ -5,6 +5,10 @@ import socket
 
 import pytest
 from conftest import run_alexnet
+from packaging.requirements import Requirement
+
+from workflows import doctor
+from workflows.config import RunConfig, with_values
 
 
 def findings(root) -> dict[str, dict]:
@@ -35,3 +39,59 @@ def test_what_needs_attention_is_said(tmp_path):
     assert found["leftovers"]["verdict"] == "note"
     assert "1 dead locks" in found["leftovers"]["text"]
     assert found["last training"] == {"what": "last training", "verdict": "note", "text": point["verdict"]}
+
+
+@pytest.mark.parametrize(
+    ("requirement", "verdict", "words"),
+    [
+        ("numpy>=1", "ok", ""),
+        ("numpy>=999", "wrong", "and >=999 is needed: `pip install 'numpy>=999'`"),
+        ("numpy<1", "wrong", "<1 is needed"),
+        ("no-such-package>=1", "wrong", "not installed: `pip install 'no-such-package>=1'`"),
+    ],
+)
+def test_a_version_outside_the_range_that_is_needed_is_wrong(requirement, verdict, words):
+    finding = doctor.version_found(Requirement(requirement))
+    assert finding.verdict == verdict
+    assert words in finding.text
+
+
+@pytest.mark.parametrize(
+    ("driver", "built", "words"),
+    [
+        (
+            "580.65.06",
+            None,
+            ["driver 580.65.06", "a build for the CPU", "a cu13 build of torch", "nvidia-dali-cuda130"],
+        ),
+        ("550.54.15", None, ["serves CUDA 12", "a build for the CPU", "a cu12 build of torch", "nvidia-dali-cuda120"]),
+        ("550.54.15", "13.0", ["built for CUDA 13.0", "a cu12 build of torch", "nvidia-dali-cuda120"]),
+        ("580.65.06", "13.0", ["the builds fit", "CUDA_VISIBLE_DEVICES"]),
+    ],
+)
+def test_a_gpu_that_torch_does_not_use_gets_the_build_that_fits_its_driver(driver, built, words):
+    said = doctor.unused_gpu(driver, built)
+    assert all(word in said for word in words), said
+
+
+def test_a_cluster_that_does_not_answer_is_wrong():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        (there,) = doctor.cluster(f"ray://{address}")
+    (gone,) = doctor.cluster(address)
+    assert (there.verdict, gone.verdict) == ("ok", "wrong")
+    assert "does not answer" in gone.text
+    assert list(doctor.cluster("")) == []
+
+
+def test_the_disk_is_compared_with_what_the_plan_predicts(tmp_path):
+    root = tmp_path / "runs"
+    fits = doctor.room(RunConfig(), root)
+    assert (fits.verdict, "take about" in fits.text) == ("ok", True)
+    huge = with_values(RunConfig(), {"ingest.size": 10**6, "ingest.encoding": "raw"})
+    assert doctor.room(huge, root).verdict == "wrong"
+    unknown = doctor.room(with_values(RunConfig(), {"ingest.source": "/no/such/place"}), root)
+    assert (unknown.verdict, "unknown" in unknown.text) == ("note", True)
+    assert not root.exists()
