@@ -4,17 +4,17 @@ import json
 
 import pytest
 from builders import jpeg, write_files
-from conftest import run_alexnet
+
+from workflows.bench.common import write_json
+from workflows.bench.ingest import run
 
 pytestmark = pytest.mark.slow
 
 
-def test_every_part_is_measured_and_the_result_says_on_what(tmp_path):
+def test_every_part_is_measured_and_the_result_says_on_what(tmp_path, capsys):
     write_files(tmp_path / "images", {f"{name}/{i}.jpg": jpeg(i, 320, 240) for name in "ab" for i in range(8)})
     result = tmp_path / "result.json"
-    options = ["--images", tmp_path / "images", "--repeats", 1, "--seconds", 0.2, "--json", result]
-    done = run_alexnet("bench", "ingest", *options)
-    assert done.returncode == 0, done.stderr
+    write_json(result, run(str(tmp_path / "images"), seconds_per_part=0.2, repeats=1, members=1000))
     found = json.loads(result.read_text())
     parts = {"ours", "decode_only", "ray_data", "pillow_pool", "stats", "stats_decode_only"}
     assert parts <= found["images_per_s"].keys()
@@ -23,4 +23,5 @@ def test_every_part_is_measured_and_the_result_says_on_what(tmp_path):
     assert found["commit"]
     assert found["date"]
     assert (found["source"], found["repeats"]) == ("images", 1)
-    assert all(part in done.stdout for part in parts)
+    printed = capsys.readouterr().out
+    assert all(part in printed for part in parts)
