@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command line's entry point; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     args = _parser().parse_args(argv)
-    _stop_on_signals()
+    stop_on_signals()
     try:
         return args.act(args) or DONE
     except UsageError as error:
@@ -56,7 +56,9 @@ def _resume(args: argparse.Namespace, argv: list[str]) -> list[str]:
     return [f"to go on from what is done: {shlex.join([*commands.program(), *argv])}"]
 
 
-def _stop_on_signals() -> None:
+def stop_on_signals() -> None:
+    """The first signal is raised as Stopped; then SIGINT ends the process at once and SIGTERM is ignored."""
+
     def stop(number, frame):
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends us at once, whatever we wait for
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would end the closing of runs

@@ -7,11 +7,12 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 
 import crash
 import pytest
-from conftest import run_alexnet
+from conftest import REPOSITORY, run_alexnet
 from tiny import Training, on_ray
 
 pytestmark = pytest.mark.slow
@@ -60,3 +61,28 @@ def test_the_second_process_on_a_stage_is_told_who_holds_it_and_a_second_ctrl_c_
     first.send_signal(signal.SIGINT)
     assert first.wait(30) == -signal.SIGINT
     assert time.monotonic() - began < 1
+
+
+CLOSES_SLOWLY = """
+import time
+from workflows import cli
+cli.stop_on_signals()
+try:
+    print("working", flush=True)
+    time.sleep(60)
+finally:
+    print("closing", flush=True)
+    time.sleep(1)
+    print("closed", flush=True)
+"""
+
+
+def test_a_second_sigterm_does_not_interrupt_the_closing_of_runs():
+    with subprocess.Popen(
+        [sys.executable, "-c", CLOSES_SLOWLY], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    ) as it:
+        assert it.stdout.readline() == "working\n"
+        it.terminate()
+        assert it.stdout.readline() == "closing\n"
+        it.terminate()
+        assert it.stdout.readline() == "closed\n"
