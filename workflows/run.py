@@ -103,7 +103,6 @@ class _Workflow:
         record = step.output.record
         if record is None or force:
             with lock.held(self.root / name / ".lock", force, uses=_input_keys(step)):
-                self.remember()
                 record = output_of(name, key, self.config, self.root).record  # finished by another while we waited?
                 if record is None or force:
                     self._row(self._execute(step), "ran")
@@ -144,6 +143,7 @@ class _Workflow:
         started, began = _now(), time.perf_counter()
         self.tracker.begin_workflow(f"{self.config.recipe}-{started[:19]}", {"alexnet.recipe": self.config.recipe})
         output = self._emptied(output_of(stage.name, step.output.key, self.config, self.root))
+        self.remember()
         output.folder.mkdir(parents=True, exist_ok=True)
         self.console.say(f"{stage.name}  {output.key}")
         commit = code_commit()

@@ -200,10 +200,12 @@ def test_a_refused_run_does_not_change_what_later_commands_use(tiny, tmp_path):
 def test_what_a_stage_at_work_reads_is_not_made_again(tiny, tmp_path):
     config = with_values(RunConfig(), UNTRACKED)
     first = execute(config, tmp_path)[0]
+    before = (tmp_path / "config.toml").read_text()
     with lock.held(tmp_path / "third" / ".lock", uses={"first": first.key}):
         with pytest.raises(UsageError, match=f"reads first {first.key}: wait for it"):
-            execute(config, tmp_path, only=["first"], force=["first"])
+            execute(with_values(config, {"train.epochs": 7}), tmp_path, only=["first"], force=["first"])
         assert (first.path / "whole").exists()
+    assert (tmp_path / "config.toml").read_text() == before
 
 
 def test_a_running_stage_names_its_inputs_in_its_lock(tiny, tmp_path, monkeypatch):
