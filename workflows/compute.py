@@ -195,7 +195,8 @@ class OnRay:
 
     def close(self) -> None:
         if self._ray is not None:
-            self._ray.shutdown()
+            with _sigterm_kept():
+                self._ray.shutdown()
             self._ray = None
 
 
@@ -224,17 +225,25 @@ def _connect(spec: RaySpec):
         options["address"] = spec.address
     elif spec.num_cpus:
         options["num_cpus"] = spec.num_cpus
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**options)
+        with _sigterm_kept():
+            ray.init(**options)
     except ConnectionError as error:
         raise UsageError(f"no Ray cluster at ray.address={spec.address}: {error}") from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own ends the process before a run can be closed
     for name in ("ray", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return ray
+
+
+@contextlib.contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Ray sets a handler of its own when it starts and ends, which ends the process before a run can be closed."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _unwrapped(ray, ref):

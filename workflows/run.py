@@ -57,11 +57,12 @@ def run(
     Raises:
         UsageError: A stage outside `only` is needed and has no finished output; or a lock is held.
     """
+    began = time.perf_counter()
     console = console or Console()
     planned = plan(stages, config, root)
     check(planned)
     _check_inputs(planned, only, command)
-    workflow = _Workflow(config, root, console, compute(config, console))
+    workflow = _Workflow(config, root, console, compute(config, console), began)
     status = "FAILED"
     try:
         for step in planned:
@@ -91,10 +92,11 @@ def _check_inputs(planned: list[Planned], only: Collection[str], command: Callab
 class _Workflow:
     """The run in progress: its tracker and compute, opened when the first stage has work."""
 
-    def __init__(self, config: RunConfig, root: Path, console: Console, compute: Compute):
+    def __init__(self, config: RunConfig, root: Path, console: Console, compute: Compute, began: float):
         self.config, self.root, self.console, self.compute = config, root, console, compute
         self.tracker = tracker(config.tracking, root)
         self.rows: list[Row] = []
+        self._began, self._stages_s = began, 0.0
         self._remembered = False
 
     def advance(self, step: Planned, force: bool) -> None:
@@ -120,9 +122,17 @@ class _Workflow:
             if self.tracker.parent is not None:
                 rows = [vars(row) for row in self.rows]
                 self.tracker.parent.note(lineage_note(rows, self.tracker.experiment_id))
+                self._report_overhead()
             self.tracker.end_workflow(status)
         finally:
             self.compute.close()
+
+    def _report_overhead(self) -> None:
+        """What the workflow itself took, besides its stages' work (in which Ray starts)."""
+        whole_s = time.perf_counter() - self._began
+        overhead_s = whole_s - self._stages_s
+        self.tracker.parent.metrics({"workflow_s": whole_s, "overhead_s": overhead_s})
+        self.console.say(f"{overhead_s:.1f} s of {whole_s:.1f} s went into planning, locks, tracking and imports")
 
     def _row(self, record: dict[str, Any], state: str) -> None:
         self.rows.append(
@@ -152,7 +162,11 @@ class _Workflow:
             mlrun.params(step.ingredients)
             mlrun.tags({f"version.{name}": version for name, version in versions().items()})
             context = Context(self.config, self.root, output, inputs, self.compute, mlrun, self.console)
-            summary = stage.load().run(context)
+            module, work_began = stage.load(), time.perf_counter()
+            try:
+                summary = module.run(context)
+            finally:
+                self._stages_s += time.perf_counter() - work_began
             mlrun.metrics({name: v for name, v in summary["metrics"].items() if isinstance(v, int | float)})
             mlrun.note(self._note(output, inputs, summary))
             record = {

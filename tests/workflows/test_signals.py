@@ -26,7 +26,14 @@ def ctrl_c(driver: subprocess.Popen) -> None:
             os.kill(process.pid, signal.SIGINT)
 
 
-@pytest.mark.parametrize("stop", [ctrl_c, subprocess.Popen.terminate], ids=["SIGINT", "SIGTERM"])
+def sigterm_twice(driver: subprocess.Popen) -> None:
+    """As a scheduler does it that is in a hurry."""
+    driver.terminate()
+    time.sleep(2)
+    driver.terminate()
+
+
+@pytest.mark.parametrize("stop", [ctrl_c, sigterm_twice], ids=["SIGINT", "SIGTERM twice"])
 def test_a_stopped_training_ends_as_killed_with_the_command_that_resumes(data, tmp_path, stop):
     training = Training(data, tmp_path / "stopped", on_ray, train__epochs=500)
     driver = training.start()
