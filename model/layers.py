@@ -73,28 +73,39 @@ def spatial_norm(x_BCHW: Tensor) -> Tensor:
 
 
 class _Maps:
-    """Windows over a row's maps. Sums are taken of rows with zeros after each: one line, added to itself shifted."""
+    """Windows over a row's maps. Products of rows lie in one line, zeros between them, over which a window slides."""
 
     @staticmethod
     def product(a_RC: Tensor, b_RC: Tensor, lrn: LRN) -> Tensor:
-        rows, maps = a_RC.shape
-        padded = a_RC.new_empty(rows, maps + lrn.n // 2)
+        (rows, maps), gap = a_RC.shape, lrn.n // 2
+        line = a_RC.new_empty(gap + rows * (maps + gap))
+        line[:gap] = 0
+        padded = line[gap:].view(rows, maps + gap)
         torch.mul(a_RC, b_RC, out=padded[:, :maps])
         padded[:, maps:] = 0
-        return padded
+        return line
 
     @staticmethod
-    def sum(padded: Tensor, lrn: LRN) -> Tensor:
-        line = padded.view(-1)
-        sums = line.clone()
-        for shift in range(1, lrn.n // 2 + 1):
-            sums[shift:] += line[:-shift]
-            sums[:-shift] += line[shift:]
-        return sums.view_as(padded)
+    def sum(line: Tensor, lrn: LRN) -> Tensor:
+        """At i the sum of n values from i on, put together from sums of 1, 2, 4, ... values."""
+        sums, width, done, length = None, 1, 0, len(line) - lrn.n + 1
+        while True:
+            if lrn.n & width:
+                part = line[done : done + length]
+                sums, done = part if sums is None else sums + part, done + width
+            if done == lrn.n:
+                return sums
+            line, width = line[:-width] + line[width:], 2 * width
 
     @staticmethod
-    def values(padded: Tensor, lrn: LRN) -> Tensor:
-        return padded[:, : padded.shape[1] - lrn.n // 2]
+    def centres(line: Tensor, lrn: LRN) -> Tensor:
+        """Of each sum, the product in the middle of its window."""
+        return line[lrn.n // 2 : len(line) - lrn.n // 2]
+
+    @staticmethod
+    def values(sums: Tensor, x_RC: Tensor, lrn: LRN) -> Tensor:
+        """The sums around each of x."""
+        return sums.as_strided(x_RC.shape, (x_RC.shape[1] + lrn.n // 2, 1))
 
 
 class _Pixels:
@@ -110,7 +121,11 @@ class _Pixels:
         return pool(products_BCHW, SPATIAL_PX, stride=1, padding=SPATIAL_PX // 2, divisor_override=1)
 
     @staticmethod
-    def values(sums_BCHW: Tensor, lrn: LRN) -> Tensor:
+    def centres(products_BCHW: Tensor, lrn: LRN) -> Tensor:
+        return products_BCHW
+
+    @staticmethod
+    def values(sums_BCHW: Tensor, x_BCHW: Tensor, lrn: LRN) -> Tensor:
         return sums_BCHW
 
 
@@ -128,7 +143,7 @@ class _ResponseNorm(torch.autograd.Function):
         for x_part, y_part in _parts(x, y):
             wide = _wide(x_part)
             power = _power(_denominator(wide, window, lrn), lrn.beta)
-            torch.mul(wide, window.values(power, lrn), out=y_part)
+            torch.mul(wide, window.values(power, wide, lrn), out=y_part)
         return y
 
     @staticmethod
@@ -139,8 +154,10 @@ class _ResponseNorm(torch.autograd.Function):
         for x_part, grad_part, dx_part in _parts(x, grad, dx):
             wide = _wide(x_part)
             denominator = _denominator(wide, window, lrn)
-            direct = window.values(_power(denominator, lrn.beta), lrn) * grad_part  # with the sum held constant
-            through = window.values(window.sum(window.product(direct, wide, lrn).div_(denominator), lrn), lrn)
+            direct = window.values(_power(denominator, lrn.beta), wide, lrn) * grad_part  # with the sum held constant
+            products = window.product(direct, wide, lrn)
+            window.centres(products, lrn).div_(denominator)
+            through = window.values(window.sum(products, lrn), wide, lrn)
             torch.addcmul(direct, through, wide, value=-2 * lrn.alpha * lrn.beta, out=dx_part)
         return dx, None, None
 
