@@ -31,13 +31,19 @@ from workflows.compute import OnRay
 from workflows.config import RaySpec
 
 NUM_PHOTOGRAPHS = 400
-DECODE_PER_S = 300  # a guess for one core, to size the work; what is reported is measured
 CHUNK = 64  # images a decode task
 
 
-def run(images: str | None = None, seconds_per_part: float = 15.0, repeats: int = 3, members: int = 1_300_000) -> dict:
+def run(
+    images: str | None = None,
+    seconds_per_part: float = 15.0,
+    repeats: int = 3,
+    num_images: int = 5000,
+    members: int = 1_300_000,
+) -> dict:
     """images_per_s of each part, median of interleaved repeats; `images` is a folder or tar, None generates some.
 
+    A turn goes over `num_images` of them, again and again until it took `seconds_per_part`.
     Besides, what the driver and a task take for an archive of so many `members` (`bench/scale.py`).
     """
     cores = hardware()["cores"]
@@ -46,12 +52,12 @@ def run(images: str | None = None, seconds_per_part: float = 15.0, repeats: int 
         if images is None:
             write_photographs(place / "photographs", NUM_PHOTOGRAPHS)
         spec = IngestSpec(source=str(images or place / "photographs"), val_fraction=0)
-        source = _repeated(open_source(spec, place / "index"), int(seconds_per_part * cores * DECODE_PER_S * 0.6))
+        source = _repeated(open_source(spec, place / "index"), num_images)
         files = pillow_pool.write_files(source, place / "files")
         compute = OnRay(RaySpec())
         pool = ProcessPoolExecutor(cores, get_context("spawn"))
         try:
-            rates = _measure(_parts(source, spec, files, place, compute, pool), repeats)
+            rates = _measure(_parts(source, spec, files, place, compute, pool, seconds_per_part), repeats)
             ray_start_s = compute.started_s
             scaling = _scaling(source, spec, place, compute)
         finally:
@@ -75,22 +81,31 @@ def run(images: str | None = None, seconds_per_part: float = 15.0, repeats: int 
 
 
 def _parts(
-    source: Source, spec: IngestSpec, files: list[str], place: Path, compute: OnRay, pool: ProcessPoolExecutor
+    source: Source,
+    spec: IngestSpec,
+    files: list[str],
+    place: Path,
+    compute: OnRay,
+    pool: ProcessPoolExecutor,
+    seconds: float,
 ) -> dict[str, Callable[[], tuple[int, float]]]:
     count = source.splits["train"].num_rows
     shards = place / "ours"
+    timed = partial(_timed, count, seconds)
 
     def ours() -> tuple[int, float]:
-        shutil.rmtree(shards, ignore_errors=True)
-        return _timed(count, lambda: ingest(source, spec, Folder.at(shards), compute))
+        return timed(
+            lambda: ingest(source, spec, Folder.at(shards), compute),
+            before=lambda: shutil.rmtree(shards, ignore_errors=True),
+        )
 
     def on_pool(task: Callable, items: list) -> tuple[int, float]:
-        return _timed(count, lambda: list(pool.map(task, items)))
+        return timed(lambda: list(pool.map(task, items)))
 
     def stats() -> tuple[int, float]:
         manifest = Manifest.load(Folder.at(shards))
         task = partial(sum_shard, Folder.at(shards), size_px=manifest.size_px)
-        return _timed(count, lambda: list(compute.map(task, manifest.splits["train"])))
+        return timed(lambda: list(compute.map(task, manifest.splits["train"])))
 
     def stats_decode_only() -> tuple[int, float]:
         records = Manifest.load(Folder.at(shards)).splits["train"]
@@ -100,7 +115,7 @@ def _parts(
     return {
         "ours": ours,
         "decode_only": lambda: on_pool(decode_files, chunks),
-        "ray_data": lambda: _timed(count, lambda: ray_images.write_parquet(files, place / "ray_data")),
+        "ray_data": lambda: timed(lambda: ray_images.write_parquet(files, place / "ray_data")),
         "pillow_pool": lambda: on_pool(partial(pillow_pool.prepare, place / "pillow"), chunks),
         "stats": stats,
         "stats_decode_only": stats_decode_only,
@@ -140,17 +155,22 @@ def _scaling(source: Source, spec: IngestSpec, place: Path, compute: OnRay) -> d
     for share in (4, 2, 1):
         part = replace(source, splits={"train": rows.slice(0, rows.num_rows // share)})
         folder = place / f"scaling-{share}"
-        _, seconds[str(rows.num_rows // share)] = _timed(
-            0, lambda p=part, f=folder: ingest(p, spec, Folder.at(f), compute)
-        )
+        count = rows.num_rows // share
+        _, seconds[str(count)] = _timed(count, 0, lambda p=part, f=folder: ingest(p, spec, Folder.at(f), compute))
         shutil.rmtree(folder)
     return {count: round(value, 2) for count, value in seconds.items()}
 
 
-def _timed(count: int, work: Callable) -> tuple[int, float]:
-    began = time.perf_counter()
-    work()
-    return count, time.perf_counter() - began
+def _timed(count: int, seconds: float, work: Callable, before: Callable = lambda: None) -> tuple[int, float]:
+    """Images and seconds of the work on `count` images, done again until it took long enough to be timed."""
+    images, elapsed = 0, 0.0
+    while not images or elapsed < seconds:
+        before()
+        began = time.perf_counter()
+        work()
+        elapsed += time.perf_counter() - began
+        images += count
+    return images, elapsed
 
 
 def _repeated(source: Source, wanted: int) -> Source:

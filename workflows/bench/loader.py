@@ -7,7 +7,6 @@ is not timed: files come from memory, workers have started, shards are checked.
 import importlib
 import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from workflows.bench.common import interleaved, stamped, table
+from workflows.bench.common import interleaved, peak_mib, stamped, table
 from workflows.bench.loader_setting import BATCH_SIZE, CROP_PX, NUM_IMAGES, BenchData
 
 PARTS = {
@@ -85,7 +84,7 @@ def _measure(name: str, data: BenchData, seconds: float, threads: int, device: s
     while (elapsed := time.perf_counter() - started) < seconds:
         num_images += len(_check(next(batches)))
     batches.close()
-    return num_images, elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return num_images, elapsed, peak_mib()
 
 
 def _check(images_BCHW):

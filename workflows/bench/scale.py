@@ -4,7 +4,6 @@ Each figure comes from a process of its own. The driver's memory is what its pea
 task's is the peak of its whole process, without what Ray adds.
 """
 
-import resource
 import tarfile
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from pipelines.sources.source import Source
 from pipelines.specs import IngestSpec
 from pipelines.statistics import sum_shard
 from pipelines.storage import Folder
+from workflows.bench.common import peak_mib
 
 CLASSES = 1000
 MANY_IMAGES = 15_000_000  # ImageNet's whole tree
@@ -71,13 +71,9 @@ def _alone(work: Callable, *arguments) -> tuple[float, float, float]:
 
 
 def _observed(work: Callable, *arguments) -> tuple[float, float, float]:
-    began, before = time.perf_counter(), _peak_mib()
+    began, before = time.perf_counter(), peak_mib()
     work(*arguments)
-    return time.perf_counter() - began, _peak_mib() - before, _peak_mib()
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return time.perf_counter() - began, peak_mib() - before, peak_mib()
 
 
 def _open(archive: Path, cache: Path) -> Source:
