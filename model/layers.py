@@ -88,7 +88,7 @@ class _Maps:
     @staticmethod
     def sum(line: Tensor, lrn: LRN) -> Tensor:
         """At i the sum of n values from i on, put together from sums of 1, 2, 4, ... values."""
-        sums, width, done, length = None, 1, 0, len(line) - lrn.n + 1
+        sums, width, done, length = None, 1, 0, line.shape[0] - lrn.n + 1
         while True:
             if lrn.n & width:
                 part = line[done : done + length]
@@ -100,7 +100,7 @@ class _Maps:
     @staticmethod
     def centres(line: Tensor, lrn: LRN) -> Tensor:
         """Of each sum, the product in the middle of its window."""
-        return line[lrn.n // 2 : len(line) - lrn.n // 2]
+        return line[lrn.n // 2 : line.shape[0] - lrn.n // 2]
 
     @staticmethod
     def values(sums: Tensor, x_RC: Tensor, lrn: LRN) -> Tensor:
