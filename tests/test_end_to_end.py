@@ -59,7 +59,7 @@ def test_nothing_is_lost_between_listing_and_shards(demo_root, rows):
 
 def test_the_shards_are_as_the_manifest_says(demo_root):
     verified = run_alexnet("verify", "--root", demo_root)
-    assert verified.returncode == 0, verified.stdout
+    assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
 def test_two_levels_of_runs_are_finished_in_mlflow(demo_root, rows):
