@@ -80,10 +80,6 @@ class RunConfig:
     tracking: TrackingSpec = field(default_factory=TrackingSpec)
 
     def __post_init__(self):
-        if self.ingest.seed < 0:
-            raise ValueError(f"ingest.seed is {self.ingest.seed}; use 0 or more")
-        if self.ingest.max_pixels < 1:
-            raise ValueError(f"ingest.max_pixels is {self.ingest.max_pixels}; use 1 or more")
         scheme, is_url, _ = self.store.partition("://")
         if is_url and scheme not in SCHEMES:
             raise ValueError(
