@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.columns import OneColumn, OneProcess
-from model.layers import LRN, Draw, dropout, initial_weights, local_response_norm, spatial_norm
+from model.layers import LRN, Draw, dropout, initial_weights, linear, local_response_norm, spatial_norm
 from model.shapes import Layer, layer_table
 from model.specs import AlexNetSpec
 
@@ -45,7 +45,7 @@ class FullyConnected(nn.Module):
 
     def forward(self, x_BU: Tensor) -> Tensor:
         if self.groups == 1:
-            return F.linear(x_BU, self.weight, self.bias)
+            return linear(x_BU, self.weight, self.bias)
         x_BGU = x_BU.unflatten(1, (self.groups, -1))
         weight_GOU = self.weight.unflatten(0, (self.groups, -1))
         return torch.einsum("bgu,gou->bgo", x_BGU, weight_GOU).flatten(1) + self.bias

@@ -8,6 +8,7 @@ import hashlib
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model.shapes import Layer
@@ -23,6 +24,13 @@ def initial_weights(layer: Layer, seed: int) -> tuple[Tensor, Tensor]:
     """Weights ~ N(0, std) and constant biases of all columns together: the same numbers wherever the columns live."""
     weight = torch.empty(layer.weight_shape).normal_(0, layer.std, generator=generator("cpu", seed, layer.name))
     return weight, torch.full((layer.out,), layer.bias)
+
+
+def linear(x_BU: Tensor, weight_OU: Tensor, bias_O: Tensor) -> Tensor:
+    """`F.linear`; on the CPU by oneDNN, like the convolutions: with few rows its products are faster than MKL's."""
+    if x_BU.device.type == "cpu" and x_BU.dtype == torch.float32 and not torch.compiler.is_exporting():
+        return F.linear(x_BU.to_mkldnn(), weight_OU, bias_O).to_dense()
+    return F.linear(x_BU, weight_OU, bias_O)
 
 
 class Draw(NamedTuple):
@@ -117,8 +125,7 @@ class _Pixels:
 
     @staticmethod
     def sum(products_BCHW: Tensor, lrn: LRN) -> Tensor:
-        pool = torch.nn.functional.avg_pool2d
-        return pool(products_BCHW, SPATIAL_PX, stride=1, padding=SPATIAL_PX // 2, divisor_override=1)
+        return F.avg_pool2d(products_BCHW, SPATIAL_PX, stride=1, padding=SPATIAL_PX // 2, divisor_override=1)
 
     @staticmethod
     def centres(products_BCHW: Tensor, lrn: LRN) -> Tensor:
