@@ -137,31 +137,36 @@ class _Pixels:
 
 
 class _ResponseNorm(torch.autograd.Function):
-    """x * (k + alpha * sum of x^2 over a window) ^ -beta, keeping its input only; computes in float32 at least.
+    """x * (k + alpha * sum of x^2 over a window) ^ -beta; computes in float32 at least.
 
     The first dimension is independent. On the CPU it goes by parts of it that fit the cache with all that lies between.
+    What the backward needs of each part is kept, twice the input's size: to compute it again takes longer.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, window: type[_Maps] | type[_Pixels], lrn: LRN) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.args = (window, lrn)
-        y = torch.empty_like(x)
+        y, denominators, powers = torch.empty_like(x), [], []
         for x_part, y_part in _parts(x, y):
             wide = _wide(x_part)
-            power = _power(_denominator(wide, window, lrn), lrn.beta)
+            denominator = _denominator(wide, window, lrn)
+            power = _power(denominator, lrn.beta)
             torch.mul(wide, window.values(power, wide, lrn), out=y_part)
+            if ctx.needs_input_grad[0]:
+                denominators.append(denominator)
+                powers.append(power)
+        ctx.save_for_backward(x, *denominators, *powers)
+        ctx.args = (window, lrn)
         return y
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        (x,) = ctx.saved_tensors
+        x, *kept = ctx.saved_tensors
         window, lrn = ctx.args
         dx = torch.empty_like(x)
-        for x_part, grad_part, dx_part in _parts(x, grad, dx):
+        halves = kept[: len(kept) // 2], kept[len(kept) // 2 :]
+        for (x_part, grad_part, dx_part), denominator, power in zip(_parts(x, grad, dx), *halves, strict=True):
             wide = _wide(x_part)
-            denominator = _denominator(wide, window, lrn)
-            direct = window.values(_power(denominator, lrn.beta), wide, lrn) * grad_part  # with the sum held constant
+            direct = window.values(power, wide, lrn) * grad_part  # with the sum held constant
             products = window.product(direct, wide, lrn)
             window.centres(products, lrn).div_(denominator)
             through = window.values(window.sum(products, lrn), wide, lrn)
