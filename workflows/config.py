@@ -164,13 +164,22 @@ def with_values(config: RunConfig, new: dict[str, Any]) -> RunConfig:
 
 def check_together(config: RunConfig) -> None:
     """UsageError where sections contradict each other, so that training could only fail after the stages before it."""
-    net, size = config.net, config.ingest.size
-    if net.input_px > size:
+    require_room(config.net, config.ingest.size)
+    require_columns(config.net, config.train)
+
+
+def require_room(net: AlexNetSpec, size_px: int) -> None:
+    """UsageError where the network's input does not fit the stored squares."""
+    if net.input_px > size_px:
         raise UsageError(
-            f"net.input_px is {net.input_px}, the stored images are of ingest.size={size} px; "
+            f"net.input_px is {net.input_px}, the stored images are of ingest.size={size_px} px; "
             "lower net.input_px or raise ingest.size"
         )
-    if config.train.placement == "columns" and net.columns == 1:
+
+
+def require_columns(net: AlexNetSpec, train: TrainSpec) -> None:
+    """UsageError where a single column shall live in two processes."""
+    if train.placement == "columns" and net.columns == 1:
         raise UsageError("train.placement=columns, and net.columns is 1: use train.placement=one")
 
 

@@ -23,7 +23,6 @@ from workflows.history import HISTORY, read
 from workflows.plan import plan, seen_sources
 
 Verdict = Literal["ok", "note", "wrong"]
-DISK_MARGIN = 1.1  # as ingest asks for
 DALI = "nvidia-dali-cuda"
 CUDA_13_DRIVER = 580  # the oldest series that serves CUDA 13; older ones serve CUDA 12
 RAY_ON_THIS_NODE = Path("/tmp/ray/ray_current_cluster")  # where Ray itself looks for address=auto
@@ -155,7 +154,7 @@ def room(config: RunConfig, root: Path) -> Finding:
         return Finding("disk", "note", f"{size(free)} free for {place.where()}; what is needed is unknown: {error}")
     wanted = 0 if ingest.state == "CACHED" else predict.predict(ingest, config, root, counts).num_bytes
     text = f"{size(free)} free for {place.where()}, shards still to be made take about {size(wanted)}"
-    return Finding("disk", "ok" if free > wanted * DISK_MARGIN else "wrong", text)
+    return Finding("disk", "ok" if free > wanted * predict.DISK_MARGIN else "wrong", text)
 
 
 def _ports(config: RunConfig) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from workflows.config import RunConfig, values
 from workflows.plan import Planned, finished
 from workflows.stage import RECORD
 
+DISK_MARGIN = 1.1  # room asked for, as a multiple of the predicted bytes
 SPLITS = ("train", "val", "test")
 RATE_KEYS = ("net.", "train.batch_size", "train.precision", "ingest.size", "ingest.encoding", "ingest.quality")
 _SHARD = re.compile(r"(train|val|test)-(\d+)-of-.*\.json")  # the record that a finished shard gets

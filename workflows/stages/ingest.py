@@ -26,9 +26,8 @@ from pipelines.storage import Folder
 from workflows.catalog import INDEX, STAGES
 from workflows.config import UsageError
 from workflows.console import size
+from workflows.predict import DISK_MARGIN
 from workflows.stage import Context, key_of
-
-DISK_MARGIN = 1.1  # room asked for, as a multiple of the predicted bytes
 
 
 def run(context: Context) -> dict:

@@ -14,7 +14,7 @@ from pipelines.records import VAL
 from pipelines.statistics import Statistics
 from pipelines.storage import Folder
 from workflows.compute import Resources, WorkerPlan
-from workflows.config import UsageError
+from workflows.config import UsageError, require_columns, require_room
 from workflows.history import HISTORY, History, as_metrics
 from workflows.stage import Context
 from workflows.stages.ingest import log_dataset
@@ -65,11 +65,7 @@ def network_for(net: AlexNetSpec, manifest: Manifest) -> AlexNetSpec:
         raise UsageError(
             f"net.num_classes is {net.num_classes}, the data set has {manifest.num_classes}; use 0 to take its number"
         )
-    if net.input_px > manifest.size_px:
-        raise UsageError(
-            f"net.input_px is {net.input_px}, the stored images are {manifest.size_px} px; "
-            "lower net.input_px or raise ingest.size"
-        )
+    require_room(net, manifest.size_px)
     return replace(net, num_classes=manifest.num_classes)
 
 
@@ -93,14 +89,13 @@ def place(net: AlexNetSpec, train: TrainSpec, have: Resources) -> tuple[WorkerPl
     Raises:
         UsageError: `train.placement`, `train.replicas` or `train.precision` asks for what is not there.
     """
+    require_columns(net, train)
     use_gpu = have.gpus > 0
     if train.precision != "float32" and not use_gpu:
         raise UsageError(f"train.precision={train.precision} needs a GPU, and there is none: use float32")
     devices = have.num_places(1, use_gpu)
     can_split = net.columns == 2 and devices >= 2 * train.replicas
     split = can_split if train.placement == "auto" else train.placement == "columns"
-    if split and net.columns == 1:
-        raise UsageError("train.placement=columns, and net.columns is 1: use train.placement=one")
     world = train.replicas * (2 if split else 1)
     if world > devices:
         what = "GPUs" if use_gpu else "CPUs"
@@ -121,14 +116,15 @@ def _train(
     for point in history.points:
         context.run.metrics(as_metrics(point), step=point["step"])
     warned: set[str] = set()
-    started: list[float] = []
+    start_epoch: float | None = None
     epochs = job.train.epochs
     done = history.points[-1]["epoch"] * images if history.points else 0
     with context.console.progress("train", images * epochs, "images", round(done)) as progress:
 
         def on_report(report: dict[str, Any]) -> None:
-            if not started:  # later ones are of workers that were replaced
-                started.append(report.get("resumed_epoch", 0.0))
+            nonlocal start_epoch
+            if start_epoch is None:  # later ones are of workers that were replaced
+                start_epoch = report.get("resumed_epoch", 0.0)
             for one in report.get("earlier", [report]):  # those before a checkpoint that training goes on from
                 take(one)
 
@@ -145,7 +141,7 @@ def _train(
                 context.console.say(_line(point, epochs))
 
         result = context.compute.train(loop, job, plan, on_report)
-    return result, started[0]
+    return result, start_epoch
 
 
 def _note(point: dict[str, Any]) -> str:
