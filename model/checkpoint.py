@@ -49,7 +49,7 @@ def newest_complete(root: Path) -> Checkpoint | None:
     for folder in reversed(_folders(root)):
         try:
             return load(folder)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"passing over the checkpoint {folder}: {error}", stacklevel=2)
     return None
 

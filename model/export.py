@@ -4,6 +4,7 @@ What is loaded takes RGB pixels, 0 to 255, and needs nothing else.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from model.alexnet import AlexNet
 from model.checkpoint import publish, sha256
+from model.shapes import Layer
 from model.specs import AlexNetSpec
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
@@ -56,12 +58,20 @@ def save_exported(
 
 
 def load_exported(folder: Path | str) -> Exported:
-    """The network of an exported folder, both columns in this process, in eval mode."""
+    """The network of an exported folder, both columns in this process, in eval mode.
+
+    Raises:
+        ValueError: There is no model, or none that is whole and of this version.
+    """
     card, tensors = read_exported(Path(folder))
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in card["net"].items()}
-    net = AlexNet(AlexNetSpec(**settings))
-    net.load_state_dict(tensors)
-    return Exported(net.eval(), tuple(card["class_names"]), tuple(card["class_titles"]), card["provenance"])
+    try:
+        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in card["net"].items()}
+        net = AlexNet(AlexNetSpec(**settings))
+        net.load_state_dict(tensors)
+        return Exported(net.eval(), tuple(card["class_names"]), tuple(card["class_titles"]), card["provenance"])
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{folder} holds no model of this version ({reason}); export it again") from error
 
 
 def read_exported(folder: Path) -> tuple[dict, dict[str, Tensor]]:
@@ -70,29 +80,41 @@ def read_exported(folder: Path) -> tuple[dict, dict[str, Tensor]]:
 
     if not (folder / CARD).exists():
         raise ValueError(f"{folder} holds no exported model (no {CARD}); name the folder that `train` exported")
-    card = json.loads((folder / CARD).read_text())
-    if sha256(folder / WEIGHTS) != card["sha256"]:
+    try:
+        card = json.loads((folder / CARD).read_text())
+        described, found = card["sha256"], sha256(folder / WEIGHTS)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder} holds no whole model ({error}); export or copy it again") from error
+    if found != described:
         raise ValueError(f"{folder / WEIGHTS} is not the file that {CARD} describes; export or copy it again")
     return card, load_file(folder / WEIGHTS)
 
 
-def starting_weights(folder: Path, net: AlexNet) -> dict[str, Tensor]:
-    """An exported model's weights to start `net` from; fc8 stays as `net` has it when the classes differ.
+def starting_weights(folder: Path, layers: Iterable[Layer], class_names: tuple[str, ...]) -> dict[str, Tensor]:
+    """An exported model's weights to start a network of these layers from, by parameter.
+
+    For other classes than that model's, or the same ones in another order, fc8 stays new, and so does a bottleneck
+    before it that does not fit.
 
     Raises:
-        ValueError: another layer has another shape.
+        ValueError: Another layer has another shape, or is there in one of the two alone.
     """
-    _, tensors = read_exported(folder)
-    weights = {}
-    for name, layer in net.table.items():
-        for kind, shape in (("weight", layer.weight_shape), ("bias", (layer.out,))):
-            found = tensors.get(f"{name}.{kind}")
-            if found is not None and tuple(found.shape) == tuple(shape):
-                weights[f"{name}.{kind}"] = found
-            elif name != "fc8":
-                has = "no such layer" if found is None else f"shape {tuple(found.shape)}"
-                raise ValueError(
-                    f"train.init_from={folder}: {name}.{kind} needs shape {tuple(shape)}, that model has {has}; "
-                    "set the same net.* as it was trained with"
-                )
-    return weights
+    card, tensors = read_exported(folder)
+    new_head = tuple(card["class_names"]) != class_names
+    may_differ = {"fc8", "bottleneck"} if new_head else set()
+    wanted = {
+        f"{layer.name}.{kind}": tuple(shape)
+        for layer in layers
+        if not (new_head and layer.name == "fc8")
+        for kind, shape in (("weight", layer.weight_shape), ("bias", (layer.out,)))
+    }
+    there = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name != "mean"}
+    for name in sorted(wanted.keys() | there.keys(), reverse=True):  # weights before biases
+        if wanted.get(name) != there.get(name) and name.split(".")[0] not in may_differ:
+            needs = f"needs shape {wanted[name]}" if name in wanted else "has no place here"
+            has = f"shape {there[name]}" if name in there else "no such layer"
+            raise ValueError(
+                f"train.init_from={folder}: {name} {needs}, that model has {has}; "
+                "set the same net.* as it was trained with"
+            )
+    return {name: tensors[name] for name, shape in wanted.items() if there.get(name) == shape}

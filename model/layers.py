@@ -28,7 +28,8 @@ def initial_weights(layer: Layer, seed: int) -> tuple[Tensor, Tensor]:
 
 def linear(x_BU: Tensor, weight_OU: Tensor, bias_O: Tensor) -> Tensor:
     """`F.linear`; on the CPU by oneDNN, like the convolutions: with few rows its products are faster than MKL's."""
-    if x_BU.device.type == "cpu" and x_BU.dtype == torch.float32 and not torch.compiler.is_exporting():
+    is_plain = not (torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu"))
+    if x_BU.device.type == "cpu" and x_BU.dtype == torch.float32 and is_plain:
         return F.linear(x_BU.to_mkldnn(), weight_OU, bias_O).to_dense()
     return F.linear(x_BU, weight_OU, bias_O)
 

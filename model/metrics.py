@@ -46,6 +46,6 @@ def credits(scores_BK: Tensor, labels_B: Tensor) -> Tensor:
     label_score_B1 = scores_BK.gather(1, labels_B[:, None])
     higher_B1 = (scores_BK > label_score_B1).sum(1, keepdim=True)
     tied_B1 = (scores_BK == label_score_B1).sum(1, keepdim=True)
-    places = torch.tensor(TOPS, device=scores_BK.device)
-    share = (places - higher_B1).clamp(min=0).double() / tied_B1.clamp(min=1)
+    places_B2 = torch.cat([top - higher_B1 for top in TOPS], 1)  # nothing is copied to a GPU, which would wait for it
+    share = places_B2.clamp(min=0).double() / tied_B1.clamp(min=1)
     return share.clamp(max=1) * (tied_B1 > 0)

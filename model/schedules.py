@@ -9,8 +9,8 @@ from typing import NamedTuple
 from model.specs import TrainSpec
 
 GROUPS = ("conv1_weights", "weights", "conv1_biases", "biases")
-MANUAL_DROPS = (0.24, 0.54, 0.83)  # of the epochs of the run behind the paper's Table 1
-CONV1_SLOW, CONV1_FROZEN = 0.72, 0.76
+MANUAL_DROPS = tuple((epoch - 1) / 93 for epoch in (23, 51, 78))  # the run behind Table 1: from its 23rd epoch on, ...
+CONV1_SLOW, CONV1_FROZEN = 67 / 93, 71 / 93  # with its biases, which its log does not mention
 SEGMENTS = 4
 PLATEAU_DROPS = 3
 

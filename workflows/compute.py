@@ -12,12 +12,14 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from workflows.config import RaySpec, UsageError
 
+OTHERS_MAY_KEEP_S = 120  # what training needs, before it gives up
 IN_FLIGHT_PER_CPU = 2  # one running, one waiting: no worker idles while the driver looks away
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -130,8 +132,6 @@ class OnRay:
 
     def _start(self):
         if self._ray is None:
-            import time
-
             self._say("starting Ray" if not self._spec.address else f"joining Ray at {self._spec.address}")
             began = time.perf_counter()
             self._ray = _connect(self._spec)
@@ -166,12 +166,29 @@ class OnRay:
     def train(self, loop: Loop, job: Any, plan: WorkerPlan, on_report: Callable[[dict], None]) -> Any:
         """Runs the loop on the planned workers; each report of rank 0 is handed to `on_report` here."""
         require_places(plan, self.resources())
+        self._await_places(plan)
         from ray.train import ControllerError
 
         for _ in range(plan.max_failures):
             with contextlib.suppress(ControllerError):  # a worker died while Ray Train started it
                 return self._train(loop, job, plan, on_report)
         return self._train(loop, job, plan, on_report)
+
+    def _await_places(self, plan: WorkerPlan) -> None:
+        """UsageError where other work keeps what the workers need: Ray Train would wait for it in silence."""
+        ray, wanted = self._start(), {name: plan.world * each for name, each in _resources_each(plan).items()}
+        ends, told = time.monotonic() + OTHERS_MAY_KEEP_S, time.monotonic() + 5
+        while any((free := ray.available_resources()).get(name, 0) < number for name, number in wanted.items()):
+            if time.monotonic() > ends:
+                taken = " and ".join(f"{free.get(name, 0):g} of {n:g} {name}s" for name, n in wanted.items())
+                raise UsageError(
+                    f"training finds {taken} free: other work on the Ray cluster holds the rest; wait for its end, or "
+                    "lower train.replicas"
+                )
+            if time.monotonic() > told:
+                self._say(f"waiting up to {OTHERS_MAY_KEEP_S} s for CPUs or GPUs that other work on the cluster holds")
+                told = ends
+            time.sleep(0.2)
 
     def _train(self, loop: Loop, job: Any, plan: WorkerPlan, on_report: Callable[[dict], None]) -> Any:
         from ray.util.queue import Queue

@@ -43,11 +43,16 @@ class EvaluateSpec:
 class RaySpec:
     """Where the tasks run."""
 
-    address: Annotated[str, "cluster to join, such as auto or ray://HOST:10001; empty starts Ray on this machine"] = ""
+    address: Annotated[str, "cluster to join, such as auto or HOST:6379; empty starts Ray on this machine"] = ""
     num_cpus: Annotated[int, "CPUs that a local Ray may use; 0 takes all"] = 0
     task_retries: Annotated[int, "times a task is run again after its process died"] = 3
 
     def __post_init__(self):
+        if self.address.startswith("ray://"):
+            raise ValueError(
+                f"ray.address is {self.address}; Ray's client is not supported: run alexnet on a node of the cluster, "
+                "with ray.address=auto"
+            )
         if self.num_cpus < 0:
             raise ValueError(f"ray.num_cpus is {self.num_cpus}; use 0 (all) or more")
         if self.task_retries < 0:

@@ -179,7 +179,7 @@ def cluster(address: str) -> Iterator[Finding]:
         if not where:
             yield Finding("Ray", "wrong", "ray.address=auto, and this machine is no node of a cluster: `ray start`")
             return
-    host, _, port = where.removeprefix("ray://").rpartition(":")
+    host, _, port = where.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
         yield Finding("Ray", "ok", f"ray.address={address}: {where} answers")

@@ -29,7 +29,9 @@ def predictions(folder: Path, images: list[str]) -> Iterator[tuple[str, list[tup
         raise UsageError(str(error)) from error
     import torch
 
-    size_px = exported.provenance["size_px"]
+    size_px = exported.provenance.get("size_px")
+    if not size_px:
+        raise UsageError(f"{folder}: its card does not say of what size its images were (provenance.size_px)")
     for path in images:
         try:
             square = to_square(Path(path).read_bytes(), size_px, IngestSpec().max_pixels)

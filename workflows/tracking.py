@@ -20,6 +20,7 @@ from typing import Any
 from workflows.config import TrackingSpec, UsageError
 from workflows.processes import is_alive, this_process
 
+DATABASE = "mlflow.db"  # in the root
 FLUSH_EVERY_S = 3.0
 HEARTBEAT_EVERY_S = 30.0
 LEASE_ENDS_AFTER_S = 600.0  # a run of another host whose heartbeat is older is dead
@@ -30,7 +31,7 @@ ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "GIT_
 
 def tracking_uri(spec: TrackingSpec, root: Path) -> str:
     """The tracking server's URI, or the database under the root."""
-    return spec.uri or f"sqlite:///{root / 'mlflow.db'}"
+    return spec.uri or f"sqlite:///{root / DATABASE}"
 
 
 class StageRun:
@@ -111,6 +112,7 @@ class StageRun:
                 signature=signature,
                 input_example=example,
                 registered_model_name=name,
+                serialization_format="pt2",  # never pickle
                 pip_requirements=["torch"],
                 extra_files=[str(path) for path in files],
                 metadata=metadata,
@@ -275,6 +277,8 @@ def registered_files(spec: TrackingSpec, root: Path, uri: str) -> Path:
     Raises:
         UsageError: No such model.
     """
+    if not spec.uri and not (root / DATABASE).exists():
+        raise UsageError(f"no model {uri}: {root} holds no MLflow database; name the --root of a run, or a folder")
     import mlflow
 
     mlflow.set_tracking_uri(tracking_uri(spec, root))

@@ -4,9 +4,11 @@ Stopped anywhere and started again with the same job, it goes on from the newest
 """
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,7 +88,9 @@ class _Training:
 
     def resume(self) -> None:
         """From the newest whole checkpoint, else from given weights, else from the seed's."""
-        found = checkpoints.newest(self.job.folder.child(CHECKPOINTS))
+        with warnings.catch_warnings(record=True) as passed_over:  # a worker's own words reach nobody
+            warnings.simplefilter("always")
+            found = checkpoints.newest(self.job.folder.child(CHECKPOINTS))
         step = found.step if found else 0
         if _differs_among_ranks(step, self.worker):
             raise ValueError(
@@ -98,11 +102,13 @@ class _Training:
             self.trainer.load_state_dict(found.tensors, found.scalars["trainer"])
             self.best, self.last = found.scalars["best"], found.scalars["last"]
             self.reports.extend(found.scalars["reports"])
-            self.worker.report({"earlier": list(self.reports), "resumed_epoch": step / self.loader.steps_per_epoch})
         elif self.job.train.init_from:
-            from pathlib import Path
-
-            self.trainer.load_weights(export.starting_weights(Path(self.job.train.init_from), self.trainer.net))
+            layers = self.trainer.net.table.values()
+            self.trainer.load_weights(
+                export.starting_weights(Path(self.job.train.init_from), layers, self.manifest.class_names)
+            )
+        start = {"earlier": list(self.reports), "resumed_epoch": step / self.loader.steps_per_epoch}
+        self.worker.report({**start, "warnings": [str(warning.message) for warning in passed_over]})
 
     def run_epoch(self) -> None:
         """The rest of the epoch, its validation, its checkpoint."""
@@ -234,7 +240,6 @@ class _Training:
 def save_model(folder: Folder, spec: AlexNetSpec, weights: dict, mean, manifest: Manifest, facts: dict) -> None:
     """Exports a network into any folder, through a disk where that is an object store."""
     import tempfile
-    from pathlib import Path
 
     names = {"class_names": manifest.class_names, "class_titles": manifest.class_titles, "provenance": facts}
     if folder.is_local:

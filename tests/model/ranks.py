@@ -19,7 +19,7 @@ def run_ranks(function, world: int) -> list:
     """`function(rank, world) -> anything torch.save can hold`, on `world` ranks of a gloo group."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, inspect.getfile(function), function.__name__, folder, str(world)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
         ranks = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(world)]
         codes = [rank.wait(timeout=300) for rank in ranks]
         assert not any(codes), f"ranks ended with {codes}"

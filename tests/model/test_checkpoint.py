@@ -46,7 +46,7 @@ def test_a_broken_newest_does_not_push_out_the_sound_ones(tmp_path, keep):
     assert sorted(os.listdir(tmp_path)) == ["step-00000005", "step-00000007"][-keep:]
 
 
-@pytest.mark.parametrize("damage", ["no record", "cut record", "cut tensors", "changed byte", "no tensors"])
+@pytest.mark.parametrize("damage", ["no record", "cut record", "null", "cut tensors", "changed byte", "no tensors"])
 def test_a_broken_newest_falls_back_to_the_one_before(tmp_path, damage):
     checkpoint.save(tmp_path, 1, tensors(1), {})
     folder = checkpoint.save(tmp_path, 2, tensors(2), {})
@@ -55,6 +55,8 @@ def test_a_broken_newest_falls_back_to_the_one_before(tmp_path, damage):
         record.unlink()
     elif damage == "cut record":
         record.write_text(record.read_text()[:-5])
+    elif damage == "null":
+        record.write_text("null")
     elif damage == "cut tensors":
         data.write_bytes(data.read_bytes()[:-1])
     elif damage == "changed byte":

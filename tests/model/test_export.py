@@ -65,9 +65,27 @@ def test_the_card_says_what_goes_in(tmp_path):
     assert card["net"]["kernels"] == [4, 8, 8, 8, 4]
 
 
-def started(folder, spec: AlexNetSpec = SPEC) -> Trainer:
+@pytest.mark.parametrize(
+    "card", ["", "[]", "{}", '{"sha256": "0"}', {"net": {"nosuch": 1}}, {"net": {"kernels": [8] * 5}}, {"net": []}]
+)
+def test_a_card_that_is_none_is_refused(card, tmp_path):
+    folder = export(tmp_path, trainer())
+    if isinstance(card, dict):
+        card = json.dumps(json.loads((folder / CARD).read_text()) | card)
+    (folder / CARD).write_text(card)
+    with pytest.raises(ValueError, match=f"{tmp_path}.*again"):
+        load_exported(folder)
+
+
+def test_a_card_without_weights_is_refused(tmp_path):
+    (export(tmp_path, trainer()) / WEIGHTS).unlink()
+    with pytest.raises(ValueError, match="holds no whole model"):
+        load_exported(tmp_path)
+
+
+def started(folder, spec: AlexNetSpec = SPEC, class_names=NAMES) -> Trainer:
     made = trainer(spec, seed=2)
-    made.load_weights(starting_weights(folder, made.net))
+    made.load_weights(starting_weights(folder, made.net.table.values(), class_names))
     return made
 
 
@@ -78,9 +96,10 @@ def test_training_may_start_from_another_runs_weights(tmp_path):
     assert not torch.equal(trainer(seed=2).weights()["fc8.weight"], source["fc8.weight"])
 
 
-def test_other_classes_get_a_new_fc8(tmp_path):
-    folder, wider = export(tmp_path, trainer(seed=1)), replace(SPEC, num_classes=7)
-    weights, fresh = started(folder, wider).weights(), trainer(wider, seed=2).weights()
+@pytest.mark.parametrize("class_names", [tuple("abcdefg"), ("dog", "cat", "eel"), ("cat", "dog", "fox")])
+def test_other_classes_get_a_new_fc8(class_names, tmp_path):
+    folder, other = export(tmp_path, trainer(seed=1)), replace(SPEC, num_classes=len(class_names))
+    weights, fresh = started(folder, other, class_names).weights(), trainer(other, seed=2).weights()
     source = load_exported(folder).net.state_dict()
     assert torch.equal(weights["fc7.weight"], source["fc7.weight"])
     assert torch.equal(weights["fc8.weight"], fresh["fc8.weight"])
@@ -88,5 +107,26 @@ def test_other_classes_get_a_new_fc8(tmp_path):
 
 def test_starting_from_another_architecture_is_refused(tmp_path):
     folder = export(tmp_path, trainer())
-    with pytest.raises(ValueError, match=r"train\.init_from=.*: fc6\.weight needs shape \(20, 16\)"):
+    with pytest.raises(ValueError, match=r"train\.init_from=.*: fc7\.weight needs shape \(10, 20\)"):
         started(folder, replace(SPEC, fc=(20, 10)))
+
+
+def test_a_layer_that_one_of_the_two_lacks_is_refused(tmp_path):
+    longer = replace(SPEC, conv6_kernels=4)
+    folder = export(tmp_path / "longer", trainer(longer))
+    with pytest.raises(ValueError, match=r"conv6\.weight has no place here, that model has shape \(4, 4, 3, 3\)"):
+        started(folder)
+    folder = export(tmp_path / "shorter", trainer())
+    with pytest.raises(ValueError, match=r"conv6\.weight needs shape \(4, 4, 3, 3\), that model has no such layer"):
+        started(folder, longer)
+
+
+def test_a_bottleneck_belongs_to_the_classes(tmp_path):
+    """The pre-trained network of 2011 had one before its 21,843 classes; the one made of it had none."""
+    with_one = replace(SPEC, bottleneck=6)
+    folder = export(tmp_path / "with", trainer(with_one, seed=1))
+    with pytest.raises(ValueError, match="bottleneck"):
+        started(folder)
+    assert "bottleneck.weight" not in started(folder, class_names=("x", "y", "z")).weights()
+    folder = export(tmp_path / "without", trainer(seed=1))
+    assert "bottleneck.weight" in started(folder, with_one, ("x", "y", "z")).weights()

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.layers import LRN, Draw, dropout, generator, initial_weights, local_response_norm, spatial_norm
+from model.layers import LRN, Draw, dropout, generator, initial_weights, linear, local_response_norm, spatial_norm
 from model.shapes import layer_table
 from model.specs import AlexNetSpec
 
@@ -36,11 +36,35 @@ def test_lrn_gradient_is_that_of_its_value(beta):
     assert torch.autograd.gradcheck(lambda x: local_response_norm(x, 2, LRN(alpha=1e-3, beta=beta)), x)
 
 
-def test_lrn_does_not_depend_on_how_the_batch_is_cut(monkeypatch):
-    x = responses(5, 8, 6, 6, dtype=torch.float32)
-    whole = local_response_norm(x, 2, LRN())
+@pytest.mark.parametrize("norm", [lambda x: local_response_norm(x, 2, LRN()), spatial_norm])
+def test_normalisation_and_its_gradient_do_not_depend_on_how_the_batch_is_cut(norm, monkeypatch):
+    x = responses(5, 8, 6, 6, dtype=torch.float32).requires_grad_()
+    whole = norm(x)
+    (grad,) = torch.autograd.grad(whole.square().sum(), x)
     monkeypatch.setattr("model.layers.PART_VALUES", 2 * 8 * 36)
-    assert torch.equal(local_response_norm(x, 2, LRN()), whole)
+    cut = norm(x)
+    assert torch.equal(cut, whole)
+    assert torch.equal(torch.autograd.grad(cut.square().sum(), x)[0], grad)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 64])
+def test_linear_and_its_gradients_are_torchs(rows):
+    tensors = [responses(*shape, seed=i, dtype=torch.float32) for i, shape in enumerate([(rows, 48), (20, 48), (20,)])]
+    grad = responses(rows, 20, seed=3, dtype=torch.float32)
+    found, expected = ([t.double() if exact else t.clone() for t in tensors] for exact in (False, True))
+    for those, function in ((found, linear), (expected, F.linear)):
+        outputs = function(*(tensor.requires_grad_() for tensor in those))
+        outputs.backward(grad.to(outputs.dtype))
+    assert found[1].grad.is_contiguous()
+    torch.testing.assert_close(linear(*found).double(), F.linear(*expected), rtol=1e-5, atol=0.05)
+    for ours, torchs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.grad.double(), torchs.grad, rtol=1e-5, atol=0.05)
+
+
+def test_linear_works_under_autocast():
+    x, weight, bias = (responses(*shape, dtype=torch.float32) for shape in [(2, 8), (4, 8), (4,)])
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias))
 
 
 def test_lrn_computes_in_float32_for_bfloat16():
@@ -95,14 +119,17 @@ def test_dropout_masks_differ_by_seed_step_and_layer(other):
 
 
 def test_initial_weights_have_the_papers_spread_and_biases():
-    table = {layer.name: layer for layer in layer_table(AlexNetSpec(middle_std=0.03))}
-    for name, std, bias in [("conv1", 0.01, 0), ("conv2", 0.01, 1), ("conv3", 0.03, 0), ("conv4", 0.03, 1)]:
-        weight, biases = initial_weights(table[name], seed=0)
+    table = {layer.name: layer for layer in layer_table(AlexNetSpec(middle_std=0.03, conv6_kernels=256))}
+    expected = {"conv1": (0.01, 0), "conv2": (0.01, 1), "conv3": (0.03, 0)}
+    expected |= dict.fromkeys(("conv4", "conv5", "conv6"), (0.03, 1))
+    expected |= {"fc6": (0.01, 1), "fc7": (0.01, 1), "fc8": (0.01, 0)}
+    assert {name: (layer.std, layer.bias) for name, layer in table.items()} == expected
+    for name in ("conv1", "conv2", "conv3", "conv4"):
+        (std, bias), (weight, biases) = expected[name], initial_weights(table[name], seed=0)
         assert weight.shape == table[name].weight_shape
         assert abs(weight.std().item() / std - 1) < 0.01
         assert abs(weight.mean().item()) < std / 50
         assert set(biases.tolist()) == {float(bias)}
-    assert [table[name].bias for name in ("conv5", "fc6", "fc7", "fc8")] == [1, 1, 1, 0]
     assert not torch.equal(initial_weights(table["conv3"], 0)[0], initial_weights(table["conv3"], 1)[0])
 
 

@@ -8,19 +8,22 @@ from model.specs import TrainSpec
 EPOCHS = 93  # of the run behind the paper's Table 1
 
 
-def at_epochs(spec: TrainSpec, epochs: list[int]) -> list[Rates]:
+def at_epochs(spec: TrainSpec, epochs: list[float]) -> list[Rates]:
     schedule = Schedule(spec, EPOCHS * 100, num_classes=1000)
-    return [schedule.rates(100 * epoch) for epoch in epochs]
+    return [schedule.rates(round(100 * epoch)) for epoch in epochs]
 
 
 def test_manual_is_the_run_of_table_1():
+    """Its changes came at epochs 23, 51, 68, 72 and 78, counted from 1."""
     spec = TrainSpec(schedule="manual", biases="as_run", conv1_late="frozen")
-    weights = [rates.weights for rates in at_epochs(spec, [0, 22, 23, 50, 51, 77, 78, 92])]
+    weights = [rates.weights for rates in at_epochs(spec, [0, 21.99, 22, 49.99, 50, 76.99, 77, 92])]
     assert weights == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
-    conv1 = [rates.conv1_weights for rates in at_epochs(spec, [50, 66, 67, 70, 71, 92])]
+    conv1 = [rates.conv1_weights for rates in at_epochs(spec, [49.99, 66.99, 67, 70.99, 71, 92])]
     assert conv1 == pytest.approx([1e-3, 1e-4, 1e-5, 1e-5, 0, 0])
-    biases = [rates.biases for rates in at_epochs(spec, [0, 22, 23, 92])]
+    biases = [rates.biases for rates in at_epochs(spec, [0, 21.99, 22, 92])]
     assert biases == pytest.approx([0.02, 0.02, 0.002, 0.002])
+    conv1_biases = [rates.conv1_biases for rates in at_epochs(spec, [66.99, 67, 71])]
+    assert conv1_biases == pytest.approx([0.002, 1e-5, 0])
 
 
 def test_segments_are_four_of_equal_length():

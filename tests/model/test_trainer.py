@@ -168,6 +168,18 @@ def test_a_step_in_bf16_goes_where_one_in_float32_does():
     assert rounded.metrics()["loss"] == pytest.approx(exact.metrics()["loss"], rel=0.01)
 
 
+def test_the_softmax_is_in_float32_whatever_the_logits_are_in():
+    net, (images, labels) = trainer().net.train(), batch(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = net(images, draw=Draw(0, 0, 8, 0)).detach()
+    loss, *_ = backward(net, images, labels, Draw(0, 0, 8, 0), precision="bf16").tolist()
+    assert logits.dtype == torch.bfloat16
+    assert loss == torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum").item()
+    probabilities = predict(net.eval(), images, "bf16")
+    assert probabilities.dtype == torch.float32
+    assert (probabilities.sum(1) - 1).abs().max() < 1e-6
+
+
 def test_a_short_batch_has_the_mean_gradient_of_its_true_size():
     made = trainer()
     images, labels = batch(0, 4)

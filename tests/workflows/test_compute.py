@@ -126,6 +126,19 @@ def test_what_cannot_be_had_is_an_error_at_once(on_ray):
         on_ray.train(exchange_loop, {}, plan, lambda metrics: None)
 
 
+def test_what_other_work_holds_is_not_waited_for_without_end(on_ray, monkeypatch):
+    on_ray.resources()
+    import ray
+
+    holder = ray.remote(num_cpus=1)(type("Holder", (), {"answer": lambda self: 1})).remote()
+    assert ray.get(holder.answer.remote()) == 1
+    monkeypatch.setattr("workflows.compute.OTHERS_MAY_KEEP_S", 1)
+    plan = WorkerPlan(world=2, cpus_each=1, use_gpu=False, backend="gloo")
+    with pytest.raises(UsageError, match="training finds 1 of 2 CPUs free"):
+        on_ray.train(exchange_loop, {"steps": 1}, plan, lambda metrics: None)
+    ray.kill(holder)
+
+
 def test_ray_answers_nobody_without_its_token(on_ray):
     on_ray.resources()
     import ray

@@ -79,7 +79,7 @@ def test_a_cluster_that_does_not_answer_is_wrong():
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         address = f"127.0.0.1:{listening.getsockname()[1]}"
-        (there,) = doctor.cluster(f"ray://{address}")
+        (there,) = doctor.cluster(address)
     (gone,) = doctor.cluster(address)
     assert (there.verdict, gone.verdict) == ("ok", "wrong")
     assert "does not answer" in gone.text

@@ -13,14 +13,19 @@ from safetensors.torch import load_file
 from shard_builder import write_shards
 
 from model.alexnet import AlexNet
+from model.export import save_exported
+from model.metrics import TopK
 from model.specs import AlexNetSpec, TrainSpec
+from model.step import predict
 from model.trainer import Trainer
+from pipelines.evaluation import eval_batches
 from pipelines.loader import TrainLoader
 from pipelines.specs import LoaderSpec
 from pipelines.storage import Folder
 from workflows import checkpoints
 from workflows.compute import Worker
 from workflows.config import TrackingSpec, UsageError
+from workflows.stages.evaluate import Job, evaluate_part
 from workflows.stages.train import network_for, require_validation, with_absolute_paths
 from workflows.training import TrainJob, loop
 
@@ -50,18 +55,43 @@ def test_the_input_is_scaled_in_the_epochs_with_light_and_in_no_other(lighting_o
     assert all(torch.equal(trained[name], weight) for name, weight in twin.weights().items())
 
 
+def test_evaluation_averages_the_probabilities_of_ten_views_and_takes_the_centre_for_the_single_one(tmp_path):
+    shards, manifest = write_shards(tmp_path / "shards", {"val": [9]}, encoding="raw", size_px=36)
+    whole = {"crop_px": 28, "batch_size": 9, "threads": 1}
+    ((ten, labels, _),) = eval_batches(shards, manifest, "val", views=10, **whole)
+    ((centre, _, _),) = eval_batches(shards, manifest, "val", views=1, **whole)
+    net = AlexNet(replace(NET, middle_std=0.3), seed=5).eval()
+    with torch.no_grad():  # undecided between the classes, and of different mind from view to view
+        net.fc8.weight *= 3 / net(ten.flatten(0, 1)).std(0).mean()
+        net.fc8.bias -= net(ten.flatten(0, 1)).mean(0)
+        of_logits = torch.stack([net(view) for view in ten.unbind(1)]).mean(0).softmax(1)
+    best, errors = predict(net, ten).sort(descending=True), TopK()
+    errors.update(predict(net, centre), labels)
+    assert not np.allclose(of_logits.sort(descending=True).values, best.values, rtol=0.01)
+
+    weights = {name: parameter.detach().contiguous() for name, parameter in net.named_parameters()}
+    save_exported(tmp_path / "model", net.spec, weights, net.mean, class_names=manifest.class_names)
+    part = evaluate_part(Job(shards, Folder.at(tmp_path / "model"), "val", 4, num_parts=1, threads=1, device="cpu"), 0)
+    np.testing.assert_allclose(part.probabilities_N5, best.values, rtol=1e-3)
+    np.testing.assert_array_equal(part.classes_N5, best.indices)
+    assert part.centre == errors
+
+
 @pytest.mark.slow
 def test_models_in_a_store_on_a_disk_are_evaluated_too(tmp_path):
     store = tmp_path / "store"
     config = tiny.write_config(
-        tmp_path / "config.toml", tiny.write_source(tmp_path / "source"), store=str(store), train__epochs=1, **ALONE
-    )
-    stages = ("ingest", "stats", "train", "evaluate")
+        tmp_path / "config.toml", tiny.write_source(tmp_path / "source"), store=str(store), train__epochs=1,
+        evaluate__weights="best", **ALONE,
+    )  # fmt: skip
     root, log = tmp_path / "runs", tmp_path / "log"
-    crash.finish(crash.start_in_process(root, config, *stages, log=log), log)
+    crash.finish(crash.start_in_process(root, config, "ingest", "stats", "train", log=log), log)
     for name in ("model", "best"):
         (here,), (there,) = (place.glob(f"train/*/{name}/model.safetensors") for place in (root, store))
         assert here.read_bytes() == there.read_bytes()
+        if name == "model":
+            there.unlink()  # the best is asked for
+    crash.finish(crash.start_in_process(root, config, "evaluate", log=log), log)
     (errors,) = root.glob("evaluate/*/evaluate.json")
     assert 0 <= json.loads(errors.read_text())["top1_error"] <= 1
 

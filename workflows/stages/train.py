@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from model.shapes import layer_table, num_params
 from model.specs import AlexNetSpec, TrainSpec
 from pipelines.manifest import Manifest
 from pipelines.records import VAL
@@ -32,11 +33,13 @@ def run(context: Context) -> dict:
     manifest = Manifest.load(shards)
     net = network_for(config.net, manifest)
     require_validation(config.train, manifest)
+    train = with_absolute_paths(config.train)
+    require_start(train, net, manifest)
     plan, columns_per_rank = place(net, config.train, context.compute.resources())
     statistics = Statistics.load(Folder.at(context.inputs["stats"].folder))
     job = TrainJob(
         net=net,
-        train=with_absolute_paths(config.train),
+        train=train,
         loader=config.loader,
         shards=shards,
         folder=context.output.store,
@@ -83,6 +86,17 @@ def with_absolute_paths(train: TrainSpec) -> TrainSpec:
     return replace(train, init_from=train.init_from and str(Path(train.init_from).expanduser().absolute()))
 
 
+def require_start(train: TrainSpec, net: AlexNetSpec, manifest: Manifest) -> None:
+    """UsageError where the network cannot start from the weights of `train.init_from`."""
+    if train.init_from:
+        from model.export import starting_weights
+
+        try:
+            starting_weights(Path(train.init_from), layer_table(net), manifest.class_names)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+
 def place(net: AlexNetSpec, train: TrainSpec, have: Resources) -> tuple[WorkerPlan, int]:
     """How many workers train, on what, and how many columns each holds. `auto`: a column a device where they suffice.
 
@@ -115,7 +129,7 @@ def _train(
     """The loop's result, and the epoch that this attempt went on from."""
     for point in history.points:
         context.run.metrics(as_metrics(point), step=point["step"])
-    warned: set[str] = set()
+    warned = False
     start_epoch: float | None = None
     epochs = job.train.epochs
     done = history.points[-1]["epoch"] * images if history.points else 0
@@ -124,13 +138,16 @@ def _train(
         def on_report(report: dict[str, Any]) -> None:
             nonlocal start_epoch
             if start_epoch is None:  # later ones are of workers that were replaced
-                start_epoch = report.get("resumed_epoch", 0.0)
+                start_epoch = report["resumed_epoch"]
+            for text in report.get("warnings", ()):
+                context.console.say(f"  warning: {text}")
             for one in report.get("earlier", [report]):  # those before a checkpoint that training goes on from
                 take(one)
 
         def take(report: dict[str, Any]) -> None:
+            nonlocal warned
             if report.get("warning") and not warned:
-                warned.add(report["warning"])
+                warned = True
                 context.console.say(f"  warning: {report['warning']}")
             point = history.add(report)
             if point is None:
@@ -185,9 +202,7 @@ def _example(spec: AlexNetSpec):
 
 def _summary(job: TrainJob, result: dict, seen: int, seconds: float) -> dict:
     """`seen`: images that went through the network in these seconds, not in attempts before."""
-    from model.shapes import layer_table
-
-    parameters = sum(layer.params for layer in layer_table(job.net))
+    parameters = num_params(job.net)
     val = result.get("val_top1_error")
     error = "no validation images" if val is None else f"val top-1 error {val:.1%}"
     return {
