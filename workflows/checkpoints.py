@@ -21,9 +21,9 @@ def save(folder: Folder, step: int, tensors: dict, scalars: dict, keep: int) -> 
         for name in (TENSORS, RECORD):
             data = (written / name).read_bytes()
             folder.child(written.name).publish(name, lambda file, data=data: file.write(data))
-    names = _names(folder)
-    kept = [name for name in names if step_of(name) <= step][-keep:]
-    for old in set(names) - set(kept):
+    kept = [name for name in _names(folder) if step_of(name) <= step][-keep:]
+    there = {entry.name.partition("/")[0] for entry in folder.files(recursive=True)}
+    for old in there - set(kept):  # with those that a killed worker left half sent
         for name in (RECORD, TENSORS):
             folder.child(old).delete(name)
 

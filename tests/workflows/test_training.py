@@ -145,7 +145,9 @@ def test_a_broken_newest_checkpoint_in_an_object_store_pushes_no_sound_one_out(s
     folder.child("step-00000010").publish("state.safetensors", lambda file: file.write(b"cut"))
     with pytest.warns(UserWarning, match="passing over"):
         assert checkpoints.newest(folder).step == 5
+    folder.child("step-00000003").publish("state.safetensors", lambda file: file.write(b"half sent"))
     checkpoints.save(folder, 7, {"a": torch.full((2,), 7.0)}, {}, keep=1)
+    assert {entry.name.partition("/")[0] for entry in folder.files(recursive=True)} == {"step-00000007"}
     assert checkpoints.steps(folder) == [7]
     assert checkpoints.newest(folder).step == 7
 
