@@ -55,7 +55,7 @@ def cifar10() -> RunConfig:
 def paper() -> RunConfig:
     """The paper's prose, with only its impossible readings repaired; ImageNet, 90 epochs.
 
-    Goes beyond what two cores can do: 115 million images at about 42 a second are some 760 hours. Expect a longer flat
+    Goes beyond what two cores can do: 115 million images at about 46 a second are some 700 hours. Expect a longer flat
     start than `as_run` (weights of standard deviation 0.01 everywhere) and an error near its 40.7 / 18.2 % (2012 val).
     """
     return RunConfig(

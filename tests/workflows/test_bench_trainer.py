@@ -12,6 +12,7 @@ def test_every_part_is_measured_and_the_columns_exchange_what_the_specification_
     assert tuple(found["images_per_s"]) == PARTS
     assert all(rate > 0 for rate in found["images_per_s"].values())
     assert found["exchanged_bytes_per_image"] == 489_376
+    assert found["batch_size"] == 64
     assert found["ms_per_part"].keys() == {"input", "forward", "backward", "update"}
     assert all(ms > 0 for ms in found["ms_per_part"].values())
     assert 0 < found["percent_of_product"] < 150

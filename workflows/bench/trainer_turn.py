@@ -38,12 +38,12 @@ def main(name: str, seconds: float, folder: Path, device: str, meeting: str, wor
         _step(trainer, batches)
         steps += 1
     _wait_for(device)
-    elapsed, facts = time.perf_counter() - began, {}
+    elapsed, facts = time.perf_counter() - began, {"batch_size": BATCH_SIZE[device]}
     if name == "ours":
-        facts = {"ms_per_part": _ms_per_part(trainer, *next(batches)), "product_tflops": _product_tflops(device)}
+        facts |= {"ms_per_part": _ms_per_part(trainer, *next(batches)), "product_tflops": _product_tflops(device)}
     elif world > 1:
         exchanged = trainer.net.columns.bytes_for["layers"] / (WARM_UP + steps)
-        facts = {"exchanged_bytes_per_image": round(exchanged / BATCH_SIZE[device])}
+        facts |= {"exchanged_bytes_per_image": round(exchanged / BATCH_SIZE[device])}
     print(json.dumps({"images": steps * BATCH_SIZE[device], "seconds": elapsed, "facts": facts}), flush=True)
     os._exit(0)  # what loads ahead is not waited for
 
@@ -118,10 +118,14 @@ def _ms_per_part(trainer: Trainer, images_BCHW: Tensor, labels_B: Tensor) -> dic
             logits_BK = net(images_BCHW, 1.0, draw)
         return torch.nn.functional.cross_entropy(logits_BK.float(), labels_B)
 
+    def both() -> None:
+        trainer.optimizer.zero_grad()
+        backward(net, images_BCHW, labels_B, draw, 1.0, precision)
+
     centred_s = _median_s(lambda: net.centre(images_BCHW, 1.0), device.type)
     seconds = {"input": _median_s(lambda: net.centre(host.to(device, non_blocking=True), 1.0), device.type)}
     forward_s = _median_s(forward, device.type)
-    both_s = _median_s(lambda: backward(net, images_BCHW, labels_B, draw, 1.0, precision), device.type)
+    both_s = _median_s(both, device.type)
     seconds |= {"forward": forward_s - centred_s, "backward": both_s - forward_s}
     seconds["update"] = _median_s(lambda: trainer.optimizer.update(trainer.schedule.rates(trainer.step)), device.type)
     return {part: round(1e3 * value, 2) for part, value in seconds.items()}
