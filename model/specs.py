@@ -156,7 +156,7 @@ class TrainSpec:
     checkpoint_every_steps: Annotated[int, "steps between checkpoints; 0: only at the end of an epoch"] = 1000
     keep_checkpoints: Annotated[int, "checkpoints kept; the oldest are deleted"] = 2
     init_from: Annotated[
-        str, "folder, on every node, of an exported model to start from, with a new fc8 for other classes; empty: random"
+        str, "folder, on every node, of an exported model to start from; other classes get a new fc8; empty: random"
     ] = ""
     stall_steps: Annotated[int, "steps after which a loss still at ln(classes) is warned about; 0: never"] = 2000
 
