@@ -137,14 +137,22 @@ from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 from tests.memory_source import jpegs, memory_source
 spec = IngestSpec(source="memory", size=24, rows_per_shard=40)
-tasks = list(plan_shards(memory_source({"train": jpegs(400)}), spec, Folder.at(sys.argv[1])))
-for line in sys.stdin:
+
+def start(folder):
+    tasks = list(plan_shards(memory_source({"train": jpegs(400)}), spec, Folder.at(folder)))
     child = os.fork()
     if child == 0:
         for task in tasks:
             write_shard(task)
         os._exit(0)
-    time.sleep(float(line))
+    return child
+
+began = time.perf_counter()
+os.waitpid(start(sys.argv[1] + "-timed"), 0)
+whole_s = time.perf_counter() - began
+for line in sys.stdin:
+    child = start(sys.argv[1])
+    time.sleep(float(line) * whole_s)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     print("killed", flush=True)
@@ -152,14 +160,14 @@ for line in sys.stdin:
 
 
 def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(tmp_path):
-    """Twenty seeded moments, kill -9 each, in one folder; then to the end."""
+    """Twenty seeded moments, kill -9 each, in one folder, each within an eighth of the whole; then to the end."""
     whole, manifest = ingest(tmp_path / "whole", memory_source({"train": jpegs(400)}), rows_per_shard=40)
     folder = Folder.at(tmp_path / "killed")
     moments, seen = random.Random(0), []
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", _KILLER, folder.url], **pipes) as killer:
         for _ in range(20):
-            print(moments.uniform(0, 0.06), file=killer.stdin, flush=True)
+            print(moments.uniform(0, 0.12), file=killer.stdin, flush=True)
             assert killer.stdout.readline() == "killed\n"
             now = contents(folder)
             assert all(content == whole.read(name) for name, content in now.items())
