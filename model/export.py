@@ -109,7 +109,7 @@ def starting_weights(folder: Path, layers: Iterable[Layer], class_names: tuple[s
         for kind, shape in (("weight", layer.weight_shape), ("bias", (layer.out,)))
     }
     there = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name != "mean"}
-    for name in sorted(wanted.keys() | there.keys(), reverse=True):  # weights before biases
+    for name in [*wanted, *sorted(there.keys() - wanted.keys(), reverse=True)]:  # weights before biases
         if wanted.get(name) != there.get(name) and name.split(".")[0] not in may_differ:
             needs = f"needs shape {wanted[name]}" if name in wanted else "has no place here"
             has = f"shape {there[name]}" if name in there else "no such layer"

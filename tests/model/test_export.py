@@ -107,7 +107,7 @@ def test_other_classes_get_a_new_fc8(class_names, tmp_path):
 
 def test_starting_from_another_architecture_is_refused(tmp_path):
     folder = export(tmp_path, trainer())
-    with pytest.raises(ValueError, match=r"train\.init_from=.*: fc7\.weight needs shape \(10, 20\)"):
+    with pytest.raises(ValueError, match=r"train\.init_from=.*: fc6\.weight needs shape \(20, 16\)"):
         started(folder, replace(SPEC, fc=(20, 10)))
 
 
