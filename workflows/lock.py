@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from workflows.config import UsageError
-from workflows.processes import this_process
+from workflows.processes import is_visible, this_process
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ def in_use(root: Path) -> set[tuple[str, str]]:
 def is_dead(path: Path) -> bool:
     """Whether the lock file was left by a process of this host that lives no more."""
     who = holder(path)
-    if not who or who["host"] != this_process()["host"]:
+    if not who or not is_visible(who):
         return False
     try:
         with path.open() as file:
@@ -73,7 +73,7 @@ def _acquire(path: Path, mine: dict, force: bool) -> int:
             os.close(descriptor)
             continue
         who = holder(path)
-        if who and who["host"] != this_process()["host"] and not force:
+        if who and not is_visible(who) and not force:
             os.close(descriptor)
             raise UsageError(_refusal(path, f"if it is dead, add --force {path.parent.name}"))
         os.ftruncate(descriptor, 0)

@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from workflows.config import TrackingSpec, UsageError
-from workflows.processes import is_alive, this_process
+from workflows.processes import HEARTBEAT_EVERY_S, lives, this_process
 
 DATABASE = "mlflow.db"  # in the root
 FLUSH_EVERY_S = 3.0
-HEARTBEAT_EVERY_S = 30.0
-LEASE_ENDS_AFTER_S = 600.0  # a run of another host whose heartbeat is older is dead
 SYSTEM_METRICS_EVERY_S = 5.0
 MAX_POINTS, MAX_PARAM_CHARS = 1000, 6000  # in one request
 ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "GIT_PYTHON_REFRESH": "quiet"}
@@ -259,9 +257,7 @@ class Tracker:
 
 
 def _lease_holds(tags: dict[str, str]) -> bool:
-    if tags["lease.host"] == this_process()["host"]:
-        return is_alive(int(tags["lease.pid"]), float(tags["lease.started"]))
-    return time.time() - float(tags["lease.heartbeat"]) < LEASE_ENDS_AFTER_S
+    return lives({name.removeprefix("lease."): value for name, value in tags.items() if name.startswith("lease.")})
 
 
 @contextlib.contextmanager
