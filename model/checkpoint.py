@@ -4,6 +4,7 @@ A checkpoint is a folder `step-00001000` with the tensors and, written last, `ch
 and the tensors' digest. Without that file, or with other bytes than it says, the checkpoint does not count.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -65,12 +66,17 @@ def load(folder: Path) -> Checkpoint:
 
 
 def publish(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes under a hidden name, flushes to the disk, renames: `path` holds the whole file or what it held before."""
-    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    """Writes under a hidden name, flushes to the disk, renames: `path` holds the whole file or what it held before.
+
+    The hidden file is locked by its writer and named as all half-written files here, so that a leftover is known.
+    """
+    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        write(hidden)
-        _flush(hidden)
-        hidden.rename(path)
+        with hidden.open("xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            write(hidden)
+            _flush(hidden)
+            hidden.rename(path)
         _flush(path.parent)
     finally:
         hidden.unlink(missing_ok=True)

@@ -4,7 +4,9 @@ A name becomes visible only when its content is complete: locally by a hidden te
 object store by one upload under the final name. Local folders never load pyarrow.fs, so S3 starts only for its users.
 """
 
+import contextlib
 import fcntl
+import hashlib
 import mmap
 import os
 import re
@@ -23,6 +25,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _TEMPORARY_SUFFIX = ".part"  # a temporary is named .<name>.<32 hex digits>.part
+_URL_SECRETS = (  # what stands before @ with a password or towards a web server, and options that are secrets by name
+    (re.compile(r"(?<=://)(?![^/@\s'\"]*:\d+/)[^/@\s'\"]+:[^@\s'\"]+(?=@)"), "***"),
+    (re.compile(r"(?<=http://|ttps://)[^/@\s'\"]+(?=@)"), "***"),
+    (re.compile(r"(?i)(?<=[?&])([\w.-]*(?:key|secret|token|passw|pwd|sig|credential)[\w.-]*)=[^&\s'\"]+"), r"\1=***"),
+)
+
+
+def redacted(text: str) -> str:
+    """The text with *** in place of the secrets of all URLs in it: passwords, keys, tokens, signatures."""
+    for pattern, instead in _URL_SECRETS if "://" in text else ():
+        text = pattern.sub(instead, text)
+    return text
+
+
+def without_redactions(url: str) -> str:
+    """A URL whose secrets were redacted, as one that leaves them to the environment."""
+    url = re.sub(r"(?<=://)[^/@]*\*\*\*@", "", url)
+    path, question, options = url.partition("?")
+    kept = "&".join(option for option in options.split("&") if not option.endswith("=***"))
+    return path + (question + kept if kept else "")
 
 
 class FileEntry(NamedTuple):
@@ -78,7 +100,7 @@ class Folder:
     def where(self, name: str = "") -> str:
         """`name` in this folder for messages: a URL without user, password and ?options."""
         url = self.child(name).url if name else self.url
-        return url if self.is_local else re.sub(r"://[^/@]*@", "://", url.partition("?")[0])
+        return url if self.is_local else re.sub(r"://[^/@]*@", "://", redacted(url.partition("?")[0]))
 
     def open(self, name: str) -> "NativeFile":
         """A random-access file; FileNotFoundError names it."""
@@ -97,6 +119,14 @@ class Folder:
             return (self.local_path() / name).read_bytes()
         with self.open(name) as file:
             return file.read()
+
+    def sha256(self, name: str) -> str:
+        """Hexadecimal digest of the file's bytes; FileNotFoundError where there is none."""
+        digest = hashlib.sha256()
+        with self.open(name) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         with self.open(name) as file:
@@ -151,6 +181,39 @@ class Folder:
     def publish(self, name: str, write: Callable[[BinaryIO], T]) -> T:
         """Call `write` with a binary file; `name` appears, or is replaced, once that is complete, and else never."""
         return self._publish_local(name, write) if self.is_local else self._publish_remote(name, write)
+
+    def write(self, name: str, data: bytes | str) -> None:
+        """The file `name` with this content (text as UTF-8), complete or not at all."""
+        content = data.encode() if isinstance(data, str) else data
+        self.publish(name, lambda file: file.write(content))
+
+    @contextlib.contextmanager
+    def as_local(self, *names: str) -> Iterator[Path]:
+        """The folder on this machine's disk: itself, or for an object store a passing copy of these files (or all)."""
+        if self.is_local:
+            yield self.local_path()
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            for name in names or [entry.name for entry in self.files(recursive=True)]:
+                path = Path(scratch) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(self.read(name))
+            yield Path(scratch)
+
+    def move(self, target: "Folder", last: str) -> None:
+        """All files go to `target`, which must not be there; in an object store, where they go one by one, `last` last.
+
+        A crash on the way leaves this folder whole, or gone.
+        """
+        if self.is_local:
+            self.local_path().rename(target.local_path())
+            _fsync_folder(target.local_path().parent)
+            return
+        for entry in sorted(self.files(recursive=True), key=lambda entry: entry.name == last):
+            filesystem, path = self._remote(entry.name)
+            filesystem.copy_file(path, target._remote(entry.name)[1])
+        self.delete(last)
+        self.delete_all()
 
     def delete(self, name: str) -> None:
         """Remove a file; no error where there is none."""

@@ -1,68 +1,142 @@
-"""What may go: outputs that nothing newest uses, unfinished files of dead processes, and locks of the dead."""
+"""What may go: outputs left half done, unfinished files, locks of the dead; finished outputs where they are asked for.
 
-import json
+What the last configuration or any output refers to stays, and so does what a process at work makes or reads.
+"""
+
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipelines.storage import Folder
 from workflows import lock
-from workflows.config import RunConfig
-from workflows.plan import Planned, finished
-from workflows.stage import RECORD, Output, output_of
+from workflows.config import RunConfig, UsageError
+from workflows.outputs import Output, Places
+from workflows.plan import Planned
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked to go, beside the locks of the dead.
+
+    Attributes:
+        named: Outputs, as STAGE/KEY.
+        finished: Whether finished outputs that nothing needs go.
+        older_than_s: How long ago what is half done must have been written last.
+    """
+
+    named: tuple[str, ...] = ()
+    finished: bool = False
+    older_than_s: float = 24 * 3600
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something that may be removed, and why."""
+    """Something that may be removed, and why: a whole folder, or one file in it."""
 
-    path: Path
+    folder: Folder
     why: str
     num_bytes: int
-    output: Output | None = None  # with its shards or checkpoints, wherever they are
+    file: str = ""
+    output: Output | None = None
+
+    @property
+    def where(self) -> str:
+        return self.folder.where(self.file)
 
     def remove(self) -> None:
-        if self.output is not None:
+        if self.output:
             self.output.delete()
         else:
-            self.path.unlink(missing_ok=True)
+            self.folder.delete(self.file)
 
 
-def leftovers(planned: list[Planned], config: RunConfig, root: Path) -> list[Leftover]:
-    """All that may go, for a workflow whose newest outputs, current plan and stages at work are to stay."""
-    keep = {(step.stage.name, step.output.key) for step in planned}
-    keep = keep.union(*(_with_inputs(stage, key, root) for stage, key in lock.in_use(root)))
+def leftovers(planned: list[Planned], config: RunConfig, places: Places, wanted: Wanted) -> list[Leftover]:
+    """All that may go.
+
+    Raises:
+        UsageError: A named output is not there, or is in use.
+    """
+    stages = [step.stage.name for step in planned]
+    outputs = [output for stage in stages for output in places.outputs(stage)]
+    busy, needed = lock.in_use(places), _needed(planned, config, places)
+    _check_names(wanted.named, outputs, busy)
+    found = [
+        Leftover(output.folder, why, sum(entry.size for entry in output.folder.walk()), output=output)
+        for output in outputs
+        if (output.stage, output.key) not in busy and (why := _why(output, needed, wanted))
+    ]
+    dead = [lease for lease in lock.leases(places) if lease.is_dead()]
+    found += [Leftover(lease.folder, "lock of a dead process", 0, lease.name) for lease in dead]
+    gone = tuple(f"{leftover.folder.url}/" for leftover in found if leftover.output)
+    return found + [part for part in _partial_files(places, wanted.older_than_s) if not part.where.startswith(gone)]
+
+
+def _why(output: Output, needed: set[tuple[str, str]], wanted: Wanted) -> str:
+    """Why it may go; nothing if it may not."""
+    if f"{output.stage}/{output.key}" in wanted.named:
+        return "named"
+    if (output.stage, output.key) in needed:
+        return ""
+    if output.record:
+        return "nothing refers to it" if wanted.finished else ""
+    if output.damage:
+        return "its record is damaged" if wanted.finished else ""
+    return "begun, never finished" if _age_s(output.folder) >= wanted.older_than_s else ""
+
+
+def _needed(planned: list[Planned], config: RunConfig, places: Places) -> set[tuple[str, str]]:
+    """What is planned, the newest of each stage, models that a training starts from, and what they were made from."""
+    first = {(step.stage.name, step.output.key) for step in planned}
+    starts = {config.train.init_from}
     for step in planned:
-        for record in finished(step.stage.name, root)[:1]:
-            keep |= _with_inputs(step.stage.name, record["key"], root)
-    found = []
-    for step in planned:
-        if _is_busy(root / step.stage.name / ".lock"):
-            continue
-        for folder in sorted(path for path in (root / step.stage.name).glob("*") if path.is_dir()):
-            if (step.stage.name, folder.name) not in keep:
-                why = "nothing newest uses it" if (folder / RECORD).exists() else "begun, never finished"
-                output = output_of(step.stage.name, folder.name, config, root)
-                found.append(Leftover(folder, why, _bytes(output), output))
-    found += [Leftover(p, "lock of a dead process", 0) for p in sorted(root.glob("*/.lock")) if lock.is_dead(p)]
-    partial = Folder.at(root).stale_temporaries() if root.is_dir() else []
-    inside = tuple(f"{leftover.path}/" for leftover in found)
-    paths = [root / name for name in partial if not str(root / name).startswith(inside or ("\0",))]
-    return found + [Leftover(path, "partial file", path.stat().st_size) for path in paths]
+        first |= {(step.stage.name, record["key"]) for _, record in places.finished(step.stage.name)[:1]}
+        starts |= {_init_from(facts) for facts in places.begun(step.stage.name)}
+    roots = tuple(start for start in starts if start)
+    first |= {
+        (output.stage, output.key)
+        for step in planned
+        for output in places.outputs(step.stage.name)
+        if any(_is_inside(start, output.folder) for start in roots)
+    }
+    return set().union(first, *(_made_from(stage, key, places) for stage, key in first))
 
 
-def _with_inputs(stage: str, key: str, root: Path) -> set[tuple[str, str]]:
-    """An output and all that it was made from."""
-    try:
-        record = json.loads((root / stage / key / RECORD).read_text())
-    except FileNotFoundError:
-        return {(stage, key)}
-    return {(stage, key)}.union(*(_with_inputs(name, used, root) for name, used in record["inputs"].items()))
+def _init_from(facts: dict[str, Any]) -> str:
+    return facts.get("ignored", {}).get("train.init_from", "")
 
 
-def _is_busy(path: Path) -> bool:
-    return path.exists() and not lock.is_dead(path)
+def _is_inside(path: str, folder: Folder) -> bool:
+    return folder.is_local and Path(path).resolve().is_relative_to(folder.local_path().resolve())
 
 
-def _bytes(output: Output) -> int:
-    places = {Folder.at(output.folder), output.store}
-    return sum(entry.size for place in places for entry in place.walk())
+def _made_from(stage: str, key: str, places: Places) -> set[tuple[str, str]]:
+    output = places.output(stage, key)
+    inputs = (output.record or output.begun).get("inputs", {})
+    return set(inputs.items()).union(*(_made_from(name, used, places) for name, used in inputs.items()))
+
+
+def _age_s(folder: Folder) -> float:
+    """Since the last file in it was written."""
+    times = [entry.mtime_ns for entry in folder.walk()]
+    if not times and folder.is_local:
+        times = [folder.local_path().stat().st_mtime_ns]
+    return time.time() - max(times, default=0) / 1e9
+
+
+def _partial_files(places: Places, older_than_s: float) -> Iterator[Leftover]:
+    for folder in {Folder.at(places.root), places.main}:
+        for name in folder.stale_temporaries() if folder.is_local and folder.exists() else ():
+            stat = (folder.local_path() / name).stat()
+            if time.time() - stat.st_mtime >= older_than_s:
+                yield Leftover(folder, "partial file", stat.st_size, name)
+
+
+def _check_names(named: tuple[str, ...], outputs: list[Output], busy: set[tuple[str, str]]) -> None:
+    known = {f"{output.stage}/{output.key}" for output in outputs}
+    for name in named:
+        if name not in known:
+            raise UsageError(f"{name} is no output here; name STAGE/KEY, as `alexnet status` shows them")
+        if tuple(name.split("/")) in busy:
+            raise UsageError(f"{name} is in use by a process at work: wait for it, or stop it")

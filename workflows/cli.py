@@ -95,7 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     command("plan", commands.plan, "say what would run, why, how long and how large", common, json)
     command("status", commands.status, "say what is there", common, json)
     command("verify", commands.verify, "read every shard again and compare it with the manifest", common)
-    add = command("clean", commands.clean, "list what nothing uses any more, and remove it", common)
+    add = command(
+        "clean", commands.clean, "list what may go (left half done, and what is named), and remove it", common
+    )
+    add.add_argument("outputs", nargs="*", metavar="STAGE/KEY", help="outputs that go whatever their state")
+    add.add_argument("--finished", action="store_true", help="also finished outputs that nothing refers to")
+    add.add_argument(
+        "--older-than", type=float, default=24, metavar="HOURS", help="age of what is half done (default 24)"
+    )
     add.add_argument("--yes", action="store_true", help="remove it")
     add = command("ui", commands.ui, "serve the MLflow UI on this machine", common)
     add.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default 5000)")
@@ -129,12 +136,15 @@ def _common() -> argparse.ArgumentParser:
 def _running() -> argparse.ArgumentParser:
     running = argparse.ArgumentParser(add_help=False)
     running.add_argument(
-        "--force",
+        "--redo",
         action="append",
         default=[],
         metavar="STAGE",
         choices=NAMES,
-        help="run it again, even if it is done or another host holds its lock",
+        help="make it again, and all after it; the old output stays until the new one is finished",
+    )
+    running.add_argument(
+        "--take-lock", action="store_true", help="go on where a process of another machine holds a lock and is dead"
     )
     return running
 

@@ -1,18 +1,16 @@
 """What each command of `alexnet` does: plain functions of the parsed arguments; the exit code, or nothing for 0."""
 
 import argparse
-import os
-import shlex
-import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.storage import Folder
 from workflows import config as configuration
 from workflows import recipes
 from workflows.catalog import NAMES, STAGES
 from workflows.config import RunConfig, UsageError
 from workflows.console import Console, duration, size, table
+from workflows.given import Given, given
 
 if TYPE_CHECKING:
     from workflows.plan import Planned
@@ -20,45 +18,27 @@ if TYPE_CHECKING:
 FAILED = 1
 
 
-def resolved(args: argparse.Namespace, otherwise_last: bool = True) -> RunConfig:
-    """The recipe or file that was named, else the last run's configuration, else demo; then the settings."""
-    from workflows.run import LAST
-
-    if args.root.exists() and not args.root.is_dir():
-        raise UsageError(f"--root {args.root} is no folder; name one")
-    last = args.root / LAST
-    if args.config:
-        base = configuration.load(args.config)
-    elif args.recipe:
-        base = recipes.named(args.recipe)
-    elif otherwise_last and last.is_file():
-        base = configuration.load(last)
-    else:
-        base = recipes.demo()
-    return configuration.with_values(base, dict(map(configuration.parse_setting, args.settings)))
-
-
 def run(args: argparse.Namespace) -> None:
     """All stages, or one; then a table of what became of them."""
     from workflows import run as running
 
-    config = resolved(args, otherwise_last=args.stage is not None)
-    root = args.root.absolute()
-    only = _chosen(args)
+    only, console = _chosen(args), Console()
+    here = given(args)
 
     def check(planned: list["Planned"]) -> None:
-        _check(planned, only, config, root)
+        require_possible(planned, only, here.config)
+        here.announce(console)
 
-    options = {"only": only, "force": args.force, "console": Console(), "check": check}
-    rows = running.run(STAGES, config, root, command=lambda verb: command(verb, args), **options)
+    options = {"only": only, "redo": args.redo, "take_lock": args.take_lock, "console": console, "check": check}
+    rows = running.run(STAGES, here.config, here.root, command=here.command, **options)
     heading = ["stage", "state", "time", "result"]
     print(table([heading, *([row.stage, row.state, duration(row.seconds), row.result] for row in rows)]))
     if all(row.state == "cached" for row in rows):
         print("nothing to do: every stage was done before")
     if rows[-1].stage == "report":
-        print(f"report: {rows[-1].path / 'report.html'}")
-    if config.tracking.uri != "off":
-        print(f"MLflow: {_ui(args)}")
+        print(f"report: {rows[-1].folder.where('report.html')}")
+    if here.config.tracking.uri != "off":
+        print(f"MLflow: {here.ui()}")
 
 
 def _chosen(args: argparse.Namespace) -> tuple[str, ...]:
@@ -67,44 +47,68 @@ def _chosen(args: argparse.Namespace) -> tuple[str, ...]:
     only = NAMES[NAMES.index(first) : NAMES.index(last) + 1]
     if not only:
         raise UsageError(f"--from {first} --until {last}: {last} comes before {first}, so nothing would run")
-    for name in args.force:
+    for name in args.redo:
         if name not in only:
-            raise UsageError(f"--force {name}: {name} is not among the stages to run ({', '.join(only)})")
+            raise UsageError(f"--redo {name}: {name} is not among the stages to run ({', '.join(only)})")
     return only
 
 
-def _check(planned: list["Planned"], only: tuple[str, ...], config: RunConfig, root: Path) -> None:
-    """What only the last stages would find out is refused before the first one runs."""
-    from pipelines.storage import Folder
+def require_possible(planned: list["Planned"], only: tuple[str, ...], config: RunConfig) -> None:
+    """UsageError where the last stages would find out only after the first ones ran that they cannot."""
     from workflows import predict
 
     due = {step.stage.name for step in planned if step.stage.name in only and step.state != "CACHED"}
+    counts, split = predict.counts_of(planned), config.evaluate.split
     if "train" in due:
         configuration.check_together(config)
-    counts, split = predict.counts_of(planned, config, root), config.evaluate.split
+        require_trainable(planned[0].seen.facts.get("classes", 0), counts, config)
     if "evaluate" in due and counts and not counts.get(split):
         have = ", ".join(name for name, count in counts.items() if count)
         raise UsageError(f"evaluate.split={split}: there are no such images; set it to one of {have}")
     if due and config.store:
-        store = Folder.at(config.store)
-        try:
-            usable = store.exists() or not (store.is_local and store.local_path().exists())
-        except (ValueError, OSError) as error:
-            raise UsageError(f"store={store.where()}: {str(error).splitlines()[0]}") from error
-        if not usable:
-            raise UsageError(f"store={store.where()} is no folder; name one")
+        _require_store(config.store)
+
+
+def require_trainable(classes: int, counts: dict[str, int], config: RunConfig) -> None:
+    """UsageError where this cannot be trained: one class (0: not known), no images, none to follow the error on."""
+    source, fraction = config.ingest.source, config.ingest.val_fraction
+    if classes == 1:
+        raise UsageError(f"ingest.source={source} has one class: nothing to learn; name the folder above it")
+    if counts and not counts.get("train"):
+        raise UsageError(f"no training images: ingest.val_fraction={fraction} left none of the source; lower it")
+    if classes and config.net.num_classes not in (0, classes):
+        raise UsageError(
+            f"net.num_classes is {config.net.num_classes}, the data set has {classes}; use 0 to take its number"
+        )
+    if counts:
+        configuration.require_validation(config.train, counts.get("val", 0))
+
+
+def _require_store(url: str) -> None:
+    store = Folder.at(url)
+    try:
+        usable = store.exists() or not (store.is_local and store.local_path().exists())
+    except (ValueError, OSError) as error:
+        raise UsageError(f"store={store.where()}: {str(error).splitlines()[0]}") from error
+    if not usable:
+        raise UsageError(f"store={store.where()} is no folder; name one")
 
 
 def plan(args: argparse.Namespace) -> None:
-    """What would run, why, and how long and large it will be."""
+    """What would run, and why, from what is there now; how long and large it will be."""
     from workflows import predict
+    from workflows.provenance import code_commit
 
-    config, root, rows = resolved(args), args.root.absolute(), []
-    planned, counts = _planned(args)
+    here, rows = given(args), []
+    planned, counts = _planned(here, anew=True)
+    here.announce(Console())
+    _tell_of_damage(here, planned)
+    commit = code_commit()
     for step in planned:
-        row = _status_row(step, config, counts)
+        row = _status_row(step, here.config, counts)
+        row["reasons"] += _notes(step, commit)
         if step.state != "CACHED":
-            expected = predict.predict(step, config, root, counts)
+            expected = predict.predict(step, here.config, here.places(), counts)
             row |= {"units": expected.units, "seconds": expected.seconds}
             row |= {"bytes": expected.num_bytes, "shards": expected.shards}
         rows.append(row)
@@ -115,13 +119,29 @@ def plan(args: argparse.Namespace) -> None:
     print(table([["stage", "state", "key", "expected", "why"], *cells]))
 
 
+def _notes(step: "Planned", commit: str) -> list[str]:
+    """What a plan adds: what became of the source, and that other code made what is stored."""
+    notes = [step.seen.note] if step.seen.note else []
+    made_by = (step.last or {}).get("commit") if step.state == "CACHED" else None
+    if made_by and made_by != commit:
+        notes.append(f"made by commit {_short_commit(made_by)}, now {_short_commit(commit)}")
+    return notes
+
+
+def _short_commit(commit: str) -> str:
+    name, plus, changes = commit.partition("+")
+    return name[:10] + plus + changes
+
+
 def status(args: argparse.Namespace) -> None:
     """What is there, when it was made, how long it took, its result and its run."""
-    config = resolved(args)
-    planned, counts = _planned(args)
-    rows = [_status_row(step, config, counts) for step in planned]
+    here = given(args)
+    planned, counts = _planned(here)
+    here.announce(Console())
+    _tell_of_damage(here, planned)
+    rows = [_status_row(step, here.config, counts) for step in planned]
     if args.json:
-        print(_json([row | {"mlflow_ui": _ui(args)} for row in rows]))
+        print(_json([row | {"mlflow_ui": here.ui()} for row in rows]))
         return
     heading = ["stage", "state", "key", "finished", "time", "MLflow run", "result"]
     cells = [
@@ -132,18 +152,20 @@ def status(args: argparse.Namespace) -> None:
             (row["finished"] or "")[:16],
             "" if row["seconds"] is None else duration(row["seconds"]),
             (row["mlflow_run_id"] or "")[:8],
-            row["result"] or "; ".join(row["reasons"]),
+            "; ".join([*row["reasons"], *([row["result"]] if row["result"] else [])]),
         ]
         for row in rows
     ]
     print(table([heading, *cells]))
     if any(row["mlflow_run_id"] for row in rows):
-        print(f"the MLflow runs: {_ui(args)}")
+        print(f"the MLflow runs: {here.ui()}")
 
 
 def show_config(args: argparse.Namespace) -> None:
     """The resolved configuration as a file that --config takes back."""
-    print(configuration.dump(resolved(args)), end="")
+    here = given(args)
+    here.announce(Console())
+    print(configuration.dump(here.config), end="")
 
 
 def show_recipes(args: argparse.Namespace) -> None:
@@ -156,14 +178,18 @@ def ui(args: argparse.Namespace) -> int:
     """Serves the MLflow UI until interrupted."""
     from workflows.ui import serve
 
-    return serve(resolved(args).tracking, args.root.absolute(), args.port)
+    here = given(args)
+    here.announce(Console())
+    return serve(here.config.tracking, here.root, args.port)
 
 
 def doctor(args: argparse.Namespace) -> int | None:
     """Looks at this machine; fails where something is wrong."""
     from workflows.doctor import examine
 
-    findings = examine(resolved(args), args.root.absolute())
+    here = given(args)
+    here.announce(Console())
+    findings = examine(here.config, here.root)
     if args.json:
         print(_json([vars(finding) for finding in findings]))
     else:
@@ -172,13 +198,16 @@ def doctor(args: argparse.Namespace) -> int | None:
 
 
 def clean(args: argparse.Namespace) -> None:
-    """Lists what nothing uses any more and, with --yes, removes it."""
+    """Lists what may go and, with --yes, removes it."""
     from workflows import clean as cleaning
 
-    planned, _ = _planned(args)
-    found = cleaning.leftovers(planned, resolved(args), args.root.absolute())
+    here = given(args)
+    planned, _ = _planned(here)
+    wanted = cleaning.Wanted(tuple(args.outputs), args.finished, args.older_than * 3600)
+    found = cleaning.leftovers(planned, here.config, here.places(), wanted)
+    here.announce(Console())
     for leftover in found:
-        print(f"{leftover.path}  {size(leftover.num_bytes)}  {leftover.why}")
+        print(f"{leftover.where}  {size(leftover.num_bytes)}  {leftover.why}")
         if args.yes:
             leftover.remove()
     total = size(sum(leftover.num_bytes for leftover in found))
@@ -193,22 +222,29 @@ def clean(args: argparse.Namespace) -> None:
 
 def verify(args: argparse.Namespace) -> int | None:
     """Reads every shard again and compares it with the manifest; what is damaged counts as unfinished from then on."""
+    from pipelines.manifest import MANIFEST
     from pipelines.shards import forget, problems_by_file
-    from workflows.stage import RECORD
+    from workflows.stage import require_as_made
 
-    ingest = _planned(args)[0][0]
+    here = given(args)
+    ingest = _planned(here)[0][0]
     if ingest.state != "CACHED":
-        way_out = f"run `{command('ingest', args)}`"
+        way_out = f"run `{here.command('ingest')}`"
         raise UsageError(f"nothing to verify: ingest is {ingest.state} for this configuration; {way_out}")
-    store = ingest.output.store
-    problems = problems_by_file(store)
+    here.announce(Console())
+    folder = ingest.output.folder
+    problems = problems_by_file(folder)
+    try:
+        require_as_made({"ingest": ingest.output})
+    except UsageError as error:
+        problems.setdefault(MANIFEST, []).append(str(error))
     if not problems:
-        print(f"{store.where()}: every shard is as the manifest says")
+        print(f"{folder.where()}: every shard is as the manifest says")
         return None
-    (ingest.output.folder / RECORD).unlink()
-    forget(store, problems)
+    ingest.output.reopen()
+    forget(folder, problems)
     print("\n".join(line for lines in problems.values() for line in lines))
-    print(f"{len(problems)} damaged: `{command('ingest', args)}` writes anew what is damaged, and only that")
+    print(f"{len(problems)} damaged: `{here.command('ingest')}` writes anew what is damaged, and only that")
     return FAILED
 
 
@@ -216,28 +252,40 @@ def predict(args: argparse.Namespace) -> None:
     """The five likeliest classes of image files, with bars."""
     from workflows.predicting import predictions
 
-    for path, best in predictions(_model_folder(args), args.images):
-        print(path)
-        for title, probability in best:
-            print(f"  {probability:6.1%}  {'█' * round(probability * 30):30}  {title}")
+    here = given(args)
+    model = _model_folder(here)
+    here.announce(Console())
+    with model.as_local() as folder:
+        for path, best in predictions(folder, args.images):
+            print(path)
+            for title, probability in best:
+                print(f"  {probability:6.1%}  {'█' * round(probability * 30):30}  {title}")
 
 
-def _model_folder(args: argparse.Namespace) -> Path:
-    """The exported model that was named, by folder or in the registry, else the one that the workflow has trained."""
-    if args.model and args.model.startswith("models:/"):
+def _model_folder(here: Given) -> Folder:
+    """The exported model that was named, by folder or in the registry, else the newest that was trained here."""
+    named = here.args.model
+    if named and named.startswith("models:/"):
         from workflows.tracking import registered_files
 
-        tracking = resolved(args).tracking
-        if tracking.uri == "off":
-            raise UsageError(f"--model {args.model}: tracking.uri=off keeps no registry; name a folder")
-        return registered_files(tracking, args.root.absolute(), args.model)
-    if args.model:
-        return Path(args.model)
-    train = {step.stage.name: step for step in _planned(args)[0]}["train"]
-    if train.state != "CACHED":
-        way_out = f"run `{command('run', args)}`, or name a --model"
-        raise UsageError(f"train is {train.state} for this configuration: {way_out}")
-    return train.output.folder / "model"
+        if here.config.tracking.uri == "off":
+            raise UsageError(f"--model {named}: tracking.uri=off keeps no registry; name a folder")
+        return Folder.at(registered_files(here.config.tracking, here.root, named))
+    return Folder.at(named) if named else _newest_model(here)
+
+
+def _newest_model(here: Given) -> Folder:
+    """Of the newest finished training, whatever became of its source since; of a named configuration, its own."""
+    if here.is_named:
+        train = {step.stage.name: step for step in _planned(here)[0]}["train"]
+        if train.state != "CACHED":
+            way_out = f"run `{here.command('run')}`, or name a --model"
+            raise UsageError(f"train is {train.state} for this configuration: {way_out}")
+        return train.output.folder.child("model")
+    trained = here.places().finished("train")
+    if not trained:
+        raise UsageError(f"nothing is trained under {here.root}: run `{here.command('run')}`, or name a --model")
+    return trained[0][0].folder.child("model")
 
 
 def bench(args: argparse.Namespace) -> None:
@@ -258,27 +306,35 @@ def bench(args: argparse.Namespace) -> None:
         write_json(args.json, result)
 
 
-def _planned(args: argparse.Namespace) -> tuple[list["Planned"], dict[str, int]]:
-    """The stages, and images by split; creates nothing where there is no root."""
+def _planned(here: Given, anew: bool = False) -> tuple[list["Planned"], dict[str, int]]:
+    """The stages, and images by split; nothing is changed."""
     from workflows import plan as planning
     from workflows import predict
 
-    config, root = resolved(args), args.root.absolute()
-    with planning.seen_sources(root) as seen:
-        planned = planning.plan(STAGES, config, root, seen)
-        return planned, predict.counts_of(planned, config, seen)
+    where = here.places()
+    planned = planning.plan(STAGES, here.config, where, anew=anew)
+    return planned, predict.counts_of(planned)
+
+
+def _tell_of_damage(here: Given, planned: list["Planned"]) -> None:
+    """Names the damaged records of other configurations; that of a planned output is the reason of its state."""
+    mine = {step.output.folder.url for step in planned}
+    for output in (output for name in NAMES for output in here.places().outputs(name)):
+        if output.folder.url not in mine and (damage := output.damage):
+            way_out = f"`{here.command('clean')} {output.stage}/{output.key}` offers to remove it"
+            Console().say(f"passing over {damage}: {way_out}")
 
 
 def _status_row(step: "Planned", config: RunConfig, counts: dict[str, int]) -> dict[str, Any]:
     from workflows import predict
 
-    record = step.output.record or {}
+    record = (step.last if step.state == "CACHED" else None) or {}
     left = predict.left(step, config, counts)
     return {
         "stage": step.stage.name,
         "state": step.state,
         "key": step.output.key,
-        "path": str(step.output.folder),
+        "path": step.output.folder.where(),
         "mlflow_run_id": record.get("mlflow_run_id"),
         "seconds": record.get("seconds"),
         "finished": record.get("finished"),
@@ -301,26 +357,3 @@ def _json(rows: list[dict[str, Any]]) -> str:
     import json
 
     return json.dumps(rows, indent=1, default=str)
-
-
-def program() -> list[str]:
-    """How this program was called."""
-    called = sys.argv[0]
-    if not os.access(called, os.X_OK):
-        return [sys.executable, "-m", "workflows.cli"] if called.endswith("cli.py") else ["alexnet"]
-    return ["alexnet"] if shutil.which("alexnet") == called else [called]
-
-
-def command(verb: str, args: argparse.Namespace) -> str:
-    """This command line with another verb: the same recipe or file, settings and root."""
-    chosen = [f"--{name}={given}" for name in ("recipe", "config") if (given := getattr(args, name))]
-    chosen += [f"--set={setting}" for setting in args.settings]
-    return shlex.join([*program(), verb, *chosen, *_root(args)])
-
-
-def _ui(args: argparse.Namespace) -> str:
-    return shlex.join([*program(), "ui", *_root(args)])
-
-
-def _root(args: argparse.Namespace) -> list[str]:
-    return [] if args.root == Path("runs") else [f"--root={args.root}"]

@@ -3,11 +3,13 @@
 Standard library only. Keys are dotted (`train.epochs`); a file is TOML, written with every key's help beside it.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
 import json
 import math
+import re
 import tomllib
 import typing
 from collections.abc import Callable
@@ -17,7 +19,11 @@ from typing import Annotated, Any, Literal
 
 from model.specs import AlexNetSpec, TrainSpec
 from pipelines.specs import IngestSpec, LoaderSpec
+from pipelines.storage import redacted, without_redactions
 
+LAST = "config.toml"  # in a root: the resolved configuration of its last run
+PATHS = ("store", "ingest.source", "train.init_from", "tracking.uri")  # keys that may hold a path
+NO_PATHS = ("", "demo", "off")  # values of theirs that mean something else
 SCHEMES = ("s3", "gs", "abfs", "hdfs", "file")  # of the object stores and file systems that pyarrow opens
 MAX_WHOLE = 2**63  # seeds and counts are 64-bit integers in the libraries below
 
@@ -138,6 +144,11 @@ def select(config: RunConfig, reads: tuple[str, ...], ignores: tuple[str, ...] =
     }
 
 
+def without_secrets(known: dict[str, Any]) -> dict[str, Any]:
+    """The values with *** for the secrets of URLs."""
+    return {name: redacted(value) if isinstance(value, str) else value for name, value in known.items()}
+
+
 def digest(value: Any) -> str:
     """sha256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -188,6 +199,26 @@ def require_columns(net: AlexNetSpec, train: TrainSpec) -> None:
         raise UsageError("train.placement=columns, and net.columns is 1: use train.placement=one")
 
 
+def require_validation(train: TrainSpec, num_val: int) -> None:
+    """UsageError where the schedule waits for a validation error that nothing measures."""
+    if train.schedule == "plateau" and not num_val:
+        raise UsageError(
+            "train.schedule=plateau follows the validation error, and there are no validation images: "
+            "set train.schedule=segments, or ingest.val_fraction above 0"
+        )
+
+
+def with_absolute_paths(config: RunConfig, folder: Path) -> RunConfig:
+    """Relative paths begin in this folder; URLs stay."""
+    given = {name: value for name, value in values(config).items() if name in PATHS and value not in NO_PATHS}
+    return with_values(config, {name: _absolute(value, folder) for name, value in given.items()})
+
+
+def _absolute(value: str, folder: Path) -> str:
+    sqlite, path = re.match(r"(sqlite:///)?(.*)", value, re.DOTALL).groups()
+    return value if "://" in path else (sqlite or "") + str(folder.absolute() / Path(path).expanduser())
+
+
 def parse_setting(text: str) -> tuple[str, Any]:
     """`train.epochs=3` as a key and a value: text, to be fitted to the key's type."""
     name, equals, value = text.partition("=")
@@ -197,9 +228,9 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def dump(config: RunConfig) -> str:
-    """The configuration as TOML, each key with its help."""
+    """The configuration as TOML, each key with its help; the secrets of URLs are left out."""
     known, lines, section = keys(), [], ""
-    for name, value in values(config).items():
+    for name, value in without_secrets(values(config)).items():
         head, _, leaf = name.rpartition(".")
         if head != section:
             section = head
@@ -214,6 +245,34 @@ def load(path: Path) -> RunConfig:
     Raises:
         UsageError: No such file, not TOML, or keys and values that do not fit.
     """
+    found = _read(path)
+    try:
+        return with_values(RunConfig(), found)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def load_known(path: Path) -> tuple[RunConfig, tuple[str, ...]]:
+    """The same from a file that perhaps another version wrote, and what of it no longer fits and is passed over.
+
+    Raises:
+        UsageError: It cannot be read at all.
+    """
+    found, config, unfit = _read(path), RunConfig(), []
+    if not found:
+        raise UsageError(f"{path} is empty")
+    with contextlib.suppress(UsageError):
+        return with_values(config, found), ()
+    for name, value in found.items():
+        try:
+            config = with_values(config, {name: value})
+        except UsageError:
+            unfit.append(name)
+    return config, tuple(unfit)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The values in a TOML file by dotted name; secrets that were left out are left to the environment."""
     try:
         tables = tomllib.loads(path.read_text())
     except FileNotFoundError:
@@ -225,10 +284,7 @@ def load(path: Path) -> RunConfig:
     flat = {}
     for name, value in tables.items():
         flat |= {f"{name}.{leaf}": v for leaf, v in value.items()} if isinstance(value, dict) else {name: value}
-    try:
-        return with_values(RunConfig(), flat)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
+    return {name: without_redactions(v) if isinstance(v, str) and "***" in v else v for name, v in flat.items()}
 
 
 def _replace(config: Any, changes: dict[str, Any]) -> Any:

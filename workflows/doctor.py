@@ -19,8 +19,9 @@ from workflows import lock, predict
 from workflows.catalog import STAGES
 from workflows.config import RunConfig, UsageError
 from workflows.console import size
-from workflows.history import HISTORY, read
-from workflows.plan import plan, seen_sources
+from workflows.history import read
+from workflows.outputs import places
+from workflows.plan import plan
 
 Verdict = Literal["ok", "note", "wrong"]
 DALI = "nvidia-dali-cuda"
@@ -46,8 +47,8 @@ def examine(config: RunConfig, root: Path) -> list[Finding]:
         lambda: _ports(config),
         lambda: cluster(config.ray.address),
         _decoders,
-        lambda: _leftovers(root),
-        lambda: _training(root),
+        lambda: _leftovers(config, root),
+        lambda: _training(config, root),
     )
     return [finding for check in checks for finding in check()]
 
@@ -147,12 +148,12 @@ def room(config: RunConfig, root: Path) -> Finding:
     if free is None:
         return Finding("disk", "ok", f"the shards go to {place.where()}")
     try:
-        with seen_sources(root) as seen:
-            ingest, *_ = planned = plan(STAGES, config, root, seen)
-            counts = predict.counts_of(planned, config, seen)
+        where = places(config, root, may_write=False)
+        ingest, *_ = planned = plan(STAGES, config, where, anew=True)
+        counts = predict.counts_of(planned)
     except (ValueError, OSError, UsageError) as error:
         return Finding("disk", "note", f"{size(free)} free for {place.where()}; what is needed is unknown: {error}")
-    wanted = 0 if ingest.state == "CACHED" else predict.predict(ingest, config, root, counts).num_bytes
+    wanted = 0 if ingest.state == "CACHED" else predict.predict(ingest, config, where, counts).num_bytes
     text = f"{size(free)} free for {place.where()}, shards still to be made take about {size(wanted)}"
     return Finding("disk", "ok" if free > wanted * predict.DISK_MARGIN else "wrong", text)
 
@@ -228,21 +229,21 @@ def _by_dali(data: bytes):
     return pipe.run()[0].as_array()[0]
 
 
-def _leftovers(root: Path) -> Iterator[Finding]:
-    dead = [str(path) for path in root.glob("*/.lock") if lock.is_dead(path)]
+def _leftovers(config: RunConfig, root: Path) -> Iterator[Finding]:
+    where = places(config, root, may_write=False)
+    dead = sum(lease.is_dead() for lease in lock.leases(where))
     partial = Folder.at(root).stale_temporaries() if root.is_dir() else []
     if dead or partial:
-        yield Finding(
-            "leftovers", "note", f"{len(dead)} dead locks, {len(partial)} partial files: `alexnet clean --yes`"
-        )
+        yield Finding("leftovers", "note", f"{dead} dead locks, {len(partial)} partial files: `alexnet clean --yes`")
     else:
         yield Finding("leftovers", "ok", "none")
 
 
-def _training(root: Path) -> Iterator[Finding]:
+def _training(config: RunConfig, root: Path) -> Iterator[Finding]:
     """What bounded the newest training here."""
-    newest = max(root.glob(f"train/*/{HISTORY}"), key=lambda path: path.stat().st_mtime, default=None)
-    epochs = [point for point in read(newest) if point["kind"] == "epoch"] if newest else []
+    known = places(config, root, may_write=False).begun("train")
+    output = places(config, root, may_write=False).output("train", known[0]["key"]) if known else None
+    epochs = [point for point in read(output.folder) if point["kind"] == "epoch"] if output else []
     if epochs:
         bound = not epochs[-1]["verdict"].startswith("compute")
         yield Finding("last training", "note" if bound else "ok", epochs[-1]["verdict"])

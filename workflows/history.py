@@ -1,14 +1,14 @@
 """The points of a training, kept beside its checkpoints: each once, whatever was killed and replayed.
 
 A resumed training repeats the steps since its last checkpoint with the same numbers; what is here already is not taken
-again. A new attempt's MLflow run is given the earlier points first, so that its curves are whole.
+again. A new attempt's MLflow run is given the earlier points first, so that its curves are whole. In an object store,
+where nothing can be appended to, the file is written with each epoch; the points since then are in the checkpoints.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
-from workflows.stage import write_atomically
+from pipelines.storage import Folder
 
 HISTORY = "history.jsonl"
 NOT_METRICS = ("kind", "step", "warning", "verdict")
@@ -17,11 +17,11 @@ NOT_METRICS = ("kind", "step", "warning", "verdict")
 class History:
     """Reports of a training, in the order of their steps, in a file of one JSON object a line."""
 
-    def __init__(self, path: Path):
-        self._path = path
-        self.points = read(path)
-        if path.exists():  # a killed process may have left half a line
-            write_atomically(path, "".join(json.dumps(point) + "\n" for point in self.points))
+    def __init__(self, folder: Folder):
+        self._folder = folder
+        self.points = read(folder)
+        if self.points:  # a killed process may have left half a line
+            self._write()
 
     def add(self, report: dict[str, Any]) -> dict[str, Any] | None:
         """The point as it was kept; None where it is known already."""
@@ -29,9 +29,15 @@ class History:
             return None
         point = {**report, **self._epoch_means(report)} if report["kind"] == "epoch" else report
         self.points.append(point)
-        with self._path.open("a") as file:
-            file.write(json.dumps(point) + "\n")
+        if self._folder.is_local:
+            with (self._folder.local_path() / HISTORY).open("a") as file:
+                file.write(json.dumps(point) + "\n")
+        elif point["kind"] == "epoch":
+            self._write()
         return point
+
+    def _write(self) -> None:
+        self._folder.write(HISTORY, "".join(json.dumps(point) + "\n" for point in self.points))
 
     def _epoch_means(self, report: dict[str, Any]) -> dict[str, float]:
         """Loss and error of the epoch that ends here, in train mode."""
@@ -40,10 +46,10 @@ class History:
         return {f"epoch_{name}": value for name, value in mean.items()}
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The points in a file; none where there is none. A last line that was cut off is left out."""
+def read(folder: Folder) -> list[dict[str, Any]]:
+    """The points of a training's folder; none where there are none. A last line that was cut off is left out."""
     points = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in folder.read(HISTORY).decode().splitlines() if folder.size(HISTORY) is not None else ():
         try:
             points.append(json.loads(line))
         except json.JSONDecodeError:

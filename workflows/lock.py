@@ -1,96 +1,208 @@
-"""A lock on a stage of a root: one process at a time, taken over from the dead, and its holder is named.
+"""A lease on an output: one process at a time makes it; who holds it is named, and the dead are succeeded.
 
-`flock` decides among the processes of one host (it ends with its process); the file's content, which says host, pid and
-since when, decides where the file system is shared among hosts and `flock` may not reach.
+The file `KEY.lock` beside the output says who holds it, since when and what it reads; its holder touches it while it
+lives. `flock` decides among the processes of one machine, and ends with its process. Where it does not reach (another
+machine, an object store) the last touch says whether the holder lives.
 """
 
+import _thread
 import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
+from pipelines.storage import Folder
 from workflows.config import UsageError
-from workflows.processes import is_visible, this_process
+from workflows.outputs import Output, Places
+from workflows.processes import HEARTBEAT_EVERY_S, is_visible, lives, this_process
+
+SUFFIX = ".lock"
+LOOK_AGAIN_S = 1.0
+SETTLES_S = 1.0  # in an object store, where nothing is exclusive: of two that write at once, the last one has it
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The lock file of an output."""
+
+    folder: Folder  # of the stage
+    name: str
+    stage: str
+
+    @property
+    def where(self) -> str:
+        return self.folder.where(self.name)
+
+    def holder(self) -> dict[str, Any] | None:
+        """Who wrote the file, and when it was last touched (`heartbeat`); None where there is none."""
+        entry = self.folder.entry(self.name)
+        try:
+            said = json.loads(self.folder.read(self.name)) if entry else None
+        except (FileNotFoundError, ValueError):  # released meanwhile, or being written
+            return None
+        return {**said, "heartbeat": entry.mtime_ns / 1e9} if isinstance(said, dict) else None
+
+    def is_dead(self) -> bool:
+        """Whether it was left by a process that lives no more."""
+        who = self.holder()
+        return who is not None and not lives(who)
+
+
+def of(output: Output) -> Lease:
+    folder, _ = output.folder.split()
+    return Lease(folder, output.key + SUFFIX, output.stage)
+
+
+def leases(places: Places) -> list[Lease]:
+    """All lock files, of the living and of the dead."""
+    here = {places.main, Folder.at(places.root)}
+    return [
+        Lease(folder.child(stage), entry.name, stage)
+        for folder in sorted(here, key=lambda folder: folder.url)
+        for stage in folder.folders()
+        for entry in folder.child(stage).files()
+        if entry.name.endswith(SUFFIX)
+    ]
+
+
+def in_use(places: Places, by_others: bool = False) -> set[tuple[str, str]]:
+    """Stage and key of all outputs that are being made (by other processes), and of all that is read for it."""
+    used, mine = set(), this_process()
+    for lease in leases(places):
+        who = lease.holder()
+        if who and lives(who) and not (by_others and _is(mine, who)):
+            used |= {(lease.stage, lease.name.removesuffix(SUFFIX)), *who.get("uses", {}).items()}
+    return used
 
 
 @contextlib.contextmanager
-def held(path: Path, force: bool = False, uses: dict[str, str] | None = None) -> Iterator[None]:
-    """Hold the lock file while the block runs. `uses`: the keys of other stages that must stay meanwhile.
+def held(
+    output: Output,
+    *,
+    uses: dict[str, str] | None = None,
+    take: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    beat_every_s: float = HEARTBEAT_EVERY_S,
+) -> Iterator[None]:
+    """Hold the output while the block runs; wait for who holds it, who is named.
+
+    Args:
+        uses: The keys of other stages' outputs that must stay meanwhile.
+        take: Take it from a holder elsewhere that seems to live.
 
     Raises:
-        UsageError: Another process holds it: says who, and since when.
+        UsageError: `take`, and the holder lives on this machine; or another took it from us (the block is interrupted).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mine = this_process() | {"since": datetime.now(UTC).isoformat(), "uses": uses or {}}
-    descriptor = _acquire(path, mine, force)
+    lease = of(output)
+    mine = this_process() | {"since": datetime.now(UTC).isoformat(timespec="seconds"), "uses": uses or {}}
+    release = _acquire(lease, mine, take, say)
+    ended, lost = threading.Event(), threading.Event()
+    beat = threading.Thread(target=_beat, args=(lease, mine, beat_every_s, ended, lost), daemon=True)
+    beat.start()
     try:
         yield
+        _require_kept(lease, lost)
+    except KeyboardInterrupt:
+        _require_kept(lease, lost)
+        raise
     finally:
-        if holder(path) == mine:  # else another host took it by force
-            path.unlink(missing_ok=True)
-        os.close(descriptor)
+        ended.set()
+        beat.join()
+        release()
 
 
-def holder(path: Path) -> dict | None:
-    """Who wrote the lock file; None where there is none."""
+def _require_kept(lease: Lease, lost: threading.Event) -> None:
+    if lost.is_set():
+        raise UsageError(f"another process took {lease.where} from this one, which stopped: {_named(lease.holder())}")
+
+
+def _beat(lease: Lease, mine: dict, every_s: float, ended: threading.Event, lost: threading.Event) -> None:
+    """Touches the file until the block ends, or until the file is somebody else's."""
+    while not ended.wait(every_s):
+        with contextlib.suppress(OSError):  # a store that is away for a moment
+            who = lease.holder()
+            if who and not _is(mine, who):
+                lost.set()
+                _thread.interrupt_main()
+                return
+            _touch(lease, mine)
+
+
+def _touch(lease: Lease, mine: dict) -> None:
+    if lease.folder.is_local:
+        os.utime(lease.folder.local_path() / lease.name)
+    else:
+        lease.folder.write(lease.name, json.dumps(mine))
+
+
+def _acquire(lease: Lease, mine: dict, take: bool, say: Callable[[str], None]) -> Callable[[], None]:
+    """How to release it."""
+    attempt = _try_local if lease.folder.is_local else _try_remote
+    told = False
+    while (release := attempt(lease, mine, take)) is None:
+        who = lease.holder()
+        if take and who and is_visible(who):
+            raise UsageError(f"--take-lock: {_named(who)} holds {lease.where} and lives: stop it first")
+        if not told:
+            hint = "" if who and is_visible(who) else "; if it is dead, --take-lock goes on at once"
+            say(f"{lease.stage} {lease.name.removesuffix(SUFFIX)} is being made by {_named(who)}: waiting for it{hint}")
+            told = True
+        time.sleep(LOOK_AGAIN_S)
+    return release
+
+
+def _try_local(lease: Lease, mine: dict, take: bool) -> Callable[[], None] | None:
+    path = lease.folder.local_path() / lease.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    who = None
     try:
-        return json.loads(path.read_text() or "{}")
-    except FileNotFoundError:
-        return None
-
-
-def in_use(root: Path) -> set[tuple[str, str]]:
-    """Stage and key of all that the stages at work under this root read."""
-    alive = [holder(path) or {} for path in root.glob("*/.lock") if not is_dead(path)]
-    return {used for who in alive for used in who.get("uses", {}).items()}
-
-
-def is_dead(path: Path) -> bool:
-    """Whether the lock file was left by a process of this host that lives no more."""
-    who = holder(path)
-    if not who or not is_visible(who):
-        return False
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_free = os.path.samestat(os.fstat(descriptor), path.stat())  # else its holder removed it meanwhile
+        who = lease.holder()
     except (BlockingIOError, FileNotFoundError):
-        return False
-    return True
+        is_free = False
+    if not is_free or (who and not is_visible(who) and lives(who) and not take):
+        os.close(descriptor)
+        return None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(mine).encode(), 0)
+    os.fsync(descriptor)
+    return lambda: _release(lease, mine, descriptor)
 
 
-def _acquire(path: Path, mine: dict, force: bool) -> int:
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise UsageError(_refusal(path, "wait for it, or stop it")) from None
-        if not _is_same_file(descriptor, path):  # its holder removed it between our open and our flock
-            os.close(descriptor)
-            continue
-        who = holder(path)
-        if who and not is_visible(who) and not force:
-            os.close(descriptor)
-            raise UsageError(_refusal(path, f"if it is dead, add --force {path.parent.name}"))
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(mine).encode(), 0)
-        os.fsync(descriptor)
-        return descriptor
+def _try_remote(lease: Lease, mine: dict, take: bool) -> Callable[[], None] | None:
+    who = lease.holder()
+    if who and lives(who) and (is_visible(who) or not take):
+        return None
+    lease.folder.write(lease.name, json.dumps(mine))
+    time.sleep(SETTLES_S)
+    now = lease.holder()
+    return (lambda: _release(lease, mine, None)) if now and _is(mine, now) else None
 
 
-def _is_same_file(descriptor: int, path: Path) -> bool:
+def _release(lease: Lease, mine: dict, descriptor: int | None) -> None:
     try:
-        return os.fstat(descriptor).st_ino == path.stat().st_ino
-    except FileNotFoundError:
-        return False
+        who = lease.holder()
+        if who and _is(mine, who):  # else another took it
+            lease.folder.delete(lease.name)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
-def _refusal(path: Path, way_out: str) -> str:
-    who = holder(path) or {"host": "?", "pid": "?", "since": "?"}
-    since = str(who.get("since", "?"))[:19]
-    stage = path.parent.name
-    return f"stage {stage} is being run by host {who['host']}, pid {who['pid']}, since {since} UTC: {way_out} ({path})"
+def _is(mine: dict, who: dict) -> bool:
+    return all(who.get(name) == value for name, value in mine.items())
+
+
+def _named(who: dict | None) -> str:
+    if who is None:
+        return "another process"
+    since = str(who.get("since", "?")).replace("T", " ")[:19]
+    return f"host {who.get('host', '?')}, pid {who.get('pid', '?')}, since {since} UTC"

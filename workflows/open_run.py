@@ -17,10 +17,8 @@ from pipelines.storage import Folder
 from workflows import config as configuration
 from workflows import history
 from workflows.catalog import NAMES
-from workflows.config import RunConfig
-from workflows.plan import finished
-from workflows.run import LAST
-from workflows.stage import Output, output_of
+from workflows.config import LAST, RunConfig
+from workflows.outputs import Output, places
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,12 +31,9 @@ if TYPE_CHECKING:
 class FinishedRun:
     """The outputs of a workflow's stages for one configuration."""
 
+    root: Path
     config: RunConfig
     outputs: dict[str, Output]
-
-    @property
-    def root(self) -> Path:
-        return next(iter(self.outputs.values())).folder.parents[1]
 
     def output(self, stage: str) -> Output:
         """ValueError where the run did not come so far."""
@@ -52,7 +47,7 @@ class FinishedRun:
 
     @property
     def shards(self) -> Folder:
-        return self.output("ingest").store
+        return self.output("ingest").folder
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -61,18 +56,13 @@ class FinishedRun:
     @cached_property
     def quarantine(self) -> "pd.DataFrame":
         """The images set aside: id, key, label, split, file, offset, reason."""
-        import pandas as pd
-        import pyarrow.parquet as pq
-
-        with self.shards.open(QUARANTINE) as file:
-            table = pq.read_table(file)
-        return pd.DataFrame(table.to_pydict())
+        return _frame(self.shards, QUARANTINE)
 
     @cached_property
     def statistics(self) -> "Statistics":
         from pipelines.statistics import Statistics
 
-        return Statistics.load(Folder.at(self.output("stats").folder))
+        return Statistics.load(self.output("stats").folder)
 
     @cached_property
     def net(self) -> AlexNetSpec:
@@ -96,7 +86,7 @@ class FinishedRun:
     def _history(self, kind: str) -> "pd.DataFrame":
         import pandas as pd
 
-        points = history.read(self.output("train").folder / history.HISTORY)
+        points = history.read(self.output("train").folder)
         return pd.DataFrame([point for point in points if point["kind"] == kind])
 
     @cached_property
@@ -105,23 +95,20 @@ class FinishedRun:
         import numpy as np
         from safetensors import safe_open
 
-        exported = {"last": "model", "best": "best"}[self.config.evaluate.weights]
-        with safe_open(self.output("train").folder / exported / "model.safetensors", "numpy") as tensors:
+        exported = self.output("train").folder.child({"last": "model", "best": "best"}[self.config.evaluate.weights])
+        name = "model.safetensors"
+        with exported.as_local(name) as folder, safe_open(folder / name, "numpy") as tensors:
             return np.split(tensors.get_tensor("conv1.weight"), self.net.columns)
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
         """`evaluate.json`: the errors as fractions, the split, the number of images."""
-        return json.loads((self.output("evaluate").folder / "evaluate.json").read_text())
+        return json.loads(self.output("evaluate").folder.read("evaluate.json"))
 
     @cached_property
     def predictions(self) -> "pd.DataFrame":
         """id, key, label, and the five likeliest classes with their probabilities (means of ten crops)."""
-        import pandas as pd
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(self.output("evaluate").folder / "predictions.parquet")
-        return pd.DataFrame(table.to_pydict())
+        return _frame(self.output("evaluate").folder, "predictions.parquet")
 
 
 def open_run(root: str | Path | None = None) -> FinishedRun:
@@ -131,13 +118,23 @@ def open_run(root: str | Path | None = None) -> FinishedRun:
     """
     near = next((path for path in (Path("runs"), Path("../runs")) if path.is_dir()), "runs")
     root = Path(root or os.environ.get("ALEXNET_ROOT") or near).absolute()
-    last = next((records[0] for name in reversed(NAMES) if (records := finished(name, root))), None)
+    last_config = root / LAST
+    config = configuration.load_known(last_config)[0] if last_config.is_file() else RunConfig()
+    where = places(config, root, may_write=False)
+    last = next((found[0][1] for name in reversed(NAMES) if (found := where.finished(name))), None)
     if last is None:
         raise ValueError(f"{root} holds no run; `alexnet run --root {root}` makes one, ALEXNET_ROOT names another root")
-    config = configuration.load(root / LAST)
     keys = {**last["inputs"], last["stage"]: last["key"]}
-    made = {name: output_of(name, key, config, root) for name, key in keys.items()}
+    made = {name: where.output(name, key) for name, key in keys.items()}
     outputs = {name: output for name, output in made.items() if output.record}  # others were deleted since
     known = configuration.keys()
     ingredients = {k: v for output in outputs.values() for k, v in output.record["ingredients"].items() if k in known}
-    return FinishedRun(configuration.with_values(config, ingredients), outputs)
+    return FinishedRun(root, configuration.with_values(config, ingredients), outputs)
+
+
+def _frame(folder: Folder, name: str) -> "pd.DataFrame":
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    with folder.open(name) as file:
+        return pd.DataFrame(pq.read_table(file).to_pydict())

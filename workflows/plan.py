@@ -3,82 +3,132 @@
 Nothing runs here, and nothing heavy is imported: a fully cached workflow ends with this.
 """
 
-import contextlib
 import json
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from workflows.config import RunConfig
-from workflows.stage import RECORD, Output, Stage, key_of, output_of
+from workflows.config import RunConfig, keys
+from workflows.outputs import Output, Places
+from workflows.stage import Seen, Stage, key_of
 
 State = Literal["CACHED", "STALE", "PARTIAL", "MISSING"]
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage, where its output belongs, and whether it is there.
+    """A stage, where its output is or belongs, and whether it is there.
 
     Attributes:
-        state: CACHED: finished. PARTIAL: begun. STALE: finished for other ingredients. MISSING: never run.
+        state: CACHED: finished. PARTIAL: begun. STALE: finished for other ingredients, or from inputs that were made
+            again since. MISSING: never run.
         reasons: For PARTIAL that it was begun (`predict.left` counts), for STALE what differs, old and new.
         last: The record of the newest finished output of this stage, this one's if it is CACHED.
+        outdated: There is an output of this key that cannot be used: it is made again, beside the old one.
+        inputs_made: Which making of each input it reads; None for one that is still to be made.
     """
 
     stage: Stage
     output: Output
     ingredients: dict[str, Any]
+    seen: Seen
     state: State
     reasons: tuple[str, ...]
     last: dict[str, Any] | None
+    outdated: bool = False
+    inputs_made: dict[str, str | None] | None = None
+
+    @property
+    def input_keys(self) -> dict[str, str]:
+        return {name: self.ingredients[f"input.{name}"] for name in self.stage.needs}
+
+    @property
+    def made(self) -> str | None:
+        """Which making its output is, or will be if what is begun is finished; None where it is made anew."""
+        if self.state == "CACHED":
+            return self.last.get("made", "")
+        return None if self.state != "PARTIAL" or self.outdated else self.output.begun.get("made")
 
 
-@contextlib.contextmanager
-def seen_sources(root: Path) -> Iterator[Path]:
-    """Where listings of the source are kept: the root, or a passing folder where there is no root."""
-    if root.is_dir():
-        yield root
-    else:
-        with tempfile.TemporaryDirectory() as passing:
-            yield Path(passing)
-
-
-def plan(stages: tuple[Stage, ...], config: RunConfig, root: Path, seen: Path | None = None) -> list[Planned]:
+def plan(
+    stages: tuple[Stage, ...],
+    config: RunConfig,
+    places: Places,
+    *,
+    anew: bool = False,
+    redo: Collection[str] = (),
+) -> list[Planned]:
     """The stages in order, with their keys and states.
 
     Args:
-        seen: Where listings of the source are kept, if not in the root (see `seen_sources`).
+        anew: Whether to look at the source as it is now, not as it was last ingested.
+        redo: Stages to make again whatever is there.
 
     Raises:
-        ValueError: An input of the workflow, such as the source, cannot be identified.
+        UsageError: What the workflow starts from, such as the source, cannot be identified.
     """
-    keys: dict[str, str] = {}
-    planned = []
+    planned: dict[str, Planned] = {}
     for stage in stages:
-        identity = stage.identity(config, seen or root) if stage.identity else {}
-        ingredients = stage.ingredients(config, identity, {name: keys[name] for name in stage.needs})
-        keys[stage.name] = key_of(stage, ingredients)
-        planned.append(_planned(stage, ingredients, output_of(stage.name, keys[stage.name], config, root), root))
-    return planned
+        seen = stage.see(config, places, anew) if stage.see else Seen()
+        inputs = [planned[name] for name in stage.needs]
+        ingredients = stage.ingredients(config, seen.identity, {step.stage.name: step.output.key for step in inputs})
+        output, ingredients = _find(stage, ingredients, places)
+        planned[stage.name] = _planned(stage, output, ingredients, seen, inputs, stage.name in redo, places)
+    return list(planned.values())
 
 
-def finished(stage: str, root: Path) -> list[dict[str, Any]]:
-    """Records of all finished outputs of a stage, the newest first."""
-    records = [json.loads(path.read_text()) for path in (root / stage).glob(f"*/{RECORD}")]
-    return sorted(records, key=lambda record: record["finished"], reverse=True)
+def _find(stage: Stage, ingredients: dict[str, Any], places: Places) -> tuple[Output, dict[str, Any]]:
+    """The output of these ingredients; also one of a time when some configuration key did not exist yet."""
+    output = places.output(stage.name, key_of(stage, ingredients))
+    if output.exists:
+        return output, ingredients
+    for facts in places.begun(stage.name):
+        if _are_same(facts["ingredients"], ingredients):
+            return places.output(stage.name, facts["key"]), facts["ingredients"]
+    return output, ingredients
 
 
-def _planned(stage: Stage, ingredients: dict[str, Any], output: Output, root: Path) -> Planned:
-    if record := output.record:
-        return Planned(stage, output, ingredients, "CACHED", (), record)
-    before = next(iter(finished(stage.name, root)), None)
-    if output.folder.is_dir() and any(output.folder.iterdir()):
-        return Planned(stage, output, ingredients, "PARTIAL", ("begun, not finished",), before)
+def _are_same(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether they differ at most in keys that the old ones lack and that have their default now."""
+    known = keys()
+    added = {name: known[name].default for name in new.keys() - old.keys() if name in known}
+    return {**_as_json(added), **old} == new
+
+
+def _planned(
+    stage: Stage,
+    output: Output,
+    ingredients: dict[str, Any],
+    seen: Seen,
+    inputs: list[Planned],
+    redo: bool,
+    places: Places,
+) -> Planned:
+    made = {step.stage.name: step.made for step in inputs}
+    record, exists = output.record, output.exists
+    again = ("asked for",) if redo else _made_again(record or output.begun, made)
+    outdated = bool(exists and again)
+    common = (stage, output, ingredients, seen)
+    if record:
+        state, reasons = ("STALE", again) if outdated else ("CACHED", ())
+        return Planned(*common, state, reasons, record, outdated, made)
+    before = next((record for _, record in places.finished(stage.name)), None)
+    if exists:
+        reasons = again or (output.damage or "begun, not finished",)
+        return Planned(*common, "STALE" if outdated else "PARTIAL", reasons, before, outdated, made)
     if before:
-        return Planned(stage, output, ingredients, "STALE", differences(before["ingredients"], ingredients), before)
-    return Planned(stage, output, ingredients, "MISSING", (), None)
+        return Planned(*common, "STALE", differences(before["ingredients"], ingredients), before, False, made)
+    return Planned(*common, "MISSING", (), None, False, made)
+
+
+def _made_again(facts: dict[str, Any], made: dict[str, str | None]) -> tuple[str, ...]:
+    """The inputs that are other makings, of the same keys, than those that an output was made from."""
+    was = facts.get("inputs_made", {})
+    return tuple(
+        f"{name} {'is to be' if now is None else 'was'} made again"
+        for name, now in made.items()
+        if facts and was.get(name, "") != now
+    )
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:
@@ -94,3 +144,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else f"{text[:16]}…"
+
+
+def _as_json(values: dict[str, Any]) -> dict[str, Any]:
+    """With lists for tuples, as records have them."""
+    return json.loads(json.dumps(values))

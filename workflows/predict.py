@@ -1,15 +1,12 @@
 """How long and how large what is left will be, from the rates that were last measured here."""
 
-import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from workflows.catalog import known_source
 from workflows.config import RunConfig, values
-from workflows.plan import Planned, finished
-from workflows.stage import RECORD
+from workflows.outputs import Places
+from workflows.plan import Planned
 
 DISK_MARGIN = 1.1  # room asked for, as a multiple of the predicted bytes
 SPLITS = ("train", "val", "test")
@@ -41,11 +38,11 @@ class Prediction:
     shards: int | None  # of ingest
 
 
-def predict(step: Planned, config: RunConfig, root: Path, counts: dict[str, int]) -> Prediction:
+def predict(step: Planned, config: RunConfig, where: Places, counts: dict[str, int]) -> Prediction:
     """For a stage that is not CACHED. `counts` are images by split."""
     so_far = left(step, config, counts)
     units = max(0, _units(step, config, counts) - (so_far.images_done if so_far else 0))
-    like = _alike(step, config, root)
+    like = _alike(step, config, where)
     seconds = units * like["seconds"] / like["units"] if like else None
     if step.stage.name != "ingest":
         return Prediction(units, seconds, None, None)
@@ -66,14 +63,13 @@ def left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Left | Non
             return None
 
 
-def counts_of(planned: list[Planned], config: RunConfig, root: Path) -> dict[str, int]:
+def counts_of(planned: list[Planned]) -> dict[str, int]:
     """Images by split: stored ones where ingest is done, else listed ones."""
     ingest = planned[0]
-    if record := ingest.output.record:
-        metrics = record["metrics"]
+    if ingest.state == "CACHED":
+        metrics = ingest.last["metrics"]
         return {split: metrics[f"images_{split}"] for split in SPLITS if f"images_{split}" in metrics}
-    counts = known_source(config, root).get("counts", {})
-    limit = config.ingest.limit
+    counts, limit = ingest.seen.facts.get("counts", {}), ingest.ingredients.get("ingest.limit")
     return {split: min(count, limit) if limit else count for split, count in counts.items()}
 
 
@@ -98,7 +94,7 @@ def _num_shards(config: RunConfig, counts: dict[str, int]) -> int:
 
 def _shards_left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Left:
     rows, shards, images = config.ingest.rows_per_shard, 0, 0
-    for entry in step.output.store.child("parts").files():
+    for entry in step.output.folder.child("parts").files():
         if shard := _SHARD.match(entry.name):
             shards += 1
             images += max(0, min(rows, counts.get(shard[1], 0) - int(shard[2]) * rows))
@@ -110,30 +106,29 @@ def _steps_left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Lef
 
     images, batch = counts.get("train", 0), config.train.batch_size
     each = num_batches(images, batch)
-    files = [entry.name for entry in step.output.store.child("checkpoints").files(recursive=True)]
+    files = [entry.name for entry in step.output.folder.child("checkpoints").files(recursive=True)]
     done = max((int(match[1]) for match in map(_CHECKPOINT.fullmatch, files) if match), default=0)
     epochs, steps = divmod(done, each) if each else (0, 0)
     return Left(done, each * config.train.epochs, "steps", epochs * images + steps * batch)
 
 
-def _alike(step: Planned, config: RunConfig, root: Path) -> dict[str, Any] | None:
+def _alike(step: Planned, config: RunConfig, where: Places) -> dict[str, Any] | None:
     """The newest record of the stage whose rate holds for this one: the same network, batch and stored images."""
     wanted = values(config)
 
     def is_alike(record: dict[str, Any]) -> bool:
-        was = _all_ingredients(record, root)
+        was = _all_ingredients(record, where)
         same = all(value == wanted.get(name) for name, value in was.items())
         return bool(record["units"]) and same and record["ingredients"].get("source") == step.ingredients.get("source")
 
-    return next(filter(is_alike, finished(step.stage.name, root)), None)
+    return next((record for _, record in where.finished(step.stage.name) if is_alike(record)), None)
 
 
-def _all_ingredients(record: dict[str, Any], root: Path) -> dict[str, Any]:
+def _all_ingredients(record: dict[str, Any], where: Places) -> dict[str, Any]:
     """The configuration keys that a record and its inputs' records were made with."""
     known = dict(record["ingredients"])
     for name, key in record["inputs"].items():
-        path = root / name / key / RECORD
-        known |= json.loads(path.read_text())["ingredients"] if path.is_file() else {}
+        known |= (where.output(name, key).record or {"ingredients": {}})["ingredients"]
     return {name: value for name, value in known.items() if name.startswith(RATE_KEYS)}
 
 

@@ -1,26 +1,25 @@
 """Runs the stages whose output is not there: locked, tracked, recorded; and says how to go on where one fails."""
 
-import platform
-import subprocess
+import contextlib
 import time
+import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pipelines.storage import Folder
 from workflows import config as configuration
 from workflows import lock
 from workflows.compute import Compute, OnRay
-from workflows.config import RunConfig, UsageError
+from workflows.config import LAST, RunConfig, UsageError, select
 from workflows.console import Console
+from workflows.outputs import Output, Places, is_beside, places, take_place
 from workflows.plan import Planned, plan
-from workflows.stage import Context, Output, Stage, output_of, write_atomically
+from workflows.provenance import code_commit, versions
+from workflows.stage import Context, Stage, digests, require_as_made
 from workflows.tracking import lineage_note, tracker
-
-LAST = "config.toml"  # in the root: the resolved configuration of the last run
-VERSIONS_OF = ("torch", "nvidia-dali-cuda130", "ray", "mlflow", "pyarrow", "pandas", "numpy", "simplejpeg")
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Row:
     key: str
     seconds: float
     result: str
-    path: Path
+    folder: Folder
     mlflow_run_id: str
 
 
@@ -42,32 +41,36 @@ def run(
     root: Path,
     *,
     only: Collection[str],
-    force: Collection[str] = (),
+    redo: Collection[str] = (),
+    take_lock: bool = False,
     console: Console | None = None,
     compute: Callable[[RunConfig, Console], Compute] = lambda config, console: OnRay(config.ray, console.say),
     check: Callable[[list[Planned]], None] = lambda planned: None,
     command: Callable[[str], str] = lambda verb: f"alexnet {verb}",
 ) -> list[Row]:
-    """Run the stages named by `only`, each unless its output is there or it is forced.
+    """Run the stages named by `only`, each unless its output is there, and from those named by `redo` on anyway.
 
     Args:
+        redo: Stages whose output is made again, beside the one that is there until it is finished.
+        take_lock: Take the locks of processes elsewhere that seem to live.
         check: Refuses what is planned, before anything runs, with a UsageError.
         command: This program's command line with another verb, for messages.
 
     Raises:
-        UsageError: A stage outside `only` is needed and has no finished output; or a lock is held.
+        UsageError: A stage outside `only` is needed and has no finished output.
     """
     began = time.perf_counter()
     console = console or Console()
-    planned = plan(stages, config, root)
-    check(planned)
+    where = places(config, root)
+    planned = plan(stages, config, where, anew=stages[0].name in only, redo=redo)
     _check_inputs(planned, only, command)
-    workflow = _Workflow(config, root, console, compute(config, console), began)
+    check(planned)
+    workflow = _Workflow(config, where, console, compute(config, console), take_lock, began)
     status = "FAILED"
     try:
         for step in planned:
             if step.stage.name in only:
-                workflow.advance(step, force=step.stage.name in force)
+                workflow.advance(step)
         workflow.remember()
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
@@ -92,30 +95,79 @@ def _check_inputs(planned: list[Planned], only: Collection[str], command: Callab
 class _Workflow:
     """The run in progress: its tracker and compute, opened when the first stage has work."""
 
-    def __init__(self, config: RunConfig, root: Path, console: Console, compute: Compute, began: float):
-        self.config, self.root, self.console, self.compute = config, root, console, compute
-        self.tracker = tracker(config.tracking, root)
+    def __init__(
+        self, config: RunConfig, where: Places, console: Console, compute: Compute, take_lock: bool, began: float
+    ):
+        self.config, self.places, self.root = config, where, where.root
+        self.console, self.compute, self.take_lock = console, compute, take_lock
+        self.tracker = tracker(config.tracking, where.root)
         self.rows: list[Row] = []
         self._began, self._stages_s = began, 0.0
         self._remembered = False
 
-    def advance(self, step: Planned, force: bool) -> None:
-        """One stage: from what is stored, or run under its lock. Forced, a finished output is made again."""
-        name, key = step.stage.name, step.output.key
-        record = step.output.record
-        if record is None or force:
-            with lock.held(self.root / name / ".lock", force, uses=_input_keys(step)):
-                record = output_of(name, key, self.config, self.root).record  # finished by another while we waited?
-                if record is None or force:
-                    self._row(self._execute(step), "ran")
-                    return
-        self._row(record, "cached")
+    def advance(self, step: Planned) -> None:
+        """One stage: from what is stored, or run while its output is locked."""
+        output = step.output
+        if step.state == "CACHED" and not is_beside(output):
+            self._saw(step)
+            self._row(step.last, output, "cached")
+            return
+        with lock.held(output, uses=step.input_keys, take=self.take_lock, say=self.console.say):
+            if done := self._finished_meanwhile(step):
+                self._row(done.record, done, "cached")
+            else:
+                output = self._make(step)
+                self._row(output.record, output, "ran")
+
+    def _finished_meanwhile(self, step: Planned) -> Output | None:
+        """The output, if another process has made it while this one waited, or if only its move was left to do."""
+        output = self.places.output(step.stage.name, step.output.key)
+        record = output.record
+        if record is None or step.outdated and record.get("made", "") == (step.last or {}).get("made", ""):
+            return None
+        return self._in_place(output)
+
+    def _in_place(self, output: Output) -> Output:
+        """What was made beside takes the old one's place, unless that is being read."""
+        if not is_beside(output):
+            return output
+        if (output.stage, output.key) in lock.in_use(self.places, by_others=True):
+            self.console.say(f"the old {output.stage} {output.key} is being read: the next run puts the new one there")
+            return output
+        return take_place(output)
+
+    def _make(self, step: Planned) -> Output:
+        """Runs the stage: where its output belongs, or beside one that cannot be used any more."""
+        belongs = self.places.at_home(step.stage.name, step.output.key)
+        old = self._in_place(step.output) if step.outdated else None
+        if old and is_beside(old):
+            raise UsageError(f"{old.stage} {old.key} is being read: wait for the run that reads it, or stop it")
+        target = belongs.beside if old and belongs.exists else belongs if old else step.output
+        if old and target.begun and target.begun.get("inputs_made", {}) != self._inputs_made(step):
+            target.delete()
+        self._execute(step, target)
+        if old and old.folder != belongs.folder:
+            old.delete()
+        return self._in_place(target)
+
+    def _inputs(self, step: Planned) -> dict[str, Output]:
+        return {name: self.places.output(name, key) for name, key in step.input_keys.items()}
+
+    def _inputs_made(self, step: Planned) -> dict[str, str]:
+        return {name: (output.record or {}).get("made", "") for name, output in self._inputs(step).items()}
+
+    def _saw(self, step: Planned) -> None:
+        if step.stage.saw:
+            with contextlib.suppress(OSError):  # a root that is only read
+                step.stage.saw(self.config, self.places, step.seen)
 
     def remember(self) -> None:
         """The configuration becomes the one that a later command need not be told; not that of a refused run."""
-        if not self._remembered:
-            write_atomically(self.root / LAST, configuration.dump(self.config))
-            self._remembered = True
+        text = configuration.dump(self.config)
+        path = self.root / LAST
+        if not self._remembered and not (path.is_file() and path.read_text() == text):
+            Folder.at(self.root).write(LAST, text)
+        self._remembered = True
 
     def close(self, status: str) -> None:
         try:
@@ -134,34 +186,40 @@ class _Workflow:
         self.tracker.parent.metrics({"workflow_s": whole_s, "overhead_s": overhead_s})
         self.console.say(f"{overhead_s:.1f} s of {whole_s:.1f} s went into planning, locks, tracking and imports")
 
-    def _row(self, record: dict[str, Any], state: str) -> None:
-        self.rows.append(
-            Row(
-                record["stage"],
-                state,
-                record["key"],
-                record["seconds"],
-                record["result"],
-                self.root / record["stage"] / record["key"],
-                record["mlflow_run_id"],
-            )
-        )
+    def _row(self, record: dict[str, Any], output: Output, state: str) -> None:
+        names = ("stage", "key", "seconds", "result", "mlflow_run_id")
+        self.rows.append(Row(**{name: record[name] for name in names}, state=state, folder=output.folder))
 
-    def _execute(self, step: Planned) -> dict[str, Any]:
-        stage, keys = step.stage, _input_keys(step)
-        inputs = {name: output_of(name, key, self.config, self.root) for name, key in keys.items()}
+    def _execute(self, step: Planned, output: Output) -> None:
+        stage, inputs = step.stage, self._inputs(step)
+        require_as_made(inputs)
         started, began = _now(), time.perf_counter()
         self.tracker.begin_workflow(f"{self.config.recipe}-{started[:19]}", {"alexnet.recipe": self.config.recipe})
-        output = self._emptied(output_of(stage.name, step.output.key, self.config, self.root))
         self.remember()
-        output.folder.mkdir(parents=True, exist_ok=True)
-        self.console.say(f"{stage.name}  {output.key}")
+        self.places.remember(output)
         commit = code_commit()
+        ignored = configuration.without_secrets(select(self.config, stage.ignores))
+        facts = output.begin(
+            {
+                "stage": stage.name,
+                "key": output.key,
+                "ingredients": step.ingredients,
+                "inputs": step.input_keys,
+                "inputs_made": self._inputs_made(step),
+                "facts": step.seen.facts,
+                "made": f"{started}-{uuid.uuid4().hex[:8]}",
+            },
+            {"started": started, "commit": commit, "ignored": ignored},
+        )
+        self._saw(step)
+        self.console.say(f"{stage.name}  {output.key}")
         tags = {"alexnet.stage": stage.name, "alexnet.key": output.key, "alexnet.commit": commit}
         with self.tracker.stage(stage.name, {**tags, "alexnet.recipe": self.config.recipe}) as mlrun:
             mlrun.params(step.ingredients)
             mlrun.tags({f"version.{name}": version for name, version in versions().items()})
-            context = Context(self.config, self.root, output, inputs, self.compute, mlrun, self.console)
+            context = Context(
+                self.config, self.root, output, step.ingredients, inputs, self.compute, mlrun, self.console
+            )
             module, work_began = stage.load(), time.perf_counter()
             try:
                 summary = module.run(context)
@@ -169,32 +227,20 @@ class _Workflow:
                 self._stages_s += time.perf_counter() - work_began
             mlrun.metrics({name: v for name, v in summary["metrics"].items() if isinstance(v, int | float)})
             mlrun.note(self._note(output, inputs, summary))
-            record = {
-                "stage": stage.name,
-                "key": output.key,
-                "ingredients": step.ingredients,
-                "inputs": keys,
-                "result": summary["result"],
-                "metrics": summary["metrics"],
-                "units": summary["units"],
-                "seconds": round(time.perf_counter() - began, 3),
-                "started": started,
-                "finished": _now(),
-                "commit": commit,
-                "versions": versions(),
-                "mlflow_run_id": mlrun.id,
-            }
-            output.finish(record)
-        return record
-
-    def _emptied(self, output: Output) -> Output:
-        """Where to make the output: what is begun there is kept, what is finished is made again."""
-        if output.record is None:
-            return output
-        if (output.stage, output.key) in lock.in_use(self.root):
-            raise UsageError(f"a stage that is being run reads {output.stage} {output.key}: wait for it, or stop it")
-        output.delete()
-        return output_of(output.stage, output.key, self.config, self.root)
+            output.finish(
+                {
+                    **facts,
+                    "result": summary["result"],
+                    "metrics": summary["metrics"],
+                    "units": summary["units"],
+                    "made_with": summary.get("made_with", {}),
+                    "files": digests(output.folder, summary.get("files", ())),
+                    "seconds": round(time.perf_counter() - began, 3),
+                    "finished": _now(),
+                    "versions": versions(),
+                    "mlflow_run_id": mlrun.id,
+                }
+            )
 
     def _note(self, output: Output, inputs: dict[str, Output], summary: dict[str, Any]) -> str:
         rows = [
@@ -206,35 +252,7 @@ class _Workflow:
             for name, output in inputs.items()
         ]
         used = lineage_note(rows, self.tracker.experiment_id) if rows else "It reads no other stage."
-        return f"**{output.stage}**: {summary['result']}\n\nOutput: `{output.folder}`\n\n{used}"
-
-
-def _input_keys(step: Planned) -> dict[str, str]:
-    return {name: step.ingredients[f"input.{name}"] for name in step.stage.needs}
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of what the results come from."""
-    found = {"python": platform.python_version()}
-    for name in VERSIONS_OF:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
-def code_commit() -> str:
-    """The commit of this code, `+changes` where files differ from it; `unknown` outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
-        )
-    except (subprocess.CalledProcessError, FileNotFoundError):
-        return "unknown"
-    return head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
+        return f"**{output.stage}**: {summary['result']}\n\nOutput: `{output.folder.where()}`\n\n{used}"
 
 
 def _now() -> str:

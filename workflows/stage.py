@@ -1,27 +1,40 @@
-"""What a stage is: its key, its folder, the record that says it is finished, and what its function is given.
+"""What a stage is: its key, what it reads and needs, and what its function is given.
 
 A key digests the stage's VERSION (raised by hand when its results change), the configuration keys it reads and the keys
-of its inputs. A stage is finished when `stage.json` stands in its folder; that file is written last.
+of its inputs.
 """
 
 import importlib
-import json
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.storage import Folder
-from workflows.config import RunConfig, digest, select
+from workflows.config import RunConfig, UsageError, digest, select
+from workflows.outputs import Output, Places
 
 if TYPE_CHECKING:
     from workflows.compute import Compute
     from workflows.console import Console
     from workflows.tracking import StageRun
 
-RECORD = "stage.json"
 KEY_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an output depends on beside configuration and inputs, as it is now or as it was last known.
+
+    Attributes:
+        identity: Content, by name: a source's fingerprint, the digest of weights.
+        facts: What else is known of it, such as a source's images by split.
+        note: What a plan says of it, such as that it is gone.
+    """
+
+    identity: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,9 +45,12 @@ class Stage:
         version: Raised by hand when the results change for the same configuration and inputs.
         needs: Names of the stages whose outputs it reads.
         reads: Configuration keys that its results depend on; `section.*` for all of a section.
-        ignores: Keys of those sections that cannot change its results.
-        module: Where its function is: `run(context) -> summary` with result, metrics and units.
-        identity: Content that the results depend on beside configuration and inputs, such as a source's fingerprint.
+        ignores: Keys of those sections that its key leaves out; the record keeps them.
+        module: Where its function is: `run(context) -> summary` with result, metrics, units, the files that others read
+            and how it was made (device, workers).
+        see: Looks at what the results depend on beside configuration and inputs: `see(config, places, anew)`. Unless
+            it is asked to look anew, what the last outputs were made of will do.
+        saw: Keeps what was seen, once an output that depends on it is there or begun.
     """
 
     name: str
@@ -43,7 +59,8 @@ class Stage:
     needs: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     ignores: tuple[str, ...] = ()
-    identity: Callable[[RunConfig, Path], dict[str, str]] | None = None
+    see: Callable[[RunConfig, Places, bool], Seen] | None = None
+    saw: Callable[[RunConfig, Places, Seen], None] | None = None
 
     def load(self) -> Any:
         """The stage's module, imported only when there is something to do."""
@@ -65,63 +82,47 @@ def key_of(stage: Stage, ingredients: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Output:
-    """Where a stage's results are, finished or not."""
-
-    stage: str
-    key: str
-    folder: Path  # small files, always local
-    store: Folder  # shards and checkpoints; the same folder unless `store` is set
-
-    @property
-    def record(self) -> dict[str, Any] | None:
-        """What `stage.json` holds; None while the stage is not finished."""
-        try:
-            return json.loads((self.folder / RECORD).read_text())
-        except FileNotFoundError:
-            return None
-
-    def finish(self, record: dict[str, Any]) -> None:
-        """Write the record, which makes the output a finished one and says where its store is, if not with it."""
-        store = "" if self.store == Folder.at(self.folder) else self.store.url
-        write_atomically(self.folder / RECORD, json.dumps({**record, "store": store}, indent=1) + "\n")
-
-    def delete(self) -> None:
-        """Remove all of it; the record first, so that what is half removed is not taken for finished."""
-        (self.folder / RECORD).unlink(missing_ok=True)
-        self.store.delete_all()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def output_of(stage: str, key: str, config: RunConfig, root: Path) -> Output:
-    """The place of a stage's output: `<root>/<stage>/<key>`, its store beside it or under the configured `store`.
-
-    A finished output's store is where it was made, whatever is configured now.
-    """
-    folder = root / stage / key
-    configured = Folder.at(config.store).child(stage).child(key) if config.store else Folder.at(folder)
-    made = (Output(stage, key, folder, configured).record or {}).get("store", configured.url)
-    return Output(stage, key, folder, Folder(made) if made else Folder.at(folder))
-
-
-@dataclass(frozen=True)
 class Context:
     """What a stage's function is given."""
 
     config: RunConfig
     root: Path
     output: Output
+    ingredients: dict[str, Any]  # of the output's key
     inputs: dict[str, Output]
     compute: "Compute"
     run: "StageRun"
     console: "Console"
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Folder:
         return self.output.folder
 
+    def log_files(self, *names: str, to: str | None = None) -> None:
+        """These files of the output become artifacts of the run, in its folder `to`."""
+        with self.folder.as_local(*names) as here:
+            for name in names:
+                self.run.artifact(here / name, to)
 
-def write_atomically(path: Path, text: str) -> None:
-    """The file appears complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Folder.at(path.parent).publish(path.name, lambda file: file.write(text.encode()))
+
+def digests(folder: Folder, names: tuple[str, ...]) -> dict[str, str]:
+    """sha256 of the files that other stages read, for the record."""
+    return {name: folder.sha256(name) for name in names}
+
+
+def require_as_made(inputs: dict[str, Output]) -> None:
+    """UsageError where a file that a stage will read is not the one that its maker recorded."""
+    for name, output in inputs.items():
+        for file, made in (output.record or {}).get("files", {}).items():
+            where = output.folder.where(file)
+            try:
+                found = output.folder.sha256(file)
+            except FileNotFoundError as error:
+                raise UsageError(f"{where} is gone, which stage {name} made: {_again(name)}") from error
+            if found != made:
+                differs = f"sha256 {found[:12]}, not {made[:12]}"
+                raise UsageError(f"{where} is not the file that stage {name} made ({differs}): {_again(name)}")
+
+
+def _again(stage: str) -> str:
+    return f"`alexnet run --redo {stage}` makes it again"

@@ -12,6 +12,7 @@ from model import checkpoint
 from pipelines.shards import plan_shards, write_shard
 from pipelines.sources.catalog import open_source
 from workflows.catalog import STAGES
+from workflows.outputs import places
 from workflows.plan import plan
 
 
@@ -30,7 +31,7 @@ def rows(verb, root, *settings):
 
 
 def counts(root, config):
-    metrics = plan(STAGES, config, root)[0].output.record["metrics"]
+    metrics = plan(STAGES, config, places(config, root))[0].output.record["metrics"]
     return metrics["images_train"], metrics["images_val"]
 
 
@@ -39,7 +40,7 @@ def test_an_interrupted_ingest_says_how_many_shards_are_left(data, tmp_path):
     root.mkdir()
     (root / "config.toml").write_text((data / "config.toml").read_text())
     untouched = rows("plan", root)["ingest"]
-    store = plan(STAGES, config, root)[0].output.store
+    store = plan(STAGES, config, places(config, root))[0].output.folder
     tasks = plan_shards(open_source(config.ingest), config.ingest, store)
     for i in (0, 2, len(tasks) - 1):
         write_shard(tasks[i])
@@ -56,9 +57,9 @@ def test_an_interrupted_ingest_says_how_many_shards_are_left(data, tmp_path):
 
 def test_an_interrupted_training_says_how_many_steps_are_left(done):
     root, config = done
-    train = plan(STAGES, config, root)[2].output
+    train = plan(STAGES, config, places(config, root))[2].output
     for step in (20, 25):
-        checkpoint.save(train.folder / "checkpoints", step, {"x": torch.zeros(1)}, {})
+        checkpoint.save(train.folder.local_path() / "checkpoints", step, {"x": torch.zeros(1)}, {})
     images, _ = counts(root, config)
     total = 4 * -(-images // 8)
     row = rows("plan", root)["train"]
@@ -71,7 +72,7 @@ def test_an_interrupted_training_says_how_many_steps_are_left(done):
 
 def test_bytes_are_predicted_from_all_images_that_were_stored(done):
     root, config = done
-    record = plan(STAGES, config, root)[0].output.record
+    record = plan(STAGES, config, places(config, root))[0].output.record
     ingest = rows("plan", root, "ingest.seed=1")["ingest"]
     assert ingest["state"] == "STALE"
     assert ingest["bytes"] == pytest.approx(record["metrics"]["bytes"], rel=0.01)
@@ -84,7 +85,7 @@ def test_bytes_are_predicted_from_all_images_that_were_stored(done):
 )
 def test_the_time_of_a_training_is_known_from_the_same_network_and_batch_alone(done, setting, known):
     root, config = done
-    steps = plan(STAGES, config, root)
+    steps = plan(STAGES, config, places(config, root))
     record = {
         "stage": "train",
         "key": steps[2].output.key,
@@ -94,6 +95,7 @@ def test_the_time_of_a_training_is_known_from_the_same_network_and_batch_alone(d
         "units": 4 * counts(root, config)[0],
         "finished": "2026-01-01",
         "result": "",
+        "metrics": {},
         "mlflow_run_id": "",
     }
     steps[2].output.finish(record)

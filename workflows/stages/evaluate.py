@@ -4,11 +4,9 @@ Ray tasks share the split; every stored image is seen exactly once, and the coun
 """
 
 import json
-import tempfile
 import time
 from dataclasses import dataclass
 from functools import partial, reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,11 +15,12 @@ from model.metrics import TopK
 from pipelines.manifest import Manifest
 from pipelines.storage import Folder
 from workflows.config import UsageError
-from workflows.stage import Context, write_atomically
+from workflows.stage import Context
 
 if TYPE_CHECKING:
     from model.alexnet import AlexNet
 
+ERRORS, PREDICTIONS = "evaluate.json", "predictions.parquet"
 TOP = 5
 CENTRE_VIEW = 2  # of the ten
 TASKS_PER_DEVICE = 4  # so that the progress moves, and a lost task costs little
@@ -55,7 +54,7 @@ class Part(NamedTuple):
 
 def run(context: Context) -> dict:
     """Writes `evaluate.json` and `predictions.parquet`."""
-    spec, shards = context.config.evaluate, context.inputs["ingest"].store
+    spec, shards = context.config.evaluate, context.inputs["ingest"].folder
     manifest = Manifest.load(shards)
     total = manifest.num_rows(spec.split)
     if not total:
@@ -64,7 +63,7 @@ def run(context: Context) -> dict:
     have = context.compute.resources()
     device = "cuda" if have.gpus else "cpu"
     num_parts = max(1, min((have.gpus or have.cpus) * TASKS_PER_DEVICE, -(-total // spec.batch_size)))
-    model = context.inputs["train"].store.child(FOLDER_OF[spec.weights])
+    model = context.inputs["train"].folder.child(FOLDER_OF[spec.weights])
     job = Job(shards, model, spec.split, spec.batch_size, num_parts, context.config.loader.threads or 1, device)
     began, parts, seen = time.perf_counter(), [], 0
     with context.console.progress("evaluate", total, "images") as progress:
@@ -74,15 +73,16 @@ def run(context: Context) -> dict:
             progress.update(seen)
     assert seen == total, f"{seen} of {total} images were evaluated"
     errors = _errors(parts, spec.split)
-    write_atomically(context.folder / "evaluate.json", json.dumps(errors, indent=1) + "\n")
-    _write_predictions(parts, context.folder / "predictions.parquet")
-    for name in ("evaluate.json", "predictions.parquet"):
-        context.run.artifact(context.folder / name)
+    context.folder.write(ERRORS, json.dumps(errors, indent=1) + "\n")
+    _write_predictions(parts, context.folder)
+    context.log_files(ERRORS, PREDICTIONS)
     return {
         "result": f"{spec.split}: top-1 error {errors['top1_error_ten_crop']:.2%} with ten crops, "
         f"{errors['top1_error']:.2%} with one; top-5 {errors['top5_error_ten_crop']:.2%}",
         "metrics": {**errors, "images_per_s": total / (time.perf_counter() - began)},
         "units": total,
+        "files": (ERRORS, PREDICTIONS),
+        "made_with": {"device": device, "tasks": num_parts, "batch_size": spec.batch_size},
     }
 
 
@@ -120,14 +120,10 @@ def evaluate_part(job: Job, number: int) -> Part:
 
 def _load(model: Folder) -> "AlexNet":
     """An exported network; from an object store by way of a folder here."""
-    from model.export import CARD, WEIGHTS, load_exported
+    from model.export import load_exported
 
-    if model.is_local:
-        return load_exported(model.local_path()).net
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in (WEIGHTS, CARD):
-            (Path(scratch) / name).write_bytes(model.read(name))
-        return load_exported(scratch).net
+    with model.as_local() as folder:
+        return load_exported(folder).net
 
 
 def _keys(job: Job, manifest: Manifest, ids: np.ndarray) -> list[str]:
@@ -155,7 +151,7 @@ def _errors(parts: list[Part], split: str) -> dict:
     }
 
 
-def _write_predictions(parts: list[Part], path: Path) -> None:
+def _write_predictions(parts: list[Part], folder: Folder) -> None:
     """One row an image, by id: key, label, and the five likeliest classes with their probabilities."""
     import pandas as pd
 
@@ -171,4 +167,5 @@ def _write_predictions(parts: list[Part], path: Path) -> None:
         )
         for part in parts
     ]
-    pd.concat(frames).sort_values("id").to_parquet(path, index=False)
+    frame = pd.concat(frames).sort_values("id")
+    folder.publish(PREDICTIONS, lambda file: frame.to_parquet(file, index=False))

@@ -5,7 +5,6 @@ set aside in `quarantine.parquet`, each with its archive, member, offset and the
 """
 
 import errno
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 
@@ -23,16 +22,16 @@ from pipelines.shards import finished_shards, plan_shards, predicted_bytes, writ
 from pipelines.sources.catalog import open_source
 from pipelines.sources.source import Source
 from pipelines.storage import Folder
-from workflows.catalog import INDEX, STAGES
 from workflows.config import UsageError
 from workflows.console import size
+from workflows.outputs import INDEX
 from workflows.predict import DISK_MARGIN
-from workflows.stage import Context, key_of
+from workflows.stage import Context
 
 
 def run(context: Context) -> dict:
     """Writes the shards, `quarantine.parquet` and `manifest.json`."""
-    spec, store = context.config.ingest, context.output.store
+    spec, store = context.config.ingest, context.folder
     source = open_source(spec, context.root / INDEX)
     _check_unchanged(context, source)
     plan = plan_shards(source, spec, store)
@@ -66,13 +65,12 @@ def _written(context: Context, tasks: Iterable[ShardTask]) -> Iterator[ShardReco
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise ValueError(f"no space left for the shards in {context.output.store.where()}: make room there") from error
+        raise ValueError(f"no space left for the shards in {context.folder.where()}: make room there") from error
 
 
 def _check_unchanged(context: Context, source: Source) -> None:
     """ValueError where this is not the source that the output's key was made of."""
-    stage = next(stage for stage in STAGES if stage.name == "ingest")
-    if key_of(stage, stage.ingredients(context.config, {"source": source.fingerprint}, {})) != context.output.key:
+    if source.fingerprint != context.ingredients["source"]:
         raise ValueError(f"ingest.source={context.config.ingest.source} has changed since this run was planned")
 
 
@@ -103,7 +101,7 @@ def _refuse_damaged(context: Context, done: dict[str, ShardRecord], listed: int)
     """UsageError where nothing could be stored, or more than `ingest.max_bad` of all listed images are damaged."""
     _refuse_if_nothing_stored(context, done)
     try:
-        refuse_damaged(context.output.store, done.values(), listed, context.config.ingest.max_bad)
+        refuse_damaged(context.folder, done.values(), listed, context.config.ingest.max_bad)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -113,8 +111,7 @@ def _refuse_if_nothing_stored(context: Context, done: dict[str, ShardRecord]) ->
     if any(record.rows for record in done.values()):
         return
     first = next(bad for record in done.values() for bad in record.quarantined)
-    context.output.store.delete_all()
-    shutil.rmtree(context.folder, ignore_errors=True)
+    context.output.delete()
     raise UsageError(
         f"none of the first {_listed(done.values())} files of ingest.source={context.config.ingest.source} is a "
         f"readable image ({first.key}: {first.reason}); name a source of images"
@@ -123,12 +120,8 @@ def _refuse_if_nothing_stored(context: Context, done: dict[str, ShardRecord]) ->
 
 def track(context: Context, manifest: Manifest) -> None:
     """Tells MLflow the data set (a table of its shards), the manifest and what was set aside."""
-    store = context.output.store
-    for name in (MANIFEST, QUARANTINE):
-        if not store.is_local:
-            (context.folder / name).write_bytes(store.read(name))
-        context.run.artifact(store.local_path() / name if store.is_local else context.folder / name)
-    log_dataset(context, manifest, store, "ingest")
+    context.log_files(MANIFEST, QUARANTINE)
+    log_dataset(context, manifest, context.folder, "ingest")
 
 
 def log_dataset(context: Context, manifest: Manifest, store: Folder, purpose: str) -> None:
@@ -157,4 +150,5 @@ def _summary(manifest: Manifest, seconds: float, images: int) -> dict:
             "images_per_s": images / max(seconds, 1e-9),
         },
         "units": images,
+        "files": (MANIFEST, QUARANTINE),
     }

@@ -6,8 +6,9 @@ from workflows import sections_data, sections_errors, sections_net
 from workflows.album import Album
 from workflows.open_run import FinishedRun
 from workflows.page import Html, element, page, percent, tiles
-from workflows.stage import Context, write_atomically
+from workflows.stage import Context
 
+REPORT = "report.html"
 SECTIONS = {
     "Data": sections_data.data,
     "Colours": sections_data.colours,
@@ -23,22 +24,23 @@ SECTIONS = {
 def run(context: Context) -> dict:
     """Writes `report.html` and `figures/*.png`."""
     began = time.perf_counter()
-    finished = FinishedRun(context.config, context.inputs)
-    album = Album(finished, context.folder / "figures")
+    finished = FinishedRun(context.root, context.config, context.inputs)
+    album = Album(finished, context.folder.child("figures"))
     sections = {}
     with context.console.progress("report", len(SECTIONS), "sections") as progress:
         for done, (name, write) in enumerate(SECTIONS.items(), 1):
             sections[name] = write(album)
             progress.update(done)
-    path = context.folder / "report.html"
-    write_atomically(path, page(f"AlexNet, recipe {context.config.recipe}", lead(finished), sections))
-    context.run.artifact(path)
-    context.run.artifact(album.folder, "figures")
-    figures = len(list(album.folder.iterdir()))
+    html = page(f"AlexNet, recipe {context.config.recipe}", lead(finished), sections).encode()
+    context.folder.write(REPORT, html)
+    figures = [f"figures/{entry.name}" for entry in album.folder.files()]
+    context.log_files(REPORT)
+    context.log_files(*figures, to="figures")
     return {
-        "result": f"report.html, {path.stat().st_size / 1e6:.1f} MB, {figures} figures",
-        "metrics": {"figures": figures, "bytes": path.stat().st_size, "report_s": time.perf_counter() - began},
+        "result": f"{REPORT}, {len(html) / 1e6:.1f} MB, {len(figures)} figures",
+        "metrics": {"figures": len(figures), "bytes": len(html), "report_s": time.perf_counter() - began},
         "units": 1,
+        "files": (REPORT,),
     }
 
 

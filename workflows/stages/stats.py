@@ -5,7 +5,6 @@ The sums are integers, so the result does not depend on the shards, the workers 
 
 import time
 from functools import partial
-from pathlib import Path
 
 from pipelines.manifest import Manifest
 from pipelines.statistics import STATS_JSON, STATS_NPZ, PixelSums, Statistics, sum_shard
@@ -19,7 +18,7 @@ from workflows.stages.ingest import log_dataset
 
 def run(context: Context) -> dict:
     """Writes `stats.json`, `stats.npz` and `figures/*.png`."""
-    store = context.inputs["ingest"].store
+    store = context.inputs["ingest"].folder
     manifest = Manifest.load(store)
     records = manifest.splits.get("train", ())
     total = sum(record.rows for record in records)
@@ -35,10 +34,9 @@ def run(context: Context) -> dict:
             sums = sums.merge(part)
             progress.update(len(sums.images))
     statistics = sums.compute(manifest.num_classes)
-    statistics.save(Folder.at(context.folder))
-    for name in (STATS_JSON, STATS_NPZ):
-        context.run.artifact(context.folder / name)
-    context.run.artifact(_plotted(manifest, statistics, context.folder / "figures"), "figures")
+    statistics.save(context.folder)
+    context.log_files(STATS_JSON, STATS_NPZ)
+    context.log_files(*_plotted(manifest, statistics, context.folder), to="figures")
     log_dataset(context, manifest, store, "statistics")
     seconds = time.perf_counter() - began
     return {
@@ -50,11 +48,12 @@ def run(context: Context) -> dict:
             "images_per_s": total / seconds,
         },
         "units": total,
+        "files": (STATS_NPZ, STATS_JSON),
     }
 
 
-def _plotted(manifest: Manifest, statistics: Statistics, folder: Path) -> Path:
-    """The folder, with the statistics as pictures in it."""
+def _plotted(manifest: Manifest, statistics: Statistics, folder: Folder) -> list[str]:
+    """Writes the statistics as pictures; their names in the folder."""
     drawn = {
         "mean_image": figures_data.mean_image(statistics.mean_image_HWC),
         "channels": figures_data.channel_histogram(statistics.channel_histogram),
@@ -62,10 +61,9 @@ def _plotted(manifest: Manifest, statistics: Statistics, folder: Path) -> Path:
             {split: manifest.label_counts(split) for split in manifest.splits}, manifest.class_titles
         ),
     }
-    folder.mkdir(exist_ok=True)
     for name, figure in drawn.items():
-        (folder / f"{name}.png").write_bytes(png(figure))
-    return folder
+        folder.write(f"figures/{name}.png", png(figure))
+    return [f"figures/{name}.png" for name in drawn]
 
 
 def _levels(values) -> str:

@@ -13,9 +13,8 @@ from model.specs import AlexNetSpec, TrainSpec
 from pipelines.manifest import Manifest
 from pipelines.records import VAL
 from pipelines.statistics import Statistics
-from pipelines.storage import Folder
 from workflows.compute import Resources, WorkerPlan
-from workflows.config import UsageError, require_columns, require_room
+from workflows.config import UsageError, require_columns, require_room, require_validation
 from workflows.history import HISTORY, History, as_metrics
 from workflows.stage import Context
 from workflows.stages.ingest import log_dataset
@@ -29,33 +28,32 @@ KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**3
 
 def run(context: Context) -> dict:
     """Writes `checkpoints/`, `history.jsonl`, `model/` (last weights) and `best/` (lowest validation error)."""
-    config, shards = context.config, context.inputs["ingest"].store
+    config, shards = context.config, context.inputs["ingest"].folder
     manifest = Manifest.load(shards)
     net = network_for(config.net, manifest)
-    require_validation(config.train, manifest)
-    train = with_absolute_paths(config.train)
-    require_start(train, net, manifest)
+    require_validation(config.train, manifest.num_rows(VAL))
+    require_start(config.train, net, manifest)
     plan, columns_per_rank = place(net, config.train, context.compute.resources())
-    statistics = Statistics.load(Folder.at(context.inputs["stats"].folder))
+    statistics = Statistics.load(context.inputs["stats"].folder)
     job = TrainJob(
         net=net,
-        train=train,
+        train=config.train,
         loader=config.loader,
         shards=shards,
-        folder=context.output.store,
+        folder=context.folder,
         columns_per_rank=columns_per_rank,
         mean_HWC=statistics.mean_image_HWC.astype("float32"),
         eigenvalues=statistics.eigenvalues,
         eigenvectors=statistics.eigenvectors,
     )
     log_dataset(context, manifest, shards, "training")
-    history = History(context.folder / HISTORY)
+    history = History(context.folder)
     began = time.perf_counter()
     result, start_epoch = _train(context, job, plan, history, manifest.num_rows("train"))
     seconds = time.perf_counter() - began
     log_models(context, manifest)
     seen = round((config.train.epochs - start_epoch) * manifest.num_rows("train"))
-    return _summary(job, result, seen, seconds)
+    return _summary(job, plan, result, seen, seconds)
 
 
 def network_for(net: AlexNetSpec, manifest: Manifest) -> AlexNetSpec:
@@ -70,20 +68,6 @@ def network_for(net: AlexNetSpec, manifest: Manifest) -> AlexNetSpec:
         )
     require_room(net, manifest.size_px)
     return replace(net, num_classes=manifest.num_classes)
-
-
-def require_validation(train: TrainSpec, manifest: Manifest) -> None:
-    """UsageError where the schedule waits for a validation error that nothing measures."""
-    if train.schedule == "plateau" and not manifest.num_rows(VAL):
-        raise UsageError(
-            "train.schedule=plateau follows the validation error, and there are no validation images: "
-            "set train.schedule=segments, or ingest.val_fraction above 0"
-        )
-
-
-def with_absolute_paths(train: TrainSpec) -> TrainSpec:
-    """As the workers can use it, who stand in other folders than the driver."""
-    return replace(train, init_from=train.init_from and str(Path(train.init_from).expanduser().absolute()))
 
 
 def require_start(train: TrainSpec, net: AlexNetSpec, manifest: Manifest) -> None:
@@ -176,21 +160,17 @@ def log_models(context: Context, manifest: Manifest) -> None:
     from model.export import CARD, WEIGHTS, load_exported
 
     for name, alias in ALIASES.items():
-        folder = context.folder / name
-        if context.output.store != Folder.at(context.folder):
-            folder.mkdir(exist_ok=True)
-            for part in (WEIGHTS, CARD):
-                (folder / part).write_bytes(context.output.store.child(name).read(part))
-        exported = load_exported(folder)
-        context.run.model(
-            exported.net,
-            _example(exported.net.spec),
-            context.config.tracking.model_name,
-            alias,
-            files=[folder / WEIGHTS, folder / CARD],
-            metadata={"manifest": manifest.digest, "key": context.output.key},
-        )
-    context.run.artifact(context.folder / HISTORY)
+        with context.folder.child(name).as_local() as folder:
+            exported = load_exported(folder)
+            context.run.model(
+                exported.net,
+                _example(exported.net.spec),
+                context.config.tracking.model_name,
+                alias,
+                files=[folder / WEIGHTS, folder / CARD],
+                metadata={"manifest": manifest.digest, "key": context.output.key},
+            )
+    context.log_files(HISTORY)
 
 
 def _example(spec: AlexNetSpec):
@@ -200,7 +180,7 @@ def _example(spec: AlexNetSpec):
     return np.full((2, 3, spec.input_px, spec.input_px), 128, np.float32)
 
 
-def _summary(job: TrainJob, result: dict, seen: int, seconds: float) -> dict:
+def _summary(job: TrainJob, plan: WorkerPlan, result: dict, seen: int, seconds: float) -> dict:
     """`seen`: images that went through the network in these seconds, not in attempts before."""
     parameters = num_params(job.net)
     val = result.get("val_top1_error")
@@ -213,4 +193,13 @@ def _summary(job: TrainJob, result: dict, seen: int, seconds: float) -> dict:
             "images_per_s": seen / seconds,
         },
         "units": seen,
+        "files": tuple(f"{folder}/{name}" for folder in ALIASES for name in ("model.safetensors", "model.json")),
+        "made_with": {
+            "device": "cuda" if plan.use_gpu else "cpu",
+            "workers": plan.world,
+            "replicas": job.train.replicas,
+            "columns_per_worker": job.columns_per_rank,
+            "precision": job.train.precision,
+            "backend": plan.backend or "none",
+        },
     }
