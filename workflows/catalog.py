@@ -68,7 +68,7 @@ STAGES = (
         ignores=("ingest.source", "ingest.check_md5", "ingest.max_bad"),
         identity=source_identity,
     ),
-    Stage("stats", version=1, module="workflows.stages.stats", needs=("ingest",)),
+    Stage("stats", version=2, module="workflows.stages.stats", needs=("ingest",)),
     Stage(
         "train",
         version=1,

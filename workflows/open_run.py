@@ -14,6 +14,7 @@ from model.shapes import Layer, layer_table
 from model.specs import AlexNetSpec
 from pipelines.manifest import QUARANTINE, Manifest
 from pipelines.storage import Folder
+from pipelines.tables import read_table
 from workflows import config as configuration
 from workflows import history
 from workflows.catalog import NAMES
@@ -62,11 +63,8 @@ class FinishedRun:
     def quarantine(self) -> "pd.DataFrame":
         """The images set aside: id, key, label, split, file, offset, reason."""
         import pandas as pd
-        import pyarrow.parquet as pq
 
-        with self.shards.open(QUARANTINE) as file:
-            table = pq.read_table(file)
-        return pd.DataFrame(table.to_pydict())
+        return pd.DataFrame(read_table(self.shards, QUARANTINE).to_pydict())
 
     @cached_property
     def statistics(self) -> "Statistics":
@@ -118,10 +116,9 @@ class FinishedRun:
     def predictions(self) -> "pd.DataFrame":
         """id, key, label, and the five likeliest classes with their probabilities (means of ten crops)."""
         import pandas as pd
-        import pyarrow.parquet as pq
 
-        table = pq.read_table(self.output("evaluate").folder / "predictions.parquet")
-        return pd.DataFrame(table.to_pydict())
+        folder = Folder.at(self.output("evaluate").folder)
+        return pd.DataFrame(read_table(folder, "predictions.parquet").to_pydict())
 
 
 def open_run(root: str | Path | None = None) -> FinishedRun:
