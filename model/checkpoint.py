@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 TENSORS, RECORD = "state.safetensors", "checkpoint.json"
@@ -72,6 +73,8 @@ def publish(path: Path, write: Callable[[Path], object]) -> None:
         _flush(hidden)
         hidden.rename(path)
         _flush(path.parent)
+    except (OSError, SafetensorError) as error:  # neither names the file
+        raise OSError(f"{path} could not be written: {error}") from error
     finally:
         hidden.unlink(missing_ok=True)
 

@@ -4,6 +4,8 @@ A name becomes visible only when its content is complete: locally by a hidden te
 object store by one upload under the final name. Local folders never load pyarrow.fs, so S3 starts only for its users.
 """
 
+import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _TEMPORARY_SUFFIX = ".part"  # a temporary is named .<name>.<32 hex digits>.part
+_WAYS_OUT = {  # of errors that only writing meets
+    errno.ENOSPC: "make room there, or name another disk",
+    errno.EDQUOT: "make room in your quota there, or name another disk",
+    errno.EFBIG: "raise the limit on a file's size (`ulimit -f`), or name another file system",
+    errno.EROFS: "nothing can be written there: name another folder",
+}
 
 
 class FileEntry(NamedTuple):
@@ -37,6 +45,18 @@ def _open_filesystem(url: str):
     from pyarrow.fs import FileSystem
 
     return FileSystem.from_uri(url)
+
+
+@contextlib.contextmanager
+def writing(path: "str | Path") -> Iterator[None]:
+    """Errors of the file system that come of writing name the file, and say what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _WAYS_OUT:
+            error.filename = error.filename or str(path)
+            error.add_note(_WAYS_OUT[error.errno])
+        raise
 
 
 @dataclass(frozen=True)
@@ -150,7 +170,10 @@ class Folder:
 
     def publish(self, name: str, write: Callable[[BinaryIO], T]) -> T:
         """Call `write` with a binary file; `name` appears, or is replaced, once that is complete, and else never."""
-        return self._publish_local(name, write) if self.is_local else self._publish_remote(name, write)
+        if not self.is_local:
+            return self._publish_remote(name, write)
+        with writing(self.local_path() / name):
+            return self._publish_local(name, write)
 
     def delete(self, name: str) -> None:
         """Remove a file; no error where there is none."""
@@ -200,8 +223,9 @@ class Folder:
         """The content is completed in a nameless local file first: pyarrow commits even an upload that is dropped."""
         filesystem, path = self._remote(name)
         with tempfile.TemporaryFile() as file:
-            result = write(file)
-            file.flush()
+            with writing(f"{tempfile.gettempdir()}/{name}"):
+                result = write(file)
+                file.flush()
             is_empty = os.fstat(file.fileno()).st_size == 0  # which mmap refuses
             content = b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             try:

@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pipelines.storage import Folder
 from workflows.figures import png
 from workflows.open_run import FinishedRun
 from workflows.page import Html, picture
@@ -23,6 +24,5 @@ class Album:
     def add(self, name: str, figure: Figure, caption: Any, alt: str) -> Html:
         """Saves the figure as NAME.png and returns it as a picture; `alt` describes it to those who cannot see it."""
         content = png(figure)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"{name}.png").write_bytes(content)
+        Folder.at(self.folder).publish(f"{name}.png", lambda file: file.write(content))
         return picture(content, caption, alt, round(PX_PER_IN * figure.get_figwidth()))

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipelines.storage import writing
 from workflows.stage import write_atomically
 
 HISTORY = "history.jsonl"
@@ -29,7 +30,7 @@ class History:
             return None
         point = {**report, **self._epoch_means(report)} if report["kind"] == "epoch" else report
         self.points.append(point)
-        with self._path.open("a") as file:
+        with writing(self._path), self._path.open("a") as file:
             file.write(json.dumps(point) + "\n")
         return point
 

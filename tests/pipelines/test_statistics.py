@@ -109,7 +109,7 @@ def test_signs_follow_red_or_the_first_colour_that_varies(still):
 
 
 def test_signs_stay_where_red_and_blue_take_turns_at_being_the_larger():
-    """As in photographs, whose second component runs from warm to cold: a few more images, and the larger is another."""
+    """As in photographs, whose second component runs from warm to cold, when a few more images are added."""
     rng = np.random.default_rng(3)
     light, warmth = rng.normal(0, 50, (2, SIZE, SIZE))
     seconds = []

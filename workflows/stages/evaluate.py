@@ -171,4 +171,5 @@ def _write_predictions(parts: list[Part], path: Path) -> None:
         )
         for part in parts
     ]
-    pd.concat(frames).sort_values("id").to_parquet(path, index=False)
+    frame = pd.concat(frames).sort_values("id")
+    Folder.at(path.parent).publish(path.name, lambda file: frame.to_parquet(file, index=False))

@@ -126,7 +126,7 @@ def track(context: Context, manifest: Manifest) -> None:
     store = context.output.store
     for name in (MANIFEST, QUARANTINE):
         if not store.is_local:
-            (context.folder / name).write_bytes(store.read(name))
+            Folder.at(context.folder).publish(name, lambda file, name=name: file.write(store.read(name)))
         context.run.artifact(store.local_path() / name if store.is_local else context.folder / name)
     log_dataset(context, manifest, store, "ingest")
 

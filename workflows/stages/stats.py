@@ -62,9 +62,9 @@ def _plotted(manifest: Manifest, statistics: Statistics, folder: Path) -> Path:
             {split: manifest.label_counts(split) for split in manifest.splits}, manifest.class_titles
         ),
     }
-    folder.mkdir(exist_ok=True)
     for name, figure in drawn.items():
-        (folder / f"{name}.png").write_bytes(png(figure))
+        content = png(figure)
+        Folder.at(folder).publish(f"{name}.png", lambda file, content=content: file.write(content))
     return folder
 
 

@@ -178,9 +178,9 @@ def log_models(context: Context, manifest: Manifest) -> None:
     for name, alias in ALIASES.items():
         folder = context.folder / name
         if context.output.store != Folder.at(context.folder):
-            folder.mkdir(exist_ok=True)
+            there = context.output.store.child(name)
             for part in (WEIGHTS, CARD):
-                (folder / part).write_bytes(context.output.store.child(name).read(part))
+                Folder.at(folder).publish(part, lambda file, part=part, there=there: file.write(there.read(part)))
         exported = load_exported(folder)
         context.run.model(
             exported.net,
