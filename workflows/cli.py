@@ -14,6 +14,7 @@ from pathlib import Path
 from workflows import commands
 from workflows.catalog import NAMES
 from workflows.config import UsageError
+from workflows.console import tell
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
@@ -40,12 +41,12 @@ def main(argv: list[str] | None = None) -> int:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         return _fail(FAILED, f"{error}{notes}", *_resume(args, argv))
     except Exception as error:
-        traceback.print_exc()
+        tell(*traceback.format_exc().splitlines(), file=sys.stderr)
         return _fail(FAILED, f"{type(error).__name__}: {error}", *_resume(args, argv))
 
 
 def _fail(code: int, what: str, *more: str) -> int:
-    print("\n".join([f"alexnet: {what}", *more]), file=sys.stderr)
+    tell(f"alexnet: {what}", *more, file=sys.stderr)
     return code
 
 

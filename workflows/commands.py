@@ -12,7 +12,7 @@ from workflows import config as configuration
 from workflows import recipes
 from workflows.catalog import NAMES, STAGES
 from workflows.config import RunConfig, UsageError
-from workflows.console import Console, duration, size, table
+from workflows.console import Console, duration, size, table, tell
 
 if TYPE_CHECKING:
     from workflows.plan import Planned
@@ -52,13 +52,13 @@ def run(args: argparse.Namespace) -> None:
     options = {"only": only, "force": args.force, "console": Console(), "check": check}
     rows = running.run(STAGES, config, root, command=lambda verb: command(verb, args), **options)
     heading = ["stage", "state", "time", "result"]
-    print(table([heading, *([row.stage, row.state, duration(row.seconds), row.result] for row in rows)]))
+    tell(*table([heading, *([row.stage, row.state, duration(row.seconds), row.result] for row in rows)]))
     if all(row.state == "cached" for row in rows):
-        print("nothing to do: every stage was done before")
+        tell("nothing to do: every stage was done before")
     if rows[-1].stage == "report":
-        print(f"report: {rows[-1].path / 'report.html'}")
+        tell(f"report: {rows[-1].path / 'report.html'}")
     if config.tracking.uri != "off":
-        print(f"MLflow: {_ui(args)}")
+        tell(f"MLflow: {_ui(args)}")
 
 
 def _chosen(args: argparse.Namespace) -> tuple[str, ...]:
@@ -109,10 +109,10 @@ def plan(args: argparse.Namespace) -> None:
             row |= {"bytes": expected.num_bytes, "shards": expected.shards}
         rows.append(row)
     if args.json:
-        print(_json(rows))
+        tell(*_json(rows))
         return
     cells = [[r["stage"], r["state"], r["key"], _expected(r), "; ".join(r["reasons"])] for r in rows]
-    print(table([["stage", "state", "key", "expected", "why"], *cells]))
+    tell(*table([["stage", "state", "key", "expected", "why"], *cells]))
 
 
 def status(args: argparse.Namespace) -> None:
@@ -121,7 +121,7 @@ def status(args: argparse.Namespace) -> None:
     planned, counts = _planned(args)
     rows = [_status_row(step, config, counts) for step in planned]
     if args.json:
-        print(_json([row | {"mlflow_ui": _ui(args)} for row in rows]))
+        tell(*_json([row | {"mlflow_ui": _ui(args)} for row in rows]))
         return
     heading = ["stage", "state", "key", "finished", "time", "MLflow run", "result"]
     cells = [
@@ -136,20 +136,20 @@ def status(args: argparse.Namespace) -> None:
         ]
         for row in rows
     ]
-    print(table([heading, *cells]))
+    tell(*table([heading, *cells]))
     if any(row["mlflow_run_id"] for row in rows):
-        print(f"the MLflow runs: {_ui(args)}")
+        tell(f"the MLflow runs: {_ui(args)}")
 
 
 def show_config(args: argparse.Namespace) -> None:
     """The resolved configuration as a file that --config takes back."""
-    print(configuration.dump(resolved(args)), end="")
+    tell(*configuration.dump(resolved(args)).rstrip("\n").split("\n"))
 
 
 def show_recipes(args: argparse.Namespace) -> None:
     """The recipes, what they cost and what to expect."""
     for name, recipe in recipes.RECIPES.items():
-        print(f"{name}\n    " + "\n    ".join(line.strip() for line in recipe.__doc__.strip().splitlines()))
+        tell(name, *(f"    {line.strip()}" for line in recipe.__doc__.strip().splitlines()))
 
 
 def ui(args: argparse.Namespace) -> int:
@@ -165,9 +165,9 @@ def doctor(args: argparse.Namespace) -> int | None:
 
     findings = examine(resolved(args), args.root.absolute())
     if args.json:
-        print(_json([vars(finding) for finding in findings]))
+        tell(*_json([vars(finding) for finding in findings]))
     else:
-        print(table([["what", "verdict", "found"], *([f.what, f.verdict, f.text] for f in findings)]))
+        tell(*table([["what", "verdict", "found"], *([f.what, f.verdict, f.text] for f in findings)]))
     return FAILED if any(finding.verdict == "wrong" for finding in findings) else None
 
 
@@ -178,14 +178,14 @@ def clean(args: argparse.Namespace) -> None:
     planned, _ = _planned(args)
     found = cleaning.leftovers(planned, resolved(args), args.root.absolute())
     for leftover in found:
-        print(f"{leftover.path}  {size(leftover.num_bytes)}  {leftover.why}")
+        tell(f"{leftover.path}  {size(leftover.num_bytes)}  {leftover.why}")
         if args.yes:
             leftover.remove()
     total = size(sum(leftover.num_bytes for leftover in found))
     if not found:
-        print("nothing to remove")
+        tell("nothing to remove")
     else:
-        print(
+        tell(
             f"{'removed' if args.yes else 'would remove'} {len(found)}, {total}"
             + ("" if args.yes else "; --yes does it")
         )
@@ -203,12 +203,12 @@ def verify(args: argparse.Namespace) -> int | None:
     store = ingest.output.store
     problems = problems_by_file(store)
     if not problems:
-        print(f"{store.where()}: every shard is as the manifest says")
+        tell(f"{store.where()}: every shard is as the manifest says")
         return None
     (ingest.output.folder / RECORD).unlink()
     forget(store, problems)
-    print("\n".join(line for lines in problems.values() for line in lines))
-    print(f"{len(problems)} damaged: `{command('ingest', args)}` writes anew what is damaged, and only that")
+    tell(*(line for lines in problems.values() for line in lines))
+    tell(f"{len(problems)} damaged: `{command('ingest', args)}` writes anew what is damaged, and only that")
     return FAILED
 
 
@@ -217,9 +217,9 @@ def predict(args: argparse.Namespace) -> None:
     from workflows.predicting import predictions
 
     for path, best in predictions(_model_folder(args), args.images):
-        print(path)
+        tell(path)
         for title, probability in best:
-            print(f"  {probability:6.1%}  {'█' * round(probability * 30):30}  {title}")
+            tell(f"  {probability:6.1%}  {'█' * round(probability * 30):30}  {title}")
 
 
 def _model_folder(args: argparse.Namespace) -> Path:
@@ -297,10 +297,10 @@ def _expected(row: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _json(rows: list[dict[str, Any]]) -> str:
+def _json(rows: list[dict[str, Any]]) -> list[str]:
     import json
 
-    return json.dumps(rows, indent=1, default=str)
+    return json.dumps(rows, indent=1, default=str).split("\n")
 
 
 def program() -> list[str]:
