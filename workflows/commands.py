@@ -16,6 +16,7 @@ from workflows.console import Console, duration, size, table, tell
 
 if TYPE_CHECKING:
     from workflows.plan import Planned
+    from workflows.predicting import Predicted
 
 FAILED = 1
 
@@ -212,14 +213,27 @@ def verify(args: argparse.Namespace) -> int | None:
     return FAILED
 
 
-def predict(args: argparse.Namespace) -> None:
-    """The five likeliest classes of image files, with bars."""
+def predict(args: argparse.Namespace) -> int | None:
+    """The five likeliest classes of image files, with bars; fails where some could not be looked at."""
     from workflows.predicting import predictions
 
-    for path, best in predictions(_model_folder(args), args.images):
-        tell(path)
-        for title, probability in best:
-            tell(f"  {probability:6.1%}  {'█' * round(probability * 30):30}  {title}")
+    found = []
+    for image in predictions(_model_folder(args), args.images, resolved(args).ingest.max_pixels):
+        found.append(image)
+        if image.problem:
+            tell(f"alexnet: {image.path}: {image.problem}", file=sys.stderr)
+        elif not args.json:
+            bars = (f"  {g.probability:6.1%}  {'█' * round(g.probability * 30):30}  {g.title}" for g in image.guesses)
+            tell(image.path, *bars)
+    if args.json:
+        tell(*_json([_prediction(image) for image in found]))
+    return FAILED if any(image.problem for image in found) else None
+
+
+def _prediction(image: "Predicted") -> dict[str, Any]:
+    if image.problem:
+        return {"image": image.path, "problem": image.problem}
+    return {"image": image.path, "classes": [guess._asdict() for guess in image.guesses]}
 
 
 def _model_folder(args: argparse.Namespace) -> Path:
