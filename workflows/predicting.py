@@ -49,12 +49,14 @@ def predictions(folder: Path, paths: Iterable[str], max_pixels: int) -> Iterator
         exported, size_px = _load(folder)
     for path in paths:
         try:
-            for file in _files(path):
-                with _no_warnings():
-                    predicted = _predicted(exported, file, size_px, max_pixels)
-                yield predicted
+            files = _files(path)
         except (OSError, ValueError) as error:
             yield Predicted(path, (), getattr(error, "strerror", None) or str(error))
+            continue
+        for file in files:
+            with _no_warnings():
+                predicted = _predicted(exported, file, size_px, max_pixels)
+            yield predicted
 
 
 @contextlib.contextmanager
