@@ -33,12 +33,12 @@ def save(root: Path, step: int, tensors: dict[str, Tensor], scalars: dict, keep:
 
     One of a later step is a broken one that was passed over; kept, it would push the sound ones out.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder = root / f"step-{step:08d}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)  # an earlier attempt's, if any
-    publish(folder / TENSORS, lambda path: save_file(tensors, path))
+    publish(folder / TENSORS, lambda path: path.write_bytes(save(tensors)))
     record = {"step": step, "sha256": sha256(folder / TENSORS), "scalars": scalars}
     publish(folder / RECORD, lambda path: path.write_text(json.dumps(record, indent=1)))
     _delete_all_but(root, keep, step)
@@ -68,7 +68,8 @@ def load(folder: Path) -> Checkpoint:
 def publish(path: Path, write: Callable[[Path], object]) -> None:
     """Writes under a hidden name, flushes to the disk, renames: `path` holds the whole file or what it held before.
 
-    The hidden file is locked by its writer and named as all half-written files here, so that a leftover is known.
+    The hidden file is locked while it is written and named as all half-written files here, so that a leftover is known;
+    `write` must write to this very file, not put another in its place.
     """
     hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
@@ -78,6 +79,8 @@ def publish(path: Path, write: Callable[[Path], object]) -> None:
             _flush(hidden)
             hidden.rename(path)
         _flush(path.parent)
+    except OSError as error:  # which does not name the file
+        raise OSError(f"{path} could not be written: {error}") from error
     finally:
         hidden.unlink(missing_ok=True)
 

@@ -39,12 +39,12 @@ def save_exported(
     provenance: dict | None = None,
 ) -> Path:
     """Writes the weights (`Trainer.weights()`), the mean (`net.mean`) and the card, which comes last."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     assert len(class_names) == spec.num_classes, f"{len(class_names)} names for {spec.num_classes} classes"
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {**weights, "mean": mean_CHW.detach().cpu().contiguous()}
-    publish(folder / WEIGHTS, lambda path: save_file(tensors, path))
+    publish(folder / WEIGHTS, lambda path: path.write_bytes(save(tensors)))
     card = {
         "net": asdict(spec),
         "input": "RGB, float or uint8, 0..255, B x 3 x H x W",

@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 _PILLOW_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _REDUCING_GAP = 2
 _MAX_ASPECT = 4  # of the fast resize, which computes the picture left of and above the square as well
+_FOREIGN = {  # how files begin that people take for images, in lower case
+    "a HEIC picture": rb".{4}ftyp(hei|hev|mif1|msf1)",
+    "an AVIF picture": rb".{4}ftypavi",
+    "a video": rb".{4}ftyp",
+    "a JPEG XL picture": rb"\xff\x0a|\0\0\0\x0cjxl ",
+    "an SVG drawing": rb"(\xef\xbb\xbf)?(<\?xml.*)?(<!--.*)?(<!doctype svg.*)?<svg",
+    "a PDF": rb"%pdf",
+    "a Photoshop file": rb"8bps",
+}
 _FOUR_INKS = ("CMYK", "YCCK")
 _MAX_PADDING_BYTES = 16
 _PNG_END = b"IEND\xae\x42\x60\x82"  # the last chunk and its CRC
@@ -153,9 +162,20 @@ def _careful_square(data: bytes, size: int, max_pixels: int) -> Square:
     except (DamagedImage, MemoryError):
         raise
     except UnidentifiedImageError as error:  # whose text holds a memory address
-        raise DamagedImage(f"no image of a known format; it begins with {data[:8]!r}") from error
+        raise DamagedImage(_foreign(data)) from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error ..
         raise DamagedImage(f"{type(error).__name__}: {error}") from error
+
+
+def _foreign(data: bytes) -> str:
+    """What this is, which Pillow does not know."""
+    start = data[:1024].lstrip().lower()
+    for name, pattern in _FOREIGN.items():
+        if re.match(pattern, start, re.DOTALL):
+            return f"{name}, which is not read here: convert it to JPEG or PNG"
+    if re.match(rb"(<!doctype html|<html)", start):
+        return "a web page, not the image that it may have been named after: download that"
+    return f"no image of a known format; it begins with {data[:8]!r}"
 
 
 def _pillow_square(image: "Image.Image", size: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
+from pipelines.tables import read_table
 
 if TYPE_CHECKING:
     from pipelines.sources.source import Source
@@ -239,11 +240,8 @@ def _write_quarantine(folder: Folder, records: Iterable[ShardRecord]) -> None:
 
 def verify_quarantine(folder: Folder, manifest: Manifest) -> list[str]:
     """The problems of the quarantine list."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
-        listed = pq.read_table(pa.BufferReader(folder.read(QUARANTINE)), columns=["split", "id"]).to_pylist()
+        listed = read_table(folder, QUARANTINE, ["split", "id"]).to_pylist()
     except (ValueError, OSError) as error:
         return [f"{folder.where(QUARANTINE)}: {error}"]
     known = [{"split": record.split, "id": bad.id} for record in manifest.records() for bad in record.quarantined]

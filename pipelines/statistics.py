@@ -25,6 +25,8 @@ _READABLE = (
     *("num_images", "num_pixels", "size_px", "channel_mean", "channel_std", "channel_std_of_images"),
     *("covariance", "eigenvalues", "eigenvectors", "class_counts", "width_histogram", "height_histogram"),
 )
+_NOISE = 1e-12  # of the largest eigenvalue: less than that is rounding
+_NO_COLOUR = 1e-6  # of a unit vector
 _PAIRS = ((0, 1), (0, 2), (1, 2))  # of channels
 
 
@@ -37,8 +39,8 @@ class Statistics:
     channel_std: np.ndarray  # [3] over all pixels of all images
     channel_std_of_images: np.ndarray  # [3] mean of the std of each image
     covariance: np.ndarray  # [3, 3] of the pixels' colours (divided by their number)
-    eigenvalues: np.ndarray  # [3] of the covariance, the largest first
-    eigenvectors: np.ndarray  # [3, 3] its columns; the component of largest magnitude is positive
+    eigenvalues: np.ndarray  # [3] of the covariance, the largest first, none below 0
+    eigenvectors: np.ndarray  # [3, 3] its columns; red is positive (where there is none green, or else blue)
     mean_image_HWC: np.ndarray  # float64
     class_counts: np.ndarray  # int64 [K]
     channel_histogram: np.ndarray  # int64 [3, 256]
@@ -252,10 +254,15 @@ def _covariance(num_pixels: int, sums: list[int], squares: list[int], cross_sums
 
 
 def _eigen(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and eigenvectors, with nothing left to rounding: no noise around 0, and signs that stay.
+
+    The largest component would be no guide to the sign: from warm to cold, red and blue are about as large.
+    """
     eigenvalues, eigenvectors = np.linalg.eigh(covariance)
     eigenvalues, eigenvectors = eigenvalues[::-1].copy(), eigenvectors[:, ::-1].copy()
-    largest = np.abs(eigenvectors).argmax(axis=0)
-    return eigenvalues, eigenvectors * np.sign(eigenvectors[largest, range(3)])
+    eigenvalues[eigenvalues < _NOISE * eigenvalues[0]] = 0  # of gray images two, which come out as +-1e-12
+    leading = (np.abs(eigenvectors) > _NO_COLOUR).argmax(axis=0)
+    return eigenvalues, eigenvectors * np.sign(eigenvectors[leading, range(3)])
 
 
 def _duplicates(images: np.ndarray) -> np.ndarray:

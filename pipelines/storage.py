@@ -5,6 +5,7 @@ object store by one upload under the final name. Local folders never load pyarro
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import mmap
@@ -47,6 +48,14 @@ def without_redactions(url: str) -> str:
     return path + (question + kept if kept else "")
 
 
+_WAYS_OUT = {  # of errors that only writing meets
+    errno.ENOSPC: "make room there, or name another disk",
+    errno.EDQUOT: "make room in your quota there, or name another disk",
+    errno.EFBIG: "raise the limit on a file's size (`ulimit -f`), or name another file system",
+    errno.EROFS: "nothing can be written there: name another folder",
+}
+
+
 class FileEntry(NamedTuple):
     name: str  # relative to the folder, parts joined by "/"
     size: int
@@ -59,6 +68,18 @@ def _open_filesystem(url: str):
     from pyarrow.fs import FileSystem
 
     return FileSystem.from_uri(url)
+
+
+@contextlib.contextmanager
+def writing(path: "str | Path") -> Iterator[None]:
+    """Errors of the file system that come of writing name the file, and say what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _WAYS_OUT:
+            error.filename = error.filename or str(path)
+            error.add_note(_WAYS_OUT[error.errno])
+        raise
 
 
 @dataclass(frozen=True)
@@ -180,7 +201,10 @@ class Folder:
 
     def publish(self, name: str, write: Callable[[BinaryIO], T]) -> T:
         """Call `write` with a binary file; `name` appears, or is replaced, once that is complete, and else never."""
-        return self._publish_local(name, write) if self.is_local else self._publish_remote(name, write)
+        if not self.is_local:
+            return self._publish_remote(name, write)
+        with writing(self.local_path() / name):
+            return self._publish_local(name, write)
 
     def write(self, name: str, data: bytes | str) -> None:
         """The file `name` with this content (text as UTF-8), complete or not at all."""
@@ -263,8 +287,9 @@ class Folder:
         """The content is completed in a nameless local file first: pyarrow commits even an upload that is dropped."""
         filesystem, path = self._remote(name)
         with tempfile.TemporaryFile() as file:
-            result = write(file)
-            file.flush()
+            with writing(f"{tempfile.gettempdir()}/{name}"):
+                result = write(file)
+                file.flush()
             is_empty = os.fstat(file.fileno()).st_size == 0  # which mmap refuses
             content = b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from workflows import commands
 from workflows.catalog import NAMES
 from workflows.config import UsageError
+from workflows.console import tell
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
@@ -40,12 +41,12 @@ def main(argv: list[str] | None = None) -> int:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         return _fail(FAILED, f"{error}{notes}", *_resume(args, argv))
     except Exception as error:
-        traceback.print_exc()
+        tell(*traceback.format_exc().splitlines(), file=sys.stderr)
         return _fail(FAILED, f"{type(error).__name__}: {error}", *_resume(args, argv))
 
 
 def _fail(code: int, what: str, *more: str) -> int:
-    print("\n".join([f"alexnet: {what}", *more]), file=sys.stderr)
+    tell(f"alexnet: {what}", *more, file=sys.stderr)
     return code
 
 
@@ -106,8 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--yes", action="store_true", help="remove it")
     add = command("ui", commands.ui, "serve the MLflow UI on this machine", common)
     add.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default 5000)")
-    add = command("predict", commands.predict, "print the five likeliest classes of images", common)
-    add.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    add = command("predict", commands.predict, "print the five likeliest classes of images", common, json)
+    add.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
     add.add_argument("--model", help="folder of an exported model, or models:/NAME@ALIAS (default: the last trained)")
     add = command("bench", commands.bench, "time ours and the peers in one run")
     add.add_argument("what", choices=("ingest", "loader", "trainer"))

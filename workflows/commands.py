@@ -1,6 +1,7 @@
 """What each command of `alexnet` does: plain functions of the parsed arguments; the exit code, or nothing for 0."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,12 @@ from workflows import config as configuration
 from workflows import recipes
 from workflows.catalog import NAMES, STAGES
 from workflows.config import RunConfig, UsageError
-from workflows.console import Console, duration, size, table
+from workflows.console import Console, duration, size, table, tell
 from workflows.given import Given, given
 
 if TYPE_CHECKING:
     from workflows.plan import Planned
+    from workflows.predicting import Predicted
 
 FAILED = 1
 
@@ -32,13 +34,13 @@ def run(args: argparse.Namespace) -> None:
     options = {"only": only, "redo": args.redo, "take_lock": args.take_lock, "console": console, "check": check}
     rows = running.run(STAGES, here.config, here.root, command=here.command, **options)
     heading = ["stage", "state", "time", "result"]
-    print(table([heading, *([row.stage, row.state, duration(row.seconds), row.result] for row in rows)]))
+    tell(*table([heading, *([row.stage, row.state, duration(row.seconds), row.result] for row in rows)]))
     if all(row.state == "cached" for row in rows):
-        print("nothing to do: every stage was done before")
+        tell("nothing to do: every stage was done before")
     if rows[-1].stage == "report":
-        print(f"report: {rows[-1].folder.where('report.html')}")
+        tell(f"report: {rows[-1].folder.where('report.html')}")
     if here.config.tracking.uri != "off":
-        print(f"MLflow: {here.ui()}")
+        tell(f"MLflow: {here.ui()}")
 
 
 def _chosen(args: argparse.Namespace) -> tuple[str, ...]:
@@ -113,10 +115,10 @@ def plan(args: argparse.Namespace) -> None:
             row |= {"bytes": expected.num_bytes, "shards": expected.shards}
         rows.append(row)
     if args.json:
-        print(_json(rows))
+        tell(*_json(rows))
         return
     cells = [[r["stage"], r["state"], r["key"], _expected(r), "; ".join(r["reasons"])] for r in rows]
-    print(table([["stage", "state", "key", "expected", "why"], *cells]))
+    tell(*table([["stage", "state", "key", "expected", "why"], *cells]))
 
 
 def _notes(step: "Planned", commit: str) -> list[str]:
@@ -141,7 +143,7 @@ def status(args: argparse.Namespace) -> None:
     _tell_of_damage(here, planned)
     rows = [_status_row(step, here.config, counts) for step in planned]
     if args.json:
-        print(_json([row | {"mlflow_ui": here.ui()} for row in rows]))
+        tell(*_json([row | {"mlflow_ui": here.ui()} for row in rows]))
         return
     heading = ["stage", "state", "key", "finished", "time", "MLflow run", "result"]
     cells = [
@@ -156,22 +158,22 @@ def status(args: argparse.Namespace) -> None:
         ]
         for row in rows
     ]
-    print(table([heading, *cells]))
+    tell(*table([heading, *cells]))
     if any(row["mlflow_run_id"] for row in rows):
-        print(f"the MLflow runs: {here.ui()}")
+        tell(f"the MLflow runs: {here.ui()}")
 
 
 def show_config(args: argparse.Namespace) -> None:
     """The resolved configuration as a file that --config takes back."""
     here = given(args)
     here.announce(Console())
-    print(configuration.dump(here.config), end="")
+    tell(*configuration.dump(here.config).rstrip("\n").split("\n"))
 
 
 def show_recipes(args: argparse.Namespace) -> None:
     """The recipes, what they cost and what to expect."""
     for name, recipe in recipes.RECIPES.items():
-        print(f"{name}\n    " + "\n    ".join(line.strip() for line in recipe.__doc__.strip().splitlines()))
+        tell(name, *(f"    {line.strip()}" for line in recipe.__doc__.strip().splitlines()))
 
 
 def ui(args: argparse.Namespace) -> int:
@@ -191,9 +193,9 @@ def doctor(args: argparse.Namespace) -> int | None:
     here.announce(Console())
     findings = examine(here.config, here.root)
     if args.json:
-        print(_json([vars(finding) for finding in findings]))
+        tell(*_json([vars(finding) for finding in findings]))
     else:
-        print(table([["what", "verdict", "found"], *([f.what, f.verdict, f.text] for f in findings)]))
+        tell(*table([["what", "verdict", "found"], *([f.what, f.verdict, f.text] for f in findings)]))
     return FAILED if any(finding.verdict == "wrong" for finding in findings) else None
 
 
@@ -207,14 +209,14 @@ def clean(args: argparse.Namespace) -> None:
     found = cleaning.leftovers(planned, here.config, here.places(), wanted)
     here.announce(Console())
     for leftover in found:
-        print(f"{leftover.where}  {size(leftover.num_bytes)}  {leftover.why}")
+        tell(f"{leftover.where}  {size(leftover.num_bytes)}  {leftover.why}")
         if args.yes:
             leftover.remove()
     total = size(sum(leftover.num_bytes for leftover in found))
     if not found:
-        print("nothing to remove")
+        tell("nothing to remove")
     else:
-        print(
+        tell(
             f"{'removed' if args.yes else 'would remove'} {len(found)}, {total}"
             + ("" if args.yes else "; --yes does it")
         )
@@ -239,27 +241,42 @@ def verify(args: argparse.Namespace) -> int | None:
     except UsageError as error:
         problems.setdefault(MANIFEST, []).append(str(error))
     if not problems:
-        print(f"{folder.where()}: every shard is as the manifest says")
+        tell(f"{folder.where()}: every shard is as the manifest says")
         return None
     ingest.output.reopen()
     forget(folder, problems)
-    print("\n".join(line for lines in problems.values() for line in lines))
-    print(f"{len(problems)} damaged: `{here.command('ingest')}` writes anew what is damaged, and only that")
+    tell(*(line for lines in problems.values() for line in lines))
+    tell(f"{len(problems)} damaged: `{here.command('ingest')}` writes anew what is damaged, and only that")
     return FAILED
 
 
-def predict(args: argparse.Namespace) -> None:
-    """The five likeliest classes of image files, with bars."""
+def predict(args: argparse.Namespace) -> int | None:
+    """The five likeliest classes of image files, with bars; fails where some could not be looked at."""
     from workflows.predicting import predictions
 
-    here = given(args)
+    here, found = given(args), []
     model = _model_folder(here)
     here.announce(Console())
     with model.as_local() as folder:
-        for path, best in predictions(folder, args.images):
-            print(path)
-            for title, probability in best:
-                print(f"  {probability:6.1%}  {'█' * round(probability * 30):30}  {title}")
+        for image in predictions(folder, args.images, here.config.ingest.max_pixels):
+            found.append(image)
+            if image.problem:
+                tell(f"alexnet: {image.path}: {image.problem}", file=sys.stderr)
+            elif not args.json:
+                tell(image.path, *(_bar(guess.probability, guess.title) for guess in image.guesses))
+    if args.json:
+        tell(*_json([_prediction(image) for image in found]))
+    return FAILED if any(image.problem for image in found) else None
+
+
+def _bar(probability: float, title: str) -> str:
+    return f"  {probability:6.1%}  {'█' * round(probability * 30):30}  {title}"
+
+
+def _prediction(image: "Predicted") -> dict[str, Any]:
+    if image.problem:
+        return {"image": image.path, "problem": image.problem}
+    return {"image": image.path, "classes": [guess._asdict() for guess in image.guesses]}
 
 
 def _model_folder(here: Given) -> Folder:
@@ -353,7 +370,7 @@ def _expected(row: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _json(rows: list[dict[str, Any]]) -> str:
+def _json(rows: list[dict[str, Any]]) -> list[str]:
     import json
 
-    return json.dumps(rows, indent=1, default=str)
+    return json.dumps(rows, indent=1, default=str).split("\n")

@@ -1,7 +1,8 @@
 """What all figures share: one style, colours that the colour-blind tell apart, PNG, and sheets of small images.
 
-A figure is a function of plain data that returns a matplotlib Figure. The figures themselves are in figures_data.py
-(images and their statistics), figures_net.py (kernels and columns) and figures_results.py (training and errors).
+A figure is a function of plain data that returns a matplotlib Figure. Names are text: `$` and `_` are no formulas.
+The figures themselves are in figures_data.py (images and their statistics), figures_net.py (kernels and columns) and
+figures_results.py (training and errors).
 """
 
 import functools
@@ -10,9 +11,11 @@ from collections.abc import Callable, Sequence
 
 import matplotlib
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from workflows import fonts
+from workflows.console import visible
 
 INK, GREY, FAINT, PALE = "#1c2430", "#6b7480", "#c3cad3", "#d9dee5"
 COLUMN_COLOURS = ("#0072b2", "#d55e00")  # column 1, column 2 (Okabe and Ito's blue and vermilion)
@@ -21,9 +24,9 @@ TRUE, OTHER = "#f08469", "#b4c8dc"  # Figure 4's bars: the true label's, and the
 RUNS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 RGB = ("#c8443c", "#3c9450", "#3c68c8")
 DPI = 120  # of the report's PNGs
-_FONTS = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
 _STYLE = {
-    "font.family": [name for name in _FONTS if name in {font.name for font in font_manager.fontManager.ttflist}],
+    "text.parse_math": False,
+    "text.usetex": False,
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": GREY,
@@ -54,26 +57,39 @@ _STYLE = {
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draws in the common style, and leaves matplotlib's settings as they were."""
+    """Draws in the common style, again where a name needed one more font; leaves matplotlib's settings as they were."""
 
     @functools.wraps(draw)
     def in_style(*args, **options) -> Figure:
-        with matplotlib.rc_context(_STYLE):
-            return draw(*args, **options)
+        families = fonts.families()
+        with _style():
+            figure = draw(*args, **options)
+        return figure if families == fonts.families() else in_style(*args, **options)
 
     return in_style
 
 
+def _style():
+    return matplotlib.rc_context({**_STYLE, "font.family": fonts.families()})
+
+
+class Drawing(Figure):
+    """A figure that keeps the common style wherever it is rendered: ticks get their texts no earlier."""
+
+    def draw(self, renderer) -> None:
+        with _style():
+            super().draw(renderer)
+
+
 def canvas(width_in: float, height_in: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
     """A figure and its axes, an array of rows x columns; belongs to no window and no global list."""
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    figure = Drawing(figsize=(width_in, height_in), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(file, format="png", dpi=DPI)
+    figure.savefig(file, format="png", dpi=DPI)
     return file.getvalue()
 
 
@@ -108,6 +124,20 @@ def centres(count: int, tile_px: int, gap_px: int = 4) -> np.ndarray:
 
 
 def short(text: str, max_chars: int = 24) -> str:
-    """A class title for a narrow place: its first synonym, cut where it is still too long."""
-    head = text.split(",")[0].strip()
-    return head if len(head) <= max_chars else head[: max_chars - 1].rstrip() + "…"
+    """A class title for a narrow place: its first synonym, in one line, cut where it is still too long."""
+    from rich.cells import cell_len, set_cell_size
+
+    whole = visible(" ".join(text.split()))
+    head = whole.split(",")[0].strip() or whole
+    return head if cell_len(head) <= max_chars else set_cell_size(head, max_chars - 1).rstrip() + "…"
+
+
+def named(titles: Sequence[str], label: int, max_chars: int = 24) -> str:
+    """A class in a picture: its title in short, or its number where no font here can write that."""
+    return written(titles[label], f"class {label}", max_chars)
+
+
+def written(text: str, otherwise: str, max_chars: int = 24) -> str:
+    """Anybody's text as it can be drawn: in short, without emoji that no font has; or what stands for it."""
+    drawn = fonts.without_symbols(short(text, max_chars))
+    return drawn if drawn != "…" and fonts.writable(drawn) else otherwise

@@ -15,8 +15,8 @@ from workflows.figures import (
     RUNS,
     canvas,
     centres,
+    named,
     sheet,
-    short,
     show,
     styled,
 )
@@ -25,21 +25,21 @@ MAX_BARS = 40  # classes that a bar chart can name
 
 
 @styled
-def samples_by_class(images: Mapping[str, Sequence[np.ndarray]]) -> Figure:
-    """One row of images for each class title; short rows stand in blocks side by side."""
+def samples_by_class(images: Mapping[int, Sequence[np.ndarray]], titles: Sequence[str]) -> Figure:
+    """One row of images for each of these classes; short rows stand in blocks side by side."""
     tile, widest = 96, max(map(len, images.values()), default=1)
     num_blocks = max(1, 8 // (widest + 1))
     block = -(-len(images) // num_blocks)
-    figure, axes = canvas(num_blocks * (0.92 * widest + 1.5), 0.92 * block + 0.1, 1, num_blocks)
+    figure, axes = canvas(num_blocks * (0.92 * widest + 1.7), 0.92 * block + 0.1, 1, num_blocks)
     for i, axis in enumerate(axes[0]):
         rows = dict(list(images.items())[i * block : (i + 1) * block])
-        axis.set_axis_off() if not rows else _sample_rows(axis, rows, tile)
+        axis.set_axis_off() if not rows else _sample_rows(axis, rows, titles, tile)
     return figure
 
 
-def _sample_rows(axis: Axes, images: Mapping[str, Sequence[np.ndarray]], tile_px: int) -> None:
+def _sample_rows(axis: Axes, images: Mapping[int, Sequence[np.ndarray]], titles: Sequence[str], tile_px: int) -> None:
     axis.imshow(sheet(list(images.values()), tile_px), interpolation="antialiased")
-    axis.set_yticks(centres(len(images), tile_px), [short(title, 20) for title in images])
+    axis.set_yticks(centres(len(images), tile_px), [named(titles, label, 20) for label in images])
     axis.set_xticks([])
     axis.tick_params(length=0, pad=8)
     axis.spines[:].set_visible(False)
@@ -87,7 +87,7 @@ def _class_bars(counts: Mapping[str, Mapping[int, int]], titles: Sequence[str]) 
         bars = axis.barh(range(len(titles)), values, color=COLUMN_COLOURS[0], alpha=0.8, height=0.7)
         axis.bar_label(bars, [f"{value:,}" for value in values], padding=4, color=GREY, fontsize=8)
         axis.set_title(f"{split}: {sum(values):,} images")
-        axis.set_yticks(range(len(titles)), [short(title) for title in titles])
+        axis.set_yticks(range(len(titles)), [named(titles, label) for label in range(len(titles))])
         axis.set_ylim(len(titles) - 0.4, -0.6)
         axis.margins(x=0.12)
         axis.tick_params(axis="y", length=0)
@@ -105,7 +105,7 @@ def channel_histogram(histogram_CV: np.ndarray) -> Figure:
     for values, colour, name in zip(share, RGB, ("red", "green", "blue"), strict=True):
         axis.plot(np.arange(256), values, color=colour, label=name, lw=1.2)
     axis.set(xlim=(0, 255), xlabel="value", ylabel="% of the pixels")
-    axis.set_ylim(0, 1.15 * np.quantile(share, 0.995))
+    axis.set_ylim(0, 1.15 * max(np.quantile(share, 0.995), 0.1 * share.max()))
     axis.grid(axis="y")
     axis.legend(ncols=3, loc="upper right")
     return figure
@@ -130,9 +130,9 @@ def principal_colours(
     channel_mean: np.ndarray, eigenvalues: np.ndarray, eigenvectors: np.ndarray, covariance: np.ndarray
 ) -> Figure:
     """The RGB covariance, its eigenvectors, and the mean colour moved along each by up to 2.5 standard deviations."""
-    figure = Figure(figsize=(10, 2.7), layout="constrained")
-    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1.25, 1.9))
-    left.imshow(covariance, cmap="Blues", vmin=0)
+    figure, axes = canvas(10, 2.7, 1, 3, width_ratios=(1, 1.25, 1.9))
+    left, middle, right = axes[0]
+    left.imshow(covariance, cmap="Blues", vmin=0, vmax=max(covariance.max(), 1e-9))
     for (y, x), value in np.ndenumerate(covariance):
         dark = value > 0.6 * covariance.max()
         left.text(x, y, f"{value:,.0f}", ha="center", va="center", color="white" if dark else INK, fontsize=8.5)

@@ -6,8 +6,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
-from workflows.figures import FAINT, GREY, INK, OTHER, RUNS, TRAIN, TRUE, VAL, VAL_TOP5, canvas, short, show, styled
+from workflows.figures import (
+    FAINT,
+    GREY,
+    INK,
+    OTHER,
+    RUNS,
+    TRAIN,
+    TRUE,
+    VAL,
+    VAL_TOP5,
+    canvas,
+    named,
+    show,
+    styled,
+    written,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +39,8 @@ def training_curves(steps: "pd.DataFrame", epochs: "pd.DataFrame") -> Figure:
     _errors(axes[0, 1], steps, epochs)
     axes[1, 0].plot(steps["epoch"], steps["lr"], color=INK, drawstyle="steps-post")
     axes[1, 0].set(yscale="log", title="learning rate")
+    axes[1, 0].yaxis.set_major_formatter(LogFormatter())  # plain text, where the default is a formula
+    axes[1, 0].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     axes[1, 1].plot(steps["epoch"], steps["images_per_s"], color=FAINT, lw=1)
     axes[1, 1].plot(steps["epoch"], _smooth(steps["images_per_s"]), color=INK)
     axes[1, 1].set(title="images/s", ylim=(0, None))
@@ -58,7 +76,7 @@ def compared(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], titl
     figure, axes = canvas(10, 3)
     axis = axes[0, 0]
     for i, (name, (x, y)) in enumerate(curves.items()):
-        axis.plot(x, y, color=RUNS[i % len(RUNS)], marker="o", ms=3.5, label=name)
+        axis.plot(x, y, color=RUNS[i % len(RUNS)], marker="o", ms=3.5, label=written(name, f"run {i + 1}", 60))
     axis.set(title=title, xlabel=xlabel, ylim=(0, None))
     axis.grid(axis="y")
     axis.legend()
@@ -80,25 +98,24 @@ def top_five(
 ) -> Figure:
     """Images four in a row, each over its true label and the bars of its five likeliest classes, the true one's red."""
     rows = -(-len(images) // 4)
-    figure = Figure(figsize=(10, 3.95 * rows), layout="constrained")
-    axes = figure.subplots(2 * rows, 4, squeeze=False, height_ratios=[2.4, 1] * rows)
+    figure, axes = canvas(10, 3.95 * rows, 2 * rows, 4, height_ratios=[2.4, 1] * rows)
     for axis in axes.flat:
         axis.set_axis_off()
     for i, image in enumerate(images):
         picture, bars = axes[2 * (i // 4), i % 4], axes[2 * (i // 4) + 1, i % 4]
         show(picture, image)
-        _bars(bars, short(titles[labels[i]]), labels[i], classes_N5[i], probabilities_N5[i], titles)
+        _bars(bars, labels[i], classes_N5[i], probabilities_N5[i], titles)
     return figure
 
 
 def _bars(
-    axis: Axes, name: str, label: int, classes: Sequence[int], probabilities: Sequence[float], titles: Sequence[str]
+    axis: Axes, label: int, classes: Sequence[int], probabilities: Sequence[float], titles: Sequence[str]
 ) -> None:
-    axis.set_title(name, loc="center")
+    axis.set_title(named(titles, label), loc="center")
     colours = [TRUE if c == label else OTHER for c in classes]
     axis.barh(range(len(classes)), probabilities, color=colours, height=0.84)
     for i, c in enumerate(classes):
-        axis.text(0.015, i, short(titles[c]), va="center", fontsize=8.5)
+        axis.text(0.015, i, named(titles, c), va="center", fontsize=8.5)
     axis.set(xlim=(0, 1), ylim=(4.6, -0.6))
 
 
@@ -116,10 +133,9 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, titles: Sequence[str]) 
         for (y, x), value in np.ndenumerate(share):
             if value:
                 axis.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=8, color=_on(value))
-    axis.set_xticks(
-        range(len(titles)), [short(title, 16) for title in titles], rotation=50, ha="right", rotation_mode="anchor"
-    )
-    axis.set_yticks(range(len(titles)), [short(title, 16) for title in titles])
+    names = [named(titles, label, 16) for label in range(len(titles))]
+    axis.set_xticks(range(len(titles)), names, rotation=50, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(titles)), names)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     axis.set(xlabel="named", ylabel="true")

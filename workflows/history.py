@@ -8,7 +8,7 @@ where nothing can be appended to, the file is written with each epoch; the point
 import json
 from typing import Any
 
-from pipelines.storage import Folder
+from pipelines.storage import Folder, writing
 
 HISTORY = "history.jsonl"
 NOT_METRICS = ("kind", "step", "warning", "verdict")
@@ -30,7 +30,8 @@ class History:
         point = {**report, **self._epoch_means(report)} if report["kind"] == "epoch" else report
         self.points.append(point)
         if self._folder.is_local:
-            with (self._folder.local_path() / HISTORY).open("a") as file:
+            path = self._folder.local_path() / HISTORY
+            with writing(path), path.open("a") as file:
                 file.write(json.dumps(point) + "\n")
         elif point["kind"] == "epoch":
             self._write()

@@ -14,6 +14,7 @@ from model.shapes import Layer, layer_table
 from model.specs import AlexNetSpec
 from pipelines.manifest import QUARANTINE, Manifest
 from pipelines.storage import Folder
+from pipelines.tables import read_table
 from workflows import config as configuration
 from workflows import history
 from workflows.catalog import NAMES
@@ -134,7 +135,5 @@ def open_run(root: str | Path | None = None) -> FinishedRun:
 
 def _frame(folder: Folder, name: str) -> "pd.DataFrame":
     import pandas as pd
-    import pyarrow.parquet as pq
 
-    with folder.open(name) as file:
-        return pd.DataFrame(pq.read_table(file).to_pydict())
+    return pd.DataFrame(read_table(folder, name).to_pydict())

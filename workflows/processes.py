@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 HEARTBEAT_EVERY_S = 30.0
 LEASE_ENDS_AFTER_S = 600.0  # a process elsewhere whose heartbeat is older is dead
 
@@ -37,12 +39,17 @@ def is_visible(who: Mapping[str, Any]) -> bool:
 
 
 def process_start(pid: int) -> float:
-    """When a process of this host started, in clock ticks since boot (Linux); 0 where there is none (or a zombie)."""
+    """When a process of this host started, s since boot; 0 where there is none (or a zombie).
+
+    The time of day would not do: it moves with every correction of the clock.
+    """
+    booted = psutil.boot_time()
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
+        process = psutil.Process(pid)
+        ended = process.status() == psutil.STATUS_ZOMBIE
+        return 0.0 if ended else round(process.create_time() - booted, 2)
+    except psutil.NoSuchProcess:
         return 0.0
-    return 0.0 if fields[0] == "Z" else float(fields[19])
 
 
 @cache

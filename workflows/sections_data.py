@@ -23,7 +23,7 @@ def data(album: Album) -> list[Html]:
     labels = samples.spread(manifest, "train", CLASSES)
     chosen = samples.by_class(run.shards, manifest, "train", labels, PER_CLASS)
     titles = manifest.class_titles
-    rows = {titles[label]: [sample.pixels_HWC for sample in found] for label, found in chosen.items()}
+    rows = {label: [sample.pixels_HWC for sample in found] for label, found in chosen.items()}
     listed = ", ".join(f"{manifest.num_rows(split):,} images in {split}" for split in manifest.splits)
     some = "" if len(labels) == manifest.num_classes else f" {len(labels)} of the {manifest.num_classes:,} classes."
     return [
@@ -34,7 +34,7 @@ def data(album: Album) -> list[Html]:
         ),
         album.add(
             "samples",
-            figures_data.samples_by_class(rows),
+            figures_data.samples_by_class(rows, titles),
             f"Training images by class, the first of each in stored order (which is shuffled).{some}",
             "A sheet of training images, one class in each row",
         ),

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from workflows.config import TrackingSpec, UsageError
+from workflows.console import tell
 from workflows.tracking import ENVIRONMENT, tracking_uri
 
 HOST = "127.0.0.1"
@@ -46,12 +47,12 @@ def serve(spec: TrackingSpec, root: Path, port: int) -> int:
     if spec.uri == "off":
         raise UsageError("tracking.uri=off: nothing was tracked, so there is nothing to serve")
     if spec.uri.startswith(("http://", "https://")):
-        print(f"the runs are at {spec.uri}")
+        tell(f"the runs are at {spec.uri}")
         return 0
     if not spec.uri and not (root / "mlflow.db").is_file():
         raise UsageError(f"no runs under {root} yet; `alexnet run` makes some, --root names another folder")
     _check_port(port)
-    print(f"MLflow UI: http://{HOST}:{port}  (Ctrl-C ends it)", flush=True)
+    tell(f"MLflow UI: http://{HOST}:{port}  (Ctrl-C ends it)")
     environment = {**os.environ, **ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight idle processes
     server = subprocess.Popen(command(spec, root, port), env=environment, start_new_session=True)
     try:

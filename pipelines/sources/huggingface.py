@@ -169,7 +169,7 @@ def _list_file(folder: Folder, name: str, image: str, label: str) -> pa.Table:
 
     try:
         with folder.open(name) as source, pq.ParquetFile(source) as file:
-            labels = file.read(columns=[label]).column(0).cast(pa.int32()).combine_chunks()
+            labels = file.read([label], use_threads=False).column(0).cast(pa.int32()).combine_chunks()
             sizes = [np.full(rows, size // max(rows, 1)) for rows, size in _row_groups(file.metadata, image)]
     except pa.ArrowInvalid as error:
         raise ValueError(f"{folder.where(name)} is no Parquet file or is damaged: {error}; fetch it again") from error

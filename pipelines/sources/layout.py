@@ -15,7 +15,7 @@ from pipelines.sources.source import listing
 
 SPLIT_FOLDERS = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
 EXPECTED = "expected CLASS/image.jpg or train/CLASS/image.jpg (val/ and test/ beside train/ if there are any)"
-_IMAGE = r"(?i)(^|/)[^./][^/]*\.(jpe?g|png|bmp|gif|webp|tiff?|ppm|pgm)$"
+IMAGE_NAME = r"(?i)(^|/)[^./][^/]*\.(jpe?g|png|bmp|gif|webp|tiff?|ppm|pgm)$"
 _PIECE = 65536  # rows taken apart at once
 
 
@@ -44,7 +44,7 @@ def class_layout(paths: pa.Table, where: str, archive: str = "") -> tuple[tuple[
 def _only_images(paths: pa.Table, where: str) -> pa.Table:
     if not paths.num_rows:
         raise ValueError(f"{where} is empty; {EXPECTED}")
-    is_image = pc.match_substring_regex(paths["path"], _IMAGE)
+    is_image = pc.match_substring_regex(paths["path"], IMAGE_NAME)
     images = paths if pc.all(is_image).as_py() else paths.filter(is_image)
     if not images.num_rows:
         names = (path.rpartition("/")[2] for path in paths["path"].slice(0, 10_000).to_pylist())

@@ -40,13 +40,14 @@ def shards(tmp_path_factory):
 
 
 def loader(
-    shards, batch_size=BATCH, crop_px=CROP_PX, epochs=EPOCHS, replica=0, num_replicas=1, part=0, num_parts=1, **fields
-):
+    shards, batch_size=BATCH, crop_px=CROP_PX, epochs=EPOCHS, replica=0, num_replicas=1, part=0, num_parts=1,
+    eigenvalues=SIGMA**2, eigenvectors=VECTORS, **fields,
+):  # fmt: skip
     spec = LoaderSpec(**{"window_shards": 2, "threads": 2, **fields})
     folder, manifest = shards
     return TrainLoader(
         folder, manifest, spec, crop_px=crop_px, batch_size=batch_size, epochs=epochs,
-        eigenvalues=SIGMA**2, eigenvectors=VECTORS,
+        eigenvalues=eigenvalues, eigenvectors=eigenvectors,
         replica=replica, num_replicas=num_replicas, part=part, num_parts=num_parts,
     )  # fmt: skip
 
@@ -241,6 +242,17 @@ def test_a_saved_position_is_refused_where_batches_would_differ(shards):
     with pytest.raises(ValueError, match="epochs was 4, is 8"):
         loader(shards(), lighting_off=0.5, epochs=8).check_fingerprint(half_way)
     loader(shards(), epochs=8).check_fingerprint(saved)
+
+
+def test_a_saved_position_is_not_refused_for_the_last_bit_of_an_eigenvector(shards):
+    values = np.array([900.0, 90.0, 0.0])
+    vectors = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    saved = loader(shards(), eigenvalues=values, eigenvectors=vectors).fingerprint
+    other = np.nextafter(vectors, 2)
+    other[:, 2] *= -1  # the direction of a component that is not there
+    loader(shards(), eigenvalues=np.nextafter(values, 1000), eigenvectors=other).check_fingerprint(saved)
+    with pytest.raises(ValueError, match="principal_components was"):
+        loader(shards(), eigenvalues=values, eigenvectors=-vectors).check_fingerprint(saved)
 
 
 def test_wrong_settings_are_refused(shards):

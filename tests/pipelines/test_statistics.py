@@ -72,8 +72,52 @@ def test_eigenvectors_have_the_documented_order_and_sign(tmp_path):
     assert (np.diff(stats.eigenvalues) < 0).all()
     np.testing.assert_allclose(stats.covariance @ stats.eigenvectors, stats.eigenvectors * stats.eigenvalues, atol=1e-9)
     np.testing.assert_allclose(stats.eigenvectors.T @ stats.eigenvectors, np.eye(3), atol=1e-12)
-    for vector in stats.eigenvectors.T:
-        assert vector[np.abs(vector).argmax()] > 0
+    assert (stats.eigenvectors[0] > 0).all()
+
+
+def statistics_of(*images_HWC) -> Statistics:
+    sums, num_images = _ImageSums(SIZE), len(images_HWC)
+    for image in images_HWC:
+        sums.add(np.ascontiguousarray(image, np.uint8))
+    totals = {**vars(PixelSums.empty(SIZE)), **sums.totals(), "images": np.zeros((num_images, 3), np.uint64)}
+    return PixelSums(**totals).compute(1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_images_without_colour_have_one_component_and_no_noise_around_it(seed):
+    levels = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 1))
+    stats = statistics_of(np.repeat(levels, 3, axis=2))
+    assert stats.eigenvalues.tolist()[1:] == [0, 0]
+    np.testing.assert_allclose(stats.eigenvalues[0], 3 * levels.var(), rtol=1e-12)
+    np.testing.assert_allclose(stats.eigenvectors[:, 0], 3**-0.5)
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (0, 128, 9)])
+def test_images_of_one_colour_have_no_component_at_all(colour):
+    stats = statistics_of(np.full((SIZE, SIZE, 3), colour))
+    assert stats.eigenvalues.tolist() == stats.channel_std.tolist() == [0, 0, 0]
+    assert np.isfinite(stats.eigenvectors).all()
+
+
+@pytest.mark.parametrize("still", [(), (0,), (0, 1), (2,)])
+def test_signs_follow_red_or_the_first_colour_that_varies(still):
+    """Channels that are constant leave components without red."""
+    image = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3))
+    image[..., list(still)] = 7
+    for vector in statistics_of(image).eigenvectors.T:
+        assert vector[np.abs(vector) > 1e-6][0] > 0
+
+
+def test_signs_stay_where_red_and_blue_take_turns_at_being_the_larger():
+    """As in photographs, whose second component runs from warm to cold, when a few more images are added."""
+    rng = np.random.default_rng(3)
+    light, warmth = rng.normal(0, 50, (2, SIZE, SIZE))
+    seconds = []
+    for red, blue in ((0.2, 0.4), (0.4, 0.2)):
+        image = np.stack([light + red * warmth, light, light - blue * warmth], axis=2)
+        seconds.append(statistics_of(np.clip(image + 128, 0, 255)).eigenvectors[:, 1])
+    assert len({np.abs(vector).argmax() for vector in seconds}) == 2
+    assert seconds[0] @ seconds[1] > 0.9
 
 
 def test_stats_do_not_depend_on_sharding(tmp_path):

@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,61 @@ def test_a_failed_write_leaves_nothing_and_keeps_the_old_file(folder, error):
     assert folder.read("kept") == b"old"
     if folder.is_local:
         assert os.listdir(folder.url) == ["kept"]
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import numpy as np, pyarrow as pa, torch
+from model.checkpoint import save
+from pipelines.formats import parquet
+from pipelines.formats.rows import Row
+from pipelines.manifest import Quarantined, ShardRecord, _write_quarantine
+from pipelines.sources.cache import cached_table
+from pipelines.storage import Folder
+from workflows.album import Album
+from workflows.figures import canvas
+from workflows.history import History
+
+folder, long = Path(sys.argv[2]), "x" * 99_999
+history = History(folder / "history.jsonl")
+album = Album(None, folder)
+figure = canvas(3, 3)[0]
+rows = [Row(0, "a", 0, bytes(99_999), 1, 1, "jpeg")]
+bad = [Quarantined(i, f"{i} {hash(str(i))}" * 9, 0, "", 0, "") for i in range(999)]
+record = ShardRecord("", "train", 0, 999, 0, 0, "", "", tuple(bad))
+table = pa.table({"a": np.random.default_rng(0).random(9999)})
+writers = {
+    "text": lambda: Folder.at(folder).publish("text", lambda file: file.write(long.encode())),
+    "a.parquet": lambda: Folder.at(folder).publish("a.parquet", lambda file: parquet.write(file, rows, "jpeg", 9)),
+    "quarantine.parquet": lambda: _write_quarantine(Folder.at(folder), [record]),
+    "index-": lambda: cached_table(folder, [1], lambda: table),
+    "history.jsonl": lambda: history.add({"kind": "step", "step": 1, "long": long}),
+    "a.png": lambda: album.add("a", figure, "", ""),
+    "state.safetensors": lambda: save(folder, 1, {"a": torch.zeros(99_999)}, {}),
+    "checkpoint.json": lambda: save(folder, 2, {}, {"a": long}),
+}
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    writers[sys.argv[1]]()
+except OSError as error:
+    print(error, *getattr(error, "__notes__", ()))
+"""
+WRITERS = ("text", "a.parquet", "quarantine.parquet", "index-", "history.jsonl", "a.png", "state.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*WRITERS, "checkpoint.json"])
+def test_a_writer_that_the_file_system_refuses_names_the_file(tmp_path, name):
+    """Every kind of file that a run writes, where no file may be larger than 2,000 bytes."""
+    command = [sys.executable, "-c", LIMITED, name, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert "File too large" in done.stdout
+    assert str(tmp_path) in done.stdout
+    assert name in done.stdout
+    if "safetensors" not in name and name != "checkpoint.json":
+        assert "ulimit -f" in done.stdout
+    assert not list(tmp_path.rglob(".*"))  # nothing half written is left
 
 
 def test_missing_files_and_short_reads_are_named(folder):

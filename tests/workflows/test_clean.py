@@ -6,7 +6,6 @@ import time
 import types
 
 import pytest
-import torch
 from conftest import run_alexnet
 
 from model import checkpoint
@@ -154,13 +153,7 @@ def a_checkpoint(folder, hang):
     checkpoint.publish(folder.local_path() / "state", lambda path: path.write_bytes(b"half") and hang())
 
 
-def a_model(folder, hang):
-    from safetensors.torch import save_file
-
-    checkpoint.publish(folder.local_path() / "model", lambda path: save_file({"x": torch.zeros(9)}, path) or hang())
-
-
-@pytest.mark.parametrize("write", [a_shard, a_checkpoint, a_model])
+@pytest.mark.parametrize("write", [a_shard, a_checkpoint])
 def test_half_written_files_of_every_writer_go_once_it_is_dead(tmp_path, write):
     config = RunConfig()
     folder = made(config, tmp_path, "08:00").ingest

@@ -36,14 +36,12 @@ def test_the_last_trained_a_folder_and_the_registry_say_the_same(demo_root, pict
     assert predicted(demo_root, picture, "--model", "models:/alexnet@best") == best
 
 
-def test_a_model_or_an_image_that_is_none_is_refused(demo_root, picture, tmp_path):
-    (tmp_path / "note.txt").write_text("no picture")
+def test_a_model_that_is_none_is_refused(demo_root, picture, tmp_path):
     elsewhere = tmp_path / "mistyped"
     for argv in (
         [picture, "--model", "models:/nobody@best"],
         [picture, "--model", "models:/alexnet@best", "--root", elsewhere],
         [picture, "--model", tmp_path],
-        [tmp_path / "note.txt"],
     ):
         refused = run_alexnet("predict", "--root", demo_root, *argv)
         assert refused.returncode == 2, refused.stderr

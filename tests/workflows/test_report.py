@@ -4,10 +4,13 @@ import base64
 import io
 import re
 import shutil
+import warnings
 
 import numpy as np
 import pytest
+from builders import write_files
 from PIL import Image
+from tiny import config as tiny_config
 
 from pipelines.manifest import Manifest
 from pipelines.shards import read_shard
@@ -111,6 +114,40 @@ def test_a_report_of_very_few_images(settings, tmp_path):
     html = report_of(finished)
     assert len(inline_images(html)) >= 12
     assert not re.findall(r"\b(?:nan|None|inf)\b", re.sub(r'base64,[^"]+"', "", html))
+
+
+def png(pixels_HW: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels_HW).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("greatest", [255, 0], ids=["gray", "black"])
+@pytest.mark.parametrize("lighting", ["sigma", "eigenvalue"])
+def test_gray_images_of_classes_with_odd_names_go_all_the_way(tmp_path, capsys, greatest, lighting):
+    names = ("under_$10_vs_$20", "<script>&", "red\x1b[31m\n", "\U0001b170")
+    levels = np.random.default_rng(0).integers(0, greatest + 1, (len(names), 30, 40, 32), np.uint8)
+    files = {f"{name}/{i}.png": png(levels[k, i]) for k, name in enumerate(names) for i in range(30)}
+    config = tiny_config(
+        write_files(tmp_path / "source", files),
+        train__epochs=2, train__placement="one", tracking__uri="off", loader__lighting=lighting,
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        run(STAGES, config, tmp_path / "runs", only=NAMES, compute=lambda *_: InProcess())
+    assert not [
+        w for w in warned if "workflows" in w.filename or "matplotlib" in w.filename or "pipelines" in w.filename
+    ]
+    finished = open_run(tmp_path / "runs")
+    assert (finished.statistics.eigenvalues > 0).tolist() == [greatest > 0, False, False]
+    assert np.isfinite(finished.steps["loss"]).all()
+    html = report_of(finished)
+    assert "<script" not in html
+    assert figures.named(finished.manifest.class_titles, 3) == "class 3"
+    said = capsys.readouterr().err
+    assert said.count("pictures have no font for NUSHU") == 1
+    assert "\x1b" not in said
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import time
 
 from workflows import sections_data, sections_errors, sections_net
 from workflows.album import Album
+from workflows.fonts import missing
 from workflows.open_run import FinishedRun
 from workflows.page import Html, element, page, percent, tiles
 from workflows.stage import Context
@@ -26,6 +27,8 @@ def run(context: Context) -> dict:
     began = time.perf_counter()
     finished = FinishedRun(context.root, context.config, context.inputs)
     album = Album(finished, context.folder.child("figures"))
+    for line in missing(finished.manifest.class_titles):
+        context.console.say_once(f"  warning: {line}")
     sections = {}
     with context.console.progress("report", len(SECTIONS), "sections") as progress:
         for done, (name, write) in enumerate(SECTIONS.items(), 1):

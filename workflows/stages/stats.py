@@ -12,6 +12,7 @@ from pipelines.storage import Folder
 from workflows import figures_data
 from workflows.config import UsageError
 from workflows.figures import png
+from workflows.fonts import missing
 from workflows.stage import Context
 from workflows.stages.ingest import log_dataset
 
@@ -33,6 +34,8 @@ def run(context: Context) -> dict:
         for part in context.compute.map(partial(sum_shard, store, size_px=manifest.size_px), records):
             sums = sums.merge(part)
             progress.update(len(sums.images))
+    for line in missing(manifest.class_titles):
+        context.console.say_once(f"  warning: {line}")
     statistics = sums.compute(manifest.num_classes)
     statistics.save(context.folder)
     context.log_files(STATS_JSON, STATS_NPZ)
