@@ -15,9 +15,12 @@ from workflows import lock
 from workflows.compute import Compute, OnRay
 from workflows.config import RunConfig, UsageError
 from workflows.console import Console
+from workflows.ending import afterwards
+from workflows.headline import errors_of, main_params, provenance, text_tags
+from workflows.notes import lineage_note
 from workflows.plan import Planned, plan
 from workflows.stage import Context, Output, Stage, output_of, write_atomically
-from workflows.tracking import lineage_note, tracker
+from workflows.tracker import tracker
 
 LAST = "config.toml"  # in the root: the resolved configuration of the last run
 VERSIONS_OF = ("torch", "nvidia-dali-cuda130", "ray", "mlflow", "pyarrow", "pandas", "numpy", "simplejpeg")
@@ -64,17 +67,16 @@ def run(
     _check_inputs(planned, only, command)
     workflow = _Workflow(config, root, console, compute(config, console), began)
     status = "FAILED"
-    try:
-        for step in planned:
-            if step.stage.name in only:
-                workflow.advance(step, force=step.stage.name in force)
-        workflow.remember()
-        status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):
-        status = "KILLED"
-        raise
-    finally:
-        workflow.close(status)
+    with afterwards(lambda: workflow.close(status)):
+        try:
+            for step in planned:
+                if step.stage.name in only:
+                    workflow.advance(step, force=step.stage.name in force)
+            workflow.remember()
+            status = "FINISHED"
+        except (KeyboardInterrupt, SystemExit):
+            status = "KILLED"
+            raise
     return workflow.rows
 
 
@@ -94,10 +96,11 @@ class _Workflow:
 
     def __init__(self, config: RunConfig, root: Path, console: Console, compute: Compute, began: float):
         self.config, self.root, self.console, self.compute = config, root, console, compute
-        self.tracker = tracker(config.tracking, root)
+        self.tracker = tracker(config.tracking, root, console.say)
         self.rows: list[Row] = []
         self._began, self._stages_s = began, 0.0
         self._remembered = False
+        self._errors: dict[str, float] = {}  # of the network, as far as this workflow knows them
 
     def advance(self, step: Planned, force: bool) -> None:
         """One stage: from what is stored, or run under its lock. Forced, a finished output is made again."""
@@ -118,23 +121,23 @@ class _Workflow:
             self._remembered = True
 
     def close(self, status: str) -> None:
-        try:
-            if self.tracker.parent is not None:
-                rows = [vars(row) for row in self.rows]
-                self.tracker.parent.note(lineage_note(rows, self.tracker.experiment_id))
-                self._report_overhead()
-            self.tracker.end_workflow(status)
-        finally:
-            self.compute.close()
+        """Every step, whatever the others do."""
+        with afterwards(self._sum_up, lambda: self.tracker.end_workflow(status), self.compute.close):
+            pass
 
-    def _report_overhead(self) -> None:
-        """What the workflow itself took, besides its stages' work (in which Ray starts)."""
+    def _sum_up(self) -> None:
+        """The parent's run: the lineage, the errors, and what the workflow took besides its stages' work."""
+        if self.tracker.parent is None:
+            return
         whole_s = time.perf_counter() - self._began
-        overhead_s = whole_s - self._stages_s
-        self.tracker.parent.metrics({"workflow_s": whole_s, "overhead_s": overhead_s})
+        overhead_s = whole_s - self._stages_s  # Ray starts within a stage's work
+        self.tracker.parent.metrics(self._errors)
+        self.tracker.parent.tags({"workflow_s": round(whole_s, 1), "overhead_s": round(overhead_s, 1)})
+        self.tracker.parent.note(lineage_note([vars(row) for row in self.rows], self.tracker.experiment_id))
         self.console.say(f"{overhead_s:.1f} s of {whole_s:.1f} s went into planning, locks, tracking and imports")
 
     def _row(self, record: dict[str, Any], state: str) -> None:
+        self._errors |= errors_of(record)
         self.rows.append(
             Row(
                 record["stage"],
@@ -151,14 +154,15 @@ class _Workflow:
         stage, keys = step.stage, _input_keys(step)
         inputs = {name: output_of(name, key, self.config, self.root) for name, key in keys.items()}
         started, began = _now(), time.perf_counter()
-        self.tracker.begin_workflow(f"{self.config.recipe}-{started[:19]}", {"alexnet.recipe": self.config.recipe})
+        commit = code_commit()
+        shared = {"alexnet.recipe": self.config.recipe, **provenance(commit)}
+        self.tracker.begin_workflow(f"{self.config.recipe}-{started[:19]}", shared, main_params(self.config))
         output = self._emptied(output_of(stage.name, step.output.key, self.config, self.root))
         self.remember()
         output.folder.mkdir(parents=True, exist_ok=True)
         self.console.say(f"{stage.name}  {output.key}")
-        commit = code_commit()
-        tags = {"alexnet.stage": stage.name, "alexnet.key": output.key, "alexnet.commit": commit}
-        with self.tracker.stage(stage.name, {**tags, "alexnet.recipe": self.config.recipe}) as mlrun:
+        tags = {"alexnet.stage": stage.name, "alexnet.key": output.key, **shared}
+        with self.tracker.stage(stage.name, tags) as mlrun:
             mlrun.params(step.ingredients)
             mlrun.tags({f"version.{name}": version for name, version in versions().items()})
             context = Context(self.config, self.root, output, inputs, self.compute, mlrun, self.console)
@@ -167,7 +171,7 @@ class _Workflow:
                 summary = module.run(context)
             finally:
                 self._stages_s += time.perf_counter() - work_began
-            mlrun.metrics({name: v for name, v in summary["metrics"].items() if isinstance(v, int | float)})
+            mlrun.tags(text_tags(summary))
             mlrun.note(self._note(output, inputs, summary))
             record = {
                 "stage": stage.name,
@@ -184,6 +188,7 @@ class _Workflow:
                 "versions": versions(),
                 "mlflow_run_id": mlrun.id,
             }
+            mlrun.flush()
             output.finish(record)
         return record
 

@@ -18,7 +18,7 @@ from workflows.config import RunConfig, digest, select
 if TYPE_CHECKING:
     from workflows.compute import Compute
     from workflows.console import Console
-    from workflows.tracking import StageRun
+    from workflows.tracker import StageRun
 
 RECORD = "stage.json"
 KEY_DIGITS = 16
