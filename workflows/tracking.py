@@ -100,6 +100,7 @@ class Server:
                     database.follow(self._root)
                 self.client = mlflow.MlflowClient(uri, uri)
                 self.experiment_id = self._experiment()
+                mlflow.set_experiment(experiment_id=self.experiment_id)  # where models are logged
                 _be_patient(LATER)
                 self.settle()
             except Exception as error:  # each kind of store has errors of its own: MLflow's, SQLAlchemy's, a driver's
@@ -210,7 +211,7 @@ class Server:
                 input_example=example,  # a tensor: traced, and not stored as JSON
                 serialization_format="pt2",  # never pickle
                 pip_requirements=_requirements(),
-                extra_files=[str(place / WEIGHTS), str(place / CARD)],
+                extra_files=[(place / part).as_uri() for part in (WEIGHTS, CARD)],
                 metadata=facts,
             )
         version = str(info.registered_model_version)
