@@ -102,6 +102,8 @@ class Server:
                 self.experiment_id = self._experiment()
                 mlflow.set_experiment(experiment_id=self.experiment_id)  # where models are logged
                 _be_patient(LATER)
+                if not self._spec.uri:
+                    self.client.search_registered_models(max_results=1)  # opens what else would be opened later
                 self.settle()
             except Exception as error:  # each kind of store has errors of its own: MLflow's, SQLAlchemy's, a driver's
                 raise self._silent(error) from error
@@ -189,7 +191,6 @@ class Server:
 
     def _model(self, run_id: str, folder: str, name: str, alias: str, metadata: dict[str, str]) -> None:
         """Logs and registers an exported network, its files along with it, and gives its version the alias."""
-        import mlflow.pytorch
         from mlflow.models import Model
 
         from model.export import CARD, WEIGHTS, load_exported
@@ -202,13 +203,14 @@ class Server:
             warnings.simplefilter("ignore")
             info = Model.log(
                 artifact_path=None,
-                flavor=mlflow.pytorch,
+                flavor=_PyTorchWithoutExample,
+                flavor_name="pytorch",
                 name=alias,
                 run_id=run_id,
                 registered_model_name=name,
                 pytorch_model=exported.net,
                 signature=signature,
-                input_example=example,  # a tensor: traced, and not stored as JSON
+                input_example=example,
                 serialization_format="pt2",  # never pickle
                 pip_requirements=_requirements(),
                 extra_files=[(place / part).as_uri() for part in (WEIGHTS, CARD)],
@@ -265,14 +267,28 @@ def _short(text: str) -> str:
 def _described(net) -> tuple[Any, Any]:
     """Two gray images to trace the network with, float32 B,C,H,W on 0..255; the signature, for any number of them."""
     import numpy as np
-    import torch
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     spec = net.spec
     inputs = Schema([TensorSpec(np.dtype(np.float32), (-1, 3, spec.input_px, spec.input_px))])
     outputs = Schema([TensorSpec(np.dtype(np.float32), (-1, spec.num_classes))])
-    return torch.full((2, 3, spec.input_px, spec.input_px), 128.0), ModelSignature(inputs, outputs)
+    return np.full((2, 3, spec.input_px, spec.input_px), 128, np.float32), ModelSignature(inputs, outputs)
+
+
+class _PyTorchWithoutExample:
+    """MLflow's PyTorch flavour; the example that traces the network is not stored, twice, as megabytes of JSON."""
+
+    @staticmethod
+    def save_model(path: str, mlflow_model, **options) -> None:
+        import mlflow.pytorch
+
+        mlflow.pytorch.save_model(path=path, mlflow_model=mlflow_model, **options)
+        example = mlflow_model.saved_input_example_info
+        for name in (example["artifact_path"], example["serving_input_path"]):
+            (Path(path) / name).unlink()
+        mlflow_model.saved_input_example_info = None
+        mlflow_model.save(str(Path(path) / "MLmodel"))
 
 
 def _requirements() -> list[str]:
