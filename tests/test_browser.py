@@ -101,7 +101,7 @@ def test_runs_curves_report_and_model_are_seen_in_a_browser(ui, runs, demo_root,
             lines = await browser.evaluate("document.querySelectorAll('.scatterlayer .js-line').length")
             assert lines >= 2, "no curve is drawn"
             await page("report", f"{experiment}/runs/{runs['report']}/artifacts/report.html", "report.html", "figures")
-            await page("model", f"{address}/#/models/alexnet", "Version 2", "newest", "best")
+            await page("model", f"{address}/#/models/alexnet-demo", "Version 2", "newest", "best")
             await page("report_alone", (report_of(demo_root)).as_uri(), "AlexNet, recipe demo", "First layer")
 
     asyncio.run(look())

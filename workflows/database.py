@@ -96,10 +96,14 @@ def _can_write(root: Path) -> bool:
 
 
 def experiment_id(database: Path, name: str) -> str | None:
-    """The experiment's number; None where there is none yet."""
+    """The experiment's number; None where there is none yet, or none with its view of the runs."""
     with closing(sqlite3.connect(database, timeout=BUSY_S)) as connection:
         try:
-            found = connection.execute("select experiment_id from experiments where name = ?", (name,)).fetchone()
+            found = connection.execute(
+                "select experiment_id from experiments join experiment_tags using (experiment_id) "
+                "where name = ? and key like 'mlflow.sharedViewState.%'",
+                (name,),
+            ).fetchone()
         except sqlite3.OperationalError:  # no tables yet
             return None
     return str(found[0]) if found else None

@@ -1,6 +1,7 @@
 """What a run's line in MLflow's table says: its errors, its main parameters, and who made it from which code."""
 
 import getpass
+import json
 from typing import Any
 
 from workflows.config import RunConfig, values
@@ -8,6 +9,8 @@ from workflows.config import RunConfig, values
 MAIN = ("ingest.source", "ingest.size", "net.columns", "net.kernels", "net.fc", "net.input_px")
 MAIN += ("train.epochs", "train.batch_size", "train.lr", "train.schedule", "train.seed", "train.precision")
 ALIASES = {"model": "newest", "best": "best"}  # in the registry, by the folder that training exports
+IN_THE_TABLE = ("recipe", "train.epochs", "train.lr", "train.batch_size")
+VIEW = "errors"  # the name of the view of the runs
 ERRORS = ("top1_error_ten_crop", "top5_error_ten_crop", "top1_error", "top5_error")
 
 
@@ -29,6 +32,13 @@ def provenance(commit: str) -> dict[str, str]:
     return {"alexnet.commit": commit, "mlflow.user": _user(), **source, **whole}
 
 
+def view_of_the_runs() -> str:
+    """The runs table with the columns that matter, as the value of an experiment's tag in which the UI keeps views."""
+    columns = [f"metrics.`{name}`" for name in ERRORS] + [f"params.`{name}`" for name in IN_THE_TABLE]
+    order = {"orderByKey": "attributes.start_time", "orderByAsc": False}
+    return json.dumps({"searchFilter": "", **order, "selectedColumns": [*columns, "attributes.`Source`"]})
+
+
 def _user() -> str:
     try:
         return getpass.getuser()
@@ -38,8 +48,12 @@ def _user() -> str:
 
 def text_tags(summary: dict[str, Any]) -> dict[str, Any]:
     """A stage's results and how they were made, as tags: as metrics, single values would be charts of one bar."""
-    results = {f"result.{name}": value for name, value in summary["metrics"].items()}
+    results = {f"result.{name}": _text(value) for name, value in summary["metrics"].items() if name not in ERRORS}
     return results | {f"made_with.{name}": value for name, value in summary.get("made_with", {}).items()}
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def model_name(config: RunConfig) -> str:

@@ -1,10 +1,12 @@
 """Runs a command that must not outlive whoever holds the other end of our standard input, however that one ends.
 
-A program of its own, `python -P tethered.py COMMAND…`; needs the standard library alone.
+A program of its own, `python -P tethered.py SCRATCH COMMAND…`, which removes the folder SCRATCH (if not empty text)
+with the command's end; needs the standard library alone.
 """
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +16,13 @@ PATIENCE_S = 5.0
 
 
 def main() -> int:
-    process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
+    scratch, *command = sys.argv[1:]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     threading.Thread(target=_wait_for_the_end_of_input, args=[process], daemon=True).start()
     code = process.wait()
     _end(process)  # its children, which would go on listening
+    if scratch:
+        shutil.rmtree(scratch, ignore_errors=True)
     return code
 
 

@@ -169,7 +169,7 @@ class Tracker:
     def _beat(self) -> None:
         """Sends what is buffered, renews the leases, and takes the load of this machine for the stage at work."""
         sample, beat_at, sample_at = system_sampler(), time.monotonic() + HEARTBEAT_EVERY_S, 0.0
-        steps = itertools.count()
+        steps = itertools.count(1)  # MLflow takes what a run has at step 0 for the model's own
         while not self._stop.wait(FLUSH_EVERY_S):
             now, runs = time.monotonic(), list(self._open)
             if now >= sample_at:

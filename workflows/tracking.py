@@ -17,6 +17,7 @@ from typing import Any
 
 from workflows import database
 from workflows.config import TrackingSpec, UsageError, digest
+from workflows.headline import VIEW, view_of_the_runs
 from workflows.outbox import Away, Operation, Outbox, left_behind
 from workflows.processes import lives, this_process
 
@@ -113,12 +114,16 @@ class Server:
         return UsageError(f"tracking.uri={self._spec.uri or self._root} does not answer as MLflow does: {reason}")
 
     def _experiment(self) -> str:
-        known = self.client.get_experiment_by_name(self._spec.experiment)
-        if known is not None:
-            return known.experiment_id
-        place = None if self._spec.uri else (self._root / database.ARTIFACTS).as_uri()
         kind = {"mlflow.experimentKind": "custom_model_development"}  # else the UI takes runs for tests of prompts
-        return self.client.create_experiment(self._spec.experiment, artifact_location=place, tags=kind)
+        tags = kind | {f"mlflow.sharedViewState.{VIEW}": view_of_the_runs()}
+        known = self.client.get_experiment_by_name(self._spec.experiment)
+        if known is None:
+            place = None if self._spec.uri else (self._root / database.ARTIFACTS).as_uri()
+            return self.client.create_experiment(self._spec.experiment, artifact_location=place, tags=tags)
+        for name, value in tags.items():
+            if known.tags.get(name) != value:
+                self.client.set_experiment_tag(known.experiment_id, name, value)
+        return known.experiment_id
 
     def _try(self, run_id: str, operation: Operation) -> None:
         if self._again_at is not None and time.monotonic() < self._again_at:

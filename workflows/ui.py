@@ -6,14 +6,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import quote
 
 from workflows import database, tethered
 from workflows.config import TrackingSpec, UsageError
+from workflows.headline import VIEW
 from workflows.tracking import ENVIRONMENT
 
 HOST = "127.0.0.1"
-TRAININGS = "tags.`alexnet.kind` = 'workflow'"
 # Without jobs: eight idle processes. Without the current folder on the path: the root's folders are no modules.
 SERVER = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONSAFEPATH": "1"}
 
@@ -38,14 +37,15 @@ def serve(spec: TrackingSpec, root: Path, port: int) -> int:
 
 
 def _page(spec: TrackingSpec, place: Path) -> str:
-    """The workflows of this experiment; the UI's first page where there are none."""
+    """The training runs of this experiment, with their errors; the UI's first page where there are none."""
     number = None if spec.uri else database.experiment_id(place / database.DATABASE, spec.experiment)
-    return f"/#/experiments/{number}/runs?searchFilter={quote(TRAININGS)}" if number else ""
+    return f"/#/experiments/{number}/runs?viewStateShareKey={VIEW}" if number else ""
 
 
 def _wait(spec: TrackingSpec, root: Path, place: Path, port: int) -> int:
     """Until the server ends, or we do: the pipe is our end of the rope, and the kernel lets go of it for us."""
-    argv = [sys.executable, "-P", tethered.__file__, *_command(spec, root, port)]
+    scratch = "" if place == root else str(place)
+    argv = [sys.executable, "-P", tethered.__file__, scratch, *_command(spec, root, port)]
     environment = {**os.environ, **SERVER}
     rope = subprocess.PIPE
     with subprocess.Popen(argv, env=environment, cwd=place, stdin=rope, start_new_session=True) as server:
