@@ -24,7 +24,12 @@ from workflows.processes import lives, this_process
 MAX_POINTS, MAX_PARAMS, MAX_CHARS = 1000, 100, 5000  # in one request, of one value
 RETRY_EVERY_S = 15.0  # while MLflow is away
 BEST = "best"  # the alias that a version must earn
-ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "GIT_PYTHON_REFRESH": "quiet"}
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 AT_FIRST, LATER = 0, 1
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": ("3", "20"), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": ("0", "1")}
 CHOSEN = {name: os.environ[name] for name in PATIENCE if name in os.environ}  # by the user

@@ -180,7 +180,7 @@ def test_a_whole_training_finishes_without_the_server_that_it_began_with(server,
 
 
 def test_of_a_driver_killed_while_the_server_was_away_all_is_told_too(server, data, tmp_path):
-    training = tiny.Training(data, tmp_path, tiny.in_process, tracking__uri=server.address, train__epochs=100)
+    training = tiny.Training(data, tmp_path, tiny.in_process, tracking__uri=server.address, train__epochs=5000)
     driver = training.start()
     training.wait_for_points(8, driver)
     server.kill()
