@@ -51,7 +51,7 @@ def ui(demo_root, tmp_path_factory):
     try:
         crash.wait_until(lambda: answers(address), "the MLflow UI", 120, server)
         assert f"MLflow UI: {address}" in log.read_text()
-        yield server, address
+        yield server, address, log.read_text().partition("MLflow UI: ")[2].split()[0]
     finally:
         server.terminate()
         server.wait(30)
@@ -79,7 +79,9 @@ def runs(demo_root) -> dict[str, str]:
 
 
 def test_runs_curves_report_and_model_are_seen_in_a_browser(ui, runs, demo_root, chromium, pictures):
-    _, address = ui
+    _, address, link = ui
+    (evaluated,) = demo_root.glob("evaluate/*/evaluate.json")
+    error = str(json.loads(evaluated.read_text())["top1_error_ten_crop"])
     experiment = f"{address}/#/experiments/{runs['experiment']}"
 
     async def look() -> None:
@@ -90,18 +92,21 @@ def test_runs_curves_report_and_model_are_seen_in_a_browser(ui, runs, demo_root,
                 await asyncio.sleep(1)  # lines of a chart are drawn after its words
                 await browser.picture(pictures / f"{name}.png")
 
-            await browser.open(f"{experiment}/runs", "demo-")
+            await browser.open(link, "demo-", "top1_error_ten_crop", "recipe", error[:6])  # without choosing columns
             await browser.click("[data-component-id='mlflow.assistant.chat_panel.close']")
             await browser.click("[data-component-id*='runnamecellrenderer']")  # the parent shows its stages
             await browser.see("demo-", *STAGES)
             await browser.picture(pictures / "runs.png")
             await page("parent", f"{experiment}/runs/{runs['parent']}", "made by", *STAGES)
             await page("train", f"{experiment}/runs/{runs['train']}", "val top-1 error", "train.epochs")
+            await page("evaluate", f"{experiment}/runs/{runs['evaluate']}", "newest", "top5_error", "Evaluation")
             await page("curves", f"{experiment}/runs/{runs['train']}/model-metrics", "epoch_loss", "images_per_s")
             lines = await browser.evaluate("document.querySelectorAll('.scatterlayer .js-line').length")
             assert lines >= 2, "no curve is drawn"
+            bars = await browser.evaluate("document.querySelectorAll('.barlayer .trace').length")
+            assert bars == 0, "a single value is drawn as a chart of one bar"
             await page("report", f"{experiment}/runs/{runs['report']}/artifacts/report.html", "report.html", "figures")
-            await page("model", f"{address}/#/models/alexnet", "Version 2", "newest", "best")
+            await page("model", f"{address}/#/models/alexnet-demo", "Version 2", "newest", "best")
             await page("report_alone", (report_of(demo_root)).as_uri(), "AlexNet, recipe demo", "First layer")
 
     asyncio.run(look())
@@ -112,7 +117,7 @@ def report_of(root: Path) -> Path:
 
 
 def test_the_ui_listens_on_loopback_only_and_ends_with_its_command(ui):
-    server, address = ui
+    server, address, _ = ui
     family = [psutil.Process(server.pid), *crash.family(server)]
     listening = [c for process in family for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
     assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}

@@ -73,7 +73,7 @@ class TrackingSpec:
         str, "MLflow tracking server or database; empty keeps mlflow.db under the root; off tracks nothing"
     ] = ""
     experiment: Annotated[str, "MLflow experiment"] = "alexnet"
-    model_name: Annotated[str, "name of the trained model in MLflow's registry"] = "alexnet"
+    model_name: Annotated[str, "name of the trained model in MLflow's registry; empty: alexnet-RECIPE"] = ""
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,9 @@ def read(folder: Folder) -> list[dict[str, Any]]:
 
 
 def as_metrics(point: dict[str, Any]) -> dict[str, float]:
-    """What of a point goes to MLflow."""
-    return {name: value for name, value in point.items() if name not in NOT_METRICS and value is not None}
+    """What of a point goes to MLflow, under names that mean one thing in all stages: `top1_error` is evaluate's."""
+    kept = {name: value for name, value in point.items() if name not in NOT_METRICS and value is not None}
+    return {f"train_{name}" if name == "top1_error" else name: value for name, value in kept.items()}
 
 
 def _place(point: dict[str, Any]) -> tuple[int, bool]:

@@ -15,11 +15,14 @@ from workflows import lock
 from workflows.compute import Compute, OnRay
 from workflows.config import LAST, RunConfig, UsageError, select
 from workflows.console import Console
+from workflows.ending import afterwards
+from workflows.headline import errors_of, main_params, provenance, text_tags
+from workflows.notes import lineage_note
 from workflows.outputs import Output, Places, is_beside, places, take_place
 from workflows.plan import Planned, plan
 from workflows.provenance import code_commit, versions
 from workflows.stage import Context, Stage, digests, require_as_made
-from workflows.tracking import lineage_note, tracker
+from workflows.tracker import tracker
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,16 @@ def run(
     check(planned)
     workflow = _Workflow(config, where, console, compute(config, console), take_lock, began)
     status = "FAILED"
-    try:
-        for step in planned:
-            if step.stage.name in only:
-                workflow.advance(step)
-        workflow.remember()
-        status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):
-        status = "KILLED"
-        raise
-    finally:
-        workflow.close(status)
+    with afterwards(lambda: workflow.close(status)):
+        try:
+            for step in planned:
+                if step.stage.name in only:
+                    workflow.advance(step)
+            workflow.remember()
+            status = "FINISHED"
+        except (KeyboardInterrupt, SystemExit):
+            status = "KILLED"
+            raise
     return workflow.rows
 
 
@@ -100,10 +102,11 @@ class _Workflow:
     ):
         self.config, self.places, self.root = config, where, where.root
         self.console, self.compute, self.take_lock = console, compute, take_lock
-        self.tracker = tracker(config.tracking, where.root)
+        self.tracker = tracker(config.tracking, where.root, console.say)
         self.rows: list[Row] = []
         self._began, self._stages_s = began, 0.0
         self._remembered = False
+        self._errors: dict[str, float] = {}  # of the network, as far as this workflow knows them
 
     def advance(self, step: Planned) -> None:
         """One stage: from what is stored, or run while its output is locked."""
@@ -170,23 +173,23 @@ class _Workflow:
         self._remembered = True
 
     def close(self, status: str) -> None:
-        try:
-            if self.tracker.parent is not None:
-                rows = [vars(row) for row in self.rows]
-                self.tracker.parent.note(lineage_note(rows, self.tracker.experiment_id))
-                self._report_overhead()
-            self.tracker.end_workflow(status)
-        finally:
-            self.compute.close()
+        """Every step, whatever the others do."""
+        with afterwards(self._sum_up, lambda: self.tracker.end_workflow(status), self.compute.close):
+            pass
 
-    def _report_overhead(self) -> None:
-        """What the workflow itself took, besides its stages' work (in which Ray starts)."""
+    def _sum_up(self) -> None:
+        """The parent's run: the lineage, the errors, and what the workflow took besides its stages' work."""
+        if self.tracker.parent is None:
+            return
         whole_s = time.perf_counter() - self._began
-        overhead_s = whole_s - self._stages_s
-        self.tracker.parent.metrics({"workflow_s": whole_s, "overhead_s": overhead_s})
+        overhead_s = whole_s - self._stages_s  # Ray starts within a stage's work
+        self.tracker.parent.metrics(self._errors)
+        self.tracker.parent.tags({"workflow_s": round(whole_s, 1), "overhead_s": round(overhead_s, 1)})
+        self.tracker.parent.note(lineage_note([vars(row) for row in self.rows], self.tracker.experiment_id))
         self.console.say(f"{overhead_s:.1f} s of {whole_s:.1f} s went into planning, locks, tracking and imports")
 
     def _row(self, record: dict[str, Any], output: Output, state: str) -> None:
+        self._errors |= errors_of(record)
         names = ("stage", "key", "seconds", "result", "mlflow_run_id")
         self.rows.append(Row(**{name: record[name] for name in names}, state=state, folder=output.folder))
 
@@ -194,10 +197,11 @@ class _Workflow:
         stage, inputs = step.stage, self._inputs(step)
         require_as_made(inputs)
         started, began = _now(), time.perf_counter()
-        self.tracker.begin_workflow(f"{self.config.recipe}-{started[:19]}", {"alexnet.recipe": self.config.recipe})
+        commit = code_commit()
+        shared = {"alexnet.recipe": self.config.recipe, **provenance(commit)}
+        self.tracker.begin_workflow(f"{self.config.recipe}-{started[:19]}", shared, main_params(self.config))
         self.remember()
         self.places.remember(output)
-        commit = code_commit()
         ignored = configuration.without_secrets(select(self.config, stage.ignores))
         facts = output.begin(
             {
@@ -213,8 +217,8 @@ class _Workflow:
         )
         self._saw(step)
         self.console.say(f"{stage.name}  {output.key}")
-        tags = {"alexnet.stage": stage.name, "alexnet.key": output.key, "alexnet.commit": commit}
-        with self.tracker.stage(stage.name, {**tags, "alexnet.recipe": self.config.recipe}) as mlrun:
+        tags = {"alexnet.stage": stage.name, "alexnet.key": output.key, **shared}
+        with self.tracker.stage(stage.name, tags) as mlrun:
             mlrun.params(step.ingredients)
             mlrun.tags({f"version.{name}": version for name, version in versions().items()})
             context = Context(
@@ -225,8 +229,9 @@ class _Workflow:
                 summary = module.run(context)
             finally:
                 self._stages_s += time.perf_counter() - work_began
-            mlrun.metrics({name: v for name, v in summary["metrics"].items() if isinstance(v, int | float)})
+            mlrun.tags(text_tags(summary))
             mlrun.note(self._note(output, inputs, summary))
+            mlrun.flush()
             output.finish(
                 {
                     **facts,

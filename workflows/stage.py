@@ -17,7 +17,7 @@ from workflows.outputs import Output, Places
 if TYPE_CHECKING:
     from workflows.compute import Compute
     from workflows.console import Console
-    from workflows.tracking import StageRun
+    from workflows.tracker import StageRun
 
 KEY_DIGITS = 16
 

@@ -20,7 +20,7 @@ from workflows.plan import plan
 from workflows.run import run
 from workflows.stage import Context
 from workflows.stages import ingest
-from workflows.tracking import Untracked
+from workflows.tracker import Untracked
 
 
 def prepare(folder: Path, *stages: str, **settings) -> Path:

@@ -33,14 +33,14 @@ def test_the_last_trained_a_folder_and_the_registry_say_the_same(demo_root, pict
     assert shares == sorted(shares, reverse=True)
     assert predicted(demo_root, picture, "--model", folder.replace("/best", "/model")) == last
     best = predicted(demo_root, picture, "--model", folder)
-    assert predicted(demo_root, picture, "--model", "models:/alexnet@best") == best
+    assert predicted(demo_root, picture, "--model", "models:/alexnet-demo@best") == best
 
 
 def test_a_model_that_is_none_is_refused(demo_root, picture, tmp_path):
     elsewhere = tmp_path / "mistyped"
     for argv in (
         [picture, "--model", "models:/nobody@best"],
-        [picture, "--model", "models:/alexnet@best", "--root", elsewhere],
+        [picture, "--model", "models:/alexnet-demo@best", "--root", elsewhere],
         [picture, "--model", tmp_path],
     ):
         refused = run_alexnet("predict", "--root", demo_root, *argv)

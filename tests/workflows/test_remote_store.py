@@ -1,19 +1,15 @@
 """Source, shards and checkpoints in an object store, the runs on a tracking server: all but the root is elsewhere."""
 
 import json
-import os
-import random
 import shutil
-import subprocess
-import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import crash
 import pytest
 import tiny
 from conftest import run_alexnet
+from mlflow_server import MlflowServer
 
 from pipelines.storage import Folder
 
@@ -23,34 +19,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def mlflow_server(tmp_path):
     """The address of a live `mlflow server` on loopback."""
-    port = random.Random().randint(20000, 29999)
-    options = [
-        "--backend-store-uri",
-        f"sqlite:///{tmp_path}/server.db",
-        "--artifacts-destination",
-        f"{tmp_path}/artifacts",
-    ]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    environment = {
-        **os.environ,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    log = (tmp_path / "server.log").open("w")
-    server = subprocess.Popen([*command, *options], env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        crash.wait_until(lambda: answers(port), "the MLflow server", 120, server)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait()
-
-
-def answers(port: int) -> bool:
-    try:
-        return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).status == 200
-    except OSError:
-        return False
+    server = MlflowServer(tmp_path)
+    yield server.address
+    server.kill()
 
 
 def upload(folder: Path, to: Folder) -> None:
@@ -113,5 +84,5 @@ def assert_tracked(server: str, root: Path) -> None:
     steps = [metric.step for metric in client.get_metric_history(runs[-1].info.run_id, "loss")]
     assert sorted(steps) == [p["step"] for p in lines(root) if p["kind"] == "step"]
     assert "history.jsonl" in [file.path for file in client.list_artifacts(runs[-1].info.run_id)]
-    assert client.get_model_version_by_alias("alexnet", "newest").run_id == runs[-1].info.run_id
+    assert client.get_model_version_by_alias("alexnet-demo", "newest").run_id == runs[-1].info.run_id
     assert not (root / "mlflow.db").exists()

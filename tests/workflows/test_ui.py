@@ -1,4 +1,4 @@
-"""`alexnet ui` serves, ends with Ctrl-C, and says in one line what it cannot serve."""
+"""`alexnet ui` serves, ends whole however it is ended, and says in one line what it cannot serve."""
 
 import os
 import signal
@@ -8,8 +8,13 @@ import sys
 import urllib.request
 
 import crash
+import mlflow_server
 import pytest
 from conftest import REPOSITORY, run_alexnet
+from mlflow_server import free_port
+
+from workflows.config import TrackingSpec
+from workflows.tracker import Tracker
 
 
 @pytest.fixture
@@ -41,28 +46,63 @@ def test_what_cannot_be_served_is_refused(root, tmp_path_factory):
     assert "no runs under" in refused("--root", tmp_path_factory.mktemp("empty"))
 
 
-@pytest.mark.slow
-def test_ctrl_c_ends_it_well_and_leaves_nothing(root, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+@pytest.fixture
+def tracked(tmp_path):
+    """A root with a run that is said to be elsewhere."""
+    tracker = Tracker(TrackingSpec(), tmp_path / "runs")
+    tracker.begin_workflow("workflow", {})
+    (tmp_path / "runs" / "note.txt").write_text("an artifact")
+    tracker.parent.artifact(tmp_path / "runs" / "note.txt")
+    run_id = tracker.parent.id
+    tracker.end_workflow("FINISHED")
+    return (tmp_path / "runs").rename(tmp_path / "moved ü?%25 #"), run_id
+
+
+def started(root, said, port) -> subprocess.Popen:
     command = [sys.executable, "-m", "workflows.cli", "ui", "--root", str(root), "--port", str(port)]
-    with (tmp_path / "said").open("w") as said:
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        server = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=environment)
-        crash.wait_until(lambda: answers(port), "an answer", 60, server)
-        family = crash.family(server)
-        server.send_signal(signal.SIGINT)
-        assert server.wait(30) == 0
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with said.open("w") as file:
+        server = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    crash.wait_until(lambda: answers(port), "an answer", 120, server)
+    return server
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_however_it_ends_nothing_is_left(number, tracked, tmp_path):
+    root, _ = tracked
+    port = free_port()
+    server = started(root, tmp_path / "said", port)
+    family = crash.family(server)
+    assert family
+    server.send_signal(number)
+    code = server.wait(60)
+    crash.wait_until(lambda: not any(process.is_running() for process in family), "the end of all its processes", 60)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended are no listener
+        probe.bind(("127.0.0.1", port))
     text = (tmp_path / "said").read_text()
     assert "Traceback" not in text
     assert "to go on from what is done" not in text
-    assert not [process for process in family if process.is_running()]
+    assert code == (0 if number == signal.SIGINT else code)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [root.name, "said"]
+
+
+@pytest.mark.slow
+def test_the_link_opens_the_runs_of_a_root_that_was_moved_and_their_artifacts(tracked, tmp_path):
+    root, run_id = tracked
+    port = free_port()
+    server = started(root, tmp_path / "said", port)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        assert f"{address}/#/experiments/1/runs?viewStateShareKey=errors " in (tmp_path / "said").read_text()
+        query = f"{address}/get-artifact?path=note.txt&run_uuid={run_id}"
+        with urllib.request.urlopen(query, timeout=30) as answer:
+            assert answer.read() == b"an artifact"
+    finally:
+        server.terminate()
+        server.wait(60)
 
 
 def answers(port) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
+    return mlflow_server.answers(f"http://127.0.0.1:{port}")

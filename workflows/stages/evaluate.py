@@ -15,7 +15,9 @@ from model.metrics import TopK
 from pipelines.manifest import Manifest
 from pipelines.storage import Folder
 from workflows.config import UsageError
+from workflows.headline import ALIASES, errors_of, hardware
 from workflows.stage import Context
+from workflows.stages.ingest import log_dataset
 
 if TYPE_CHECKING:
     from model.alexnet import AlexNet
@@ -76,14 +78,25 @@ def run(context: Context) -> dict:
     context.folder.write(ERRORS, json.dumps(errors, indent=1) + "\n")
     _write_predictions(parts, context.folder)
     context.log_files(ERRORS, PREDICTIONS)
+    _track(context, manifest, errors, device)
     return {
         "result": f"{spec.split}: top-1 error {errors['top1_error_ten_crop']:.2%} with ten crops, "
         f"{errors['top1_error']:.2%} with one; top-5 {errors['top5_error_ten_crop']:.2%}",
-        "metrics": {**errors, "images_per_s": total / (time.perf_counter() - began)},
+        "metrics": {**errors, "mean_images_per_s": total / (time.perf_counter() - began)},
         "units": total,
         "files": (ERRORS, PREDICTIONS),
         "made_with": {"device": device, "tasks": num_parts, "batch_size": spec.batch_size},
     }
+
+
+def _track(context: Context, manifest: Manifest, errors: dict, device: str) -> None:
+    """The data set is an input of the run, and so is the model that was judged; the errors belong to both."""
+    log_dataset(context, manifest, context.inputs["ingest"].folder, "evaluation")
+    trained_by = (context.inputs["train"].record or {}).get("mlflow_run_id", "")
+    alias = ALIASES[FOLDER_OF[context.config.evaluate.weights]]
+    found = errors_of({"metrics": errors})
+    context.run.judged(found, trained_by, alias, manifest.source_kind, manifest.digest)
+    context.run.tags(hardware(device == "cuda"))
 
 
 def evaluate_part(job: Job, number: int) -> Part:

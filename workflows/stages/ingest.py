@@ -50,7 +50,7 @@ def run(context: Context) -> dict:
             images = _listed(done.values())
             progress.update(images)
             rate = (images - kept) / (time.perf_counter() - began)
-            context.run.metrics({"images": images, "images_per_s": rate}, step=len(done))
+            context.run.metrics({"images": images, "mean_images_per_s": rate}, step=len(done))
     _refuse_damaged(context, done, plan.num_rows)  # no task is left that would write
     store.remove_stale_temporaries()  # of tasks that died on the way
     manifest = write_manifest(store, source, spec, done.values())
@@ -126,11 +126,9 @@ def track(context: Context, manifest: Manifest) -> None:
 
 def log_dataset(context: Context, manifest: Manifest, store: Folder, purpose: str) -> None:
     """The shards as an MLflow input: one row a shard, and the manifest's digest."""
-    import pandas as pd
-
     names = ("name", "split", "listed", "rows", "bytes", "sha256")
-    frame = pd.DataFrame([{name: getattr(record, name) for name in names} for record in manifest.records()])
-    context.run.dataset(frame, manifest.source_kind, store.where(), manifest.digest, purpose)
+    rows = [{name: getattr(record, name) for name in names} for record in manifest.records()]
+    context.run.dataset(rows, manifest.source_kind, store.where(), manifest.digest, purpose)
     context.run.tags({"alexnet.manifest": manifest.digest, "alexnet.source": manifest.source_fingerprint})
 
 
@@ -147,7 +145,7 @@ def _summary(manifest: Manifest, seconds: float, images: int) -> dict:
             "images_set_aside": bad,
             "shards": shards,
             "bytes": num_bytes,
-            "images_per_s": images / max(seconds, 1e-9),
+            "mean_images_per_s": images / max(seconds, 1e-9),
         },
         "units": images,
         "files": (MANIFEST, QUARANTINE),

@@ -48,7 +48,7 @@ def run(context: Context) -> dict:
             **{f"mean_{c}": float(v) for c, v in zip("rgb", statistics.channel_mean, strict=True)},
             **{f"std_{c}": float(v) for c, v in zip("rgb", statistics.channel_std, strict=True)},
             **{f"eigenvalue_{i}": float(v) for i, v in enumerate(statistics.eigenvalues, 1)},
-            "images_per_s": total / seconds,
+            "mean_images_per_s": total / seconds,
         },
         "units": total,
         "files": (STATS_NPZ, STATS_JSON),

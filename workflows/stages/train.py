@@ -15,12 +15,12 @@ from pipelines.records import VAL
 from pipelines.statistics import Statistics
 from workflows.compute import Resources, WorkerPlan
 from workflows.config import UsageError, require_columns, require_room, require_validation
+from workflows.headline import ALIASES, hardware, model_name
 from workflows.history import HISTORY, History, as_metrics
 from workflows.stage import Context
 from workflows.stages.ingest import log_dataset
-from workflows.training import BEST, LAST, TrainJob, loop
+from workflows.training import TrainJob, loop
 
-ALIASES = {LAST: "newest", BEST: "best"}
 # On the CPU. By default glibc gives large blocks back and takes them anew every step; a page fresh from the kernel
 # costs more than the arithmetic in it.
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_ARENA_MAX": "1"}
@@ -47,6 +47,7 @@ def run(context: Context) -> dict:
         eigenvectors=statistics.eigenvectors,
     )
     log_dataset(context, manifest, shards, "training")
+    context.run.tags(hardware(plan.use_gpu) | {"world_size": plan.world})
     history = History(context.folder)
     began = time.perf_counter()
     result, start_epoch = _train(context, job, plan, history, manifest.num_rows("train"))
@@ -157,27 +158,11 @@ def _line(point: dict[str, Any], epochs: int) -> str:
 
 def log_models(context: Context, manifest: Manifest) -> None:
     """The exported models, as artifacts and in the registry; what lies in a store elsewhere is copied here first."""
-    from model.export import CARD, WEIGHTS, load_exported
-
     for name, alias in ALIASES.items():
         with context.folder.child(name).as_local() as folder:
-            exported = load_exported(folder)
-            context.run.model(
-                exported.net,
-                _example(exported.net.spec),
-                context.config.tracking.model_name,
-                alias,
-                files=[folder / WEIGHTS, folder / CARD],
-                metadata={"manifest": manifest.digest, "key": context.output.key},
-            )
+            facts = {"manifest": manifest.digest, "key": context.output.key}
+            context.run.model(folder, model_name(context.config), alias, facts)
     context.log_files(HISTORY)
-
-
-def _example(spec: AlexNetSpec):
-    """Two gray images, float32 B,C,H,W on 0..255."""
-    import numpy as np
-
-    return np.full((2, 3, spec.input_px, spec.input_px), 128, np.float32)
 
 
 def _summary(job: TrainJob, plan: WorkerPlan, result: dict, seen: int, seconds: float) -> dict:
@@ -190,7 +175,7 @@ def _summary(job: TrainJob, plan: WorkerPlan, result: dict, seen: int, seconds: 
         "metrics": {
             **{f"final_{name}": value for name, value in result.items() if value is not None},
             "parameters": parameters,
-            "images_per_s": seen / seconds,
+            "mean_images_per_s": seen / seconds,
         },
         "units": seen,
         "files": tuple(f"{folder}/{name}" for folder in ALIASES for name in ("model.safetensors", "model.json")),
