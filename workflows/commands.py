@@ -41,6 +41,7 @@ def resolved(args: argparse.Namespace, otherwise_last: bool = True) -> RunConfig
 def run(args: argparse.Namespace) -> None:
     """All stages, or one; then a table of what became of them."""
     from workflows import run as running
+    from workflows.compute import OnRay
 
     config = resolved(args, otherwise_last=args.stage is not None)
     root = args.root.absolute()
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
         _check(planned, only, config, root)
 
     options = {"only": only, "force": args.force, "console": Console(), "check": check}
+    options["compute"] = lambda config, console: OnRay(config.ray, console.say, debug=args.debug)
     rows = running.run(STAGES, config, root, command=lambda verb: command(verb, args), **options)
     heading = ["stage", "state", "time", "result"]
     print(table([heading, *([row.stage, row.state, duration(row.seconds), row.result] for row in rows)]))
