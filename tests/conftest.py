@@ -1,6 +1,7 @@
 """What several tests share: where the real images are, and an S3 server that is a process of its own."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -8,9 +9,39 @@ import urllib.request
 import uuid
 from pathlib import Path
 
+import crash
 import pytest
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = crash.REPOSITORY
+OURS = ("ALEXNET_TEST_DATA", "ALEXNET_TEST_DEMO", "ALEXNET_SCREENSHOTS")
+OF_THE_USER = ("ALEXNET_", "RAY_", "MLFLOW_", "AWS_")  # roots, clusters, servers, credentials: none of the tests'
+NO_RAY = "a test that starts Ray is marked slow: `make quick` leaves those out"
+
+
+def pytest_configure(config) -> None:
+    """Before any test is imported, the user's own settings go; the tests' ones are OURS."""
+    for name in [name for name in os.environ if name.startswith(OF_THE_USER) and name not in OURS]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _elsewhere(tmp_path_factory):
+    """A working folder that is not the checkout, whose `runs` are the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_unless_slow(request, monkeypatch, tmp_path_factory):
+    """What is not marked slow cannot import Ray, here or in a process that it starts."""
+    if request.node.get_closest_marker("slow"):
+        return
+    monkeypatch.setitem(sys.modules, "ray", None)
+    stand_in = tmp_path_factory.getbasetemp() / "no_ray"
+    stand_in.mkdir(exist_ok=True)
+    (stand_in / "ray.py").write_text(f"raise ImportError({NO_RAY!r})\n")
+    monkeypatch.setenv("PYTHONPATH", str(stand_in))
 
 
 @pytest.fixture(scope="session")
@@ -62,17 +93,19 @@ def s3_folder(s3_server):
 
 @pytest.fixture(scope="session")
 def demo_root(tmp_path_factory) -> Path:
-    """The root of a finished demo: the whole workflow, run once by its command line for all tests that look at it."""
-    if given := os.environ.get("ALEXNET_ROOT"):
-        return Path(given)
+    """The root of a finished demo: the whole workflow, run once by its command line for all tests that look at it.
+
+    While one works on those tests, env ALEXNET_TEST_DEMO names a finished demo, of which they get a copy.
+    """
     root = tmp_path_factory.mktemp("demo") / "runs"
+    if given := os.environ.get("ALEXNET_TEST_DEMO"):
+        return shutil.copytree(given, root)
     done = run_alexnet("run", "--recipe", "demo", "--root", root)
     assert done.returncode == 0, done.stderr
     return root
 
 
-def run_alexnet(*argv, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
+def run_alexnet(*argv, cwd: Path | None = None) -> subprocess.CompletedProcess:
     """The command line in a process of its own."""
     command = [sys.executable, "-m", "workflows.cli", *map(str, argv)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=crash.environment(), check=False)

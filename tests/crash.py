@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -34,10 +35,15 @@ def start_in_process(root: Path, config: Path, *stages: str, log: Path) -> subpr
     return _python("-c", IN_PROCESS, root, config, *stages, log=log)
 
 
+def environment() -> dict[str, str]:
+    """For a process of ours: this checkout's code, in front of what else the test puts on the path."""
+    path = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
 def _python(*argv, log: Path) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with log.open("a") as file:
-        return subprocess.Popen([sys.executable, *map(str, argv)], stdout=file, stderr=file, env=environment)
+        return subprocess.Popen([sys.executable, *map(str, argv)], stdout=file, stderr=file, env=environment())
 
 
 def finish(process: subprocess.Popen, log: Path) -> None:
@@ -54,6 +60,24 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60, pr
         assert process is None or process.poll() is None, f"the process ended before {what}"
         time.sleep(0.003)
     raise TimeoutError(f"{what}: not in {seconds} s")
+
+
+def wait_for_signal_state(process: subprocess.Popen, number: int, state: str) -> None:
+    """Until the process has the signal among those it catches ("SigCgt"), or ignores ("SigIgn"), or neither ("")."""
+
+    def there() -> bool:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        masks = {name: int(mask, 16) for name, _, mask in (line.partition(":") for line in lines) if name[:3] == "Sig"}
+        return [name for name in ("SigCgt", "SigIgn") if masks[name] >> (number - 1) & 1] == [state] * bool(state)
+
+    wait_until(there, f"signal {number} in {state or 'no mask'}", 60, process)
+
+
+def free_port() -> int:
+    """A port of loopback that the system gave and nobody has yet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def family(process: subprocess.Popen | psutil.Process) -> list[psutil.Process]:

@@ -9,77 +9,122 @@ import shlex
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from workflows import commands
-from workflows.catalog import NAMES
-from workflows.config import UsageError
-from workflows.console import tell
+# What is ours is imported once signals are ours: a Ctrl-C meanwhile is one line too.
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGINT or SIGTERM: open runs are closed as KILLED, and the command that resumes is printed."""
+    """SIGINT, SIGTERM or SIGHUP: open runs are closed as KILLED, and the command that resumes is printed."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line's entry point; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    args = _parser().parse_args(argv)
-    stop_on_signals()
+    args = argparse.Namespace(act=None, debug="--debug" in argv, root=None)
     try:
-        return args.act(args) or DONE
-    except UsageError as error:
-        return _fail(WRONG_USE, str(error))
-    except BrokenPipeError:  # `alexnet … | head`: whoever read has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        stop_on_signals()
+        code = _act(argv, args)
     except KeyboardInterrupt:
-        return _fail(FAILED, "stopped", *_resume(args, argv))
-    except (ValueError, OSError) as error:
-        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-        return _fail(FAILED, f"{error}{notes}", *_resume(args, argv))
+        return _fail(FAILED, "stopped", *_trace(args), *_resume(args, argv))
+    return code if _runs_stages(args) else _unless_lost(code)
+
+
+def _act(argv: list[str], args: argparse.Namespace) -> int:
+    """Parses the arguments into `args` and does what they say; the exit code."""
+    from workflows import failures, streams
+    from workflows.config import UsageError
+
+    streams.guard()
+    try:
+        _parser().parse_args(argv, args)
+        return args.act(args) or DONE
+    except SystemExit as end:  # argparse has printed its help
+        return end.code
+    except UsageError as error:
+        return _fail(WRONG_USE, str(error), before=_trace(args))
     except Exception as error:
-        tell(*traceback.format_exc().splitlines(), file=sys.stderr)
-        return _fail(FAILED, f"{type(error).__name__}: {error}", *_resume(args, argv))
+        before = _trace(args) or failures.keep_trace(error, args.root)
+        return _fail(FAILED, failures.line(error), *_resume(args, argv), before=before)
 
 
-def _fail(code: int, what: str, *more: str) -> int:
-    tell(f"alexnet: {what}", *more, file=sys.stderr)
+def _fail(code: int, what: str, *more: str, before: Sequence[str] = ()) -> int:
+    from workflows.console import tell
+
+    tell(*before, f"alexnet: {what}", *more, file=sys.stderr)
     return code
+
+
+def _trace(args: argparse.Namespace) -> list[str]:
+    """With --debug, the trace of what is being handled."""
+    return traceback.format_exc().rstrip().splitlines() if args.debug else []
+
+
+def _runs_stages(args: argparse.Namespace) -> bool:
+    return "stage" in args  # which one, or None for all
 
 
 def _resume(args: argparse.Namespace, argv: list[str]) -> list[str]:
     """The line that resumes, for what runs stages."""
-    if args.act is not commands.run:
+    if not _runs_stages(args):
         return []
-    return [f"to go on from what is done: {shlex.join([*commands.program(), *argv])}"]
+    from workflows.given import program
+
+    return [f"to go on from what is done: {shlex.join([*program(), *argv])}"]
+
+
+def _unless_lost(code: int) -> int:
+    """The code of a command that is only there to print; 1 where what it printed was lost."""
+    from workflows.streams import lost_output
+
+    lost = lost_output()
+    return code if code or lost is None else _fail(FAILED, f"cannot write to standard output: {lost.strerror}")
 
 
 def stop_on_signals() -> None:
-    """The first signal is raised as Stopped; then SIGINT ends the process at once and SIGTERM is ignored."""
+    """The first signal is raised as Stopped; then SIGINT ends the process at once and the others are ignored.
+
+    A hangup that is ignored already, as by `nohup`, stays ignored.
+    """
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
 
     def stop(number, frame):
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends us at once, whatever we wait for
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would end the closing of runs
+        for later in (signal.SIGTERM, *hangup):
+            signal.signal(later, signal.SIG_IGN)  # a second one would end the closing of runs
         raise Stopped
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    for first in (signal.SIGINT, signal.SIGTERM, *hangup):
+        signal.signal(first, stop)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong use is a UsageError: one line, like all that is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        from workflows.config import UsageError
+
+        raise UsageError(f"{message}; `{self.prog} --help` says what there is")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    from workflows import commands
+    from workflows.catalog import NAMES
+
+    parser = _Parser(
         prog="alexnet",
         description="ImageNet from raw archives to a tracked, reproducible AlexNet.",
         epilog="exit codes: 0 done, 1 failed or stopped (the command that resumes is printed), 2 wrong use",
     )
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    common, running, json = _common(), _running(), _json()
+    debug, common, running, json = _debug(), _common(), _running(), _json()
 
     def command(name: str, act, what: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, parents=list(parents), help=what, description=what)
+        added = verbs.add_parser(name, parents=[*parents, debug], help=what, description=what)
         added.set_defaults(act=act)
         return added
 
@@ -96,9 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     command("plan", commands.plan, "say what would run, why, how long and how large", common, json)
     command("status", commands.status, "say what is there", common, json)
     command("verify", commands.verify, "read every shard again and compare it with the manifest", common)
-    add = command(
-        "clean", commands.clean, "list what may go (left half done, and what is named), and remove it", common
-    )
+    add = command("clean", commands.clean, "list what was left half done, and what is named, and remove it", common)
     add.add_argument("outputs", nargs="*", metavar="STAGE/KEY", help="outputs that go whatever their state")
     add.add_argument("--finished", action="store_true", help="also finished outputs that nothing refers to")
     add.add_argument(
@@ -106,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add.add_argument("--yes", action="store_true", help="remove it")
     add = command("ui", commands.ui, "serve the MLflow UI on this machine", common)
-    add.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default 5000)")
+    add.add_argument("--port", type=_port, default=5000, help="port on 127.0.0.1 (default 5000)")
     add = command("predict", commands.predict, "print the five likeliest classes of images", common, json)
     add.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
     add.add_argument("--model", help="folder of an exported model, or models:/NAME@ALIAS (default: the last trained)")
@@ -128,13 +171,21 @@ def _common() -> argparse.ArgumentParser:
     which.add_argument("--recipe", metavar="NAME", help="start from a recipe (`alexnet recipes`)")
     which.add_argument("--config", metavar="FILE", type=Path, help="start from a file that `alexnet config` wrote")
     common.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change a key; may be repeated"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        type=_text,
+        help="change a key; may be repeated",
     )
-    common.add_argument("--root", type=Path, default=Path("runs"), help="folder of everything kept (default runs)")
+    common.add_argument("--root", type=_folder, default=Path("runs"), help="folder of everything kept (default runs)")
     return common
 
 
 def _running() -> argparse.ArgumentParser:
+    from workflows.catalog import NAMES
+
     running = argparse.ArgumentParser(add_help=False)
     running.add_argument(
         "--redo",
@@ -154,6 +205,38 @@ def _json() -> argparse.ArgumentParser:
     json = argparse.ArgumentParser(add_help=False)
     json.add_argument("--json", action="store_true", help="a list of objects, for programs")
     return json
+
+
+def _debug() -> argparse.ArgumentParser:
+    debug = argparse.ArgumentParser(add_help=False)
+    debug.add_argument("--debug", action="store_true", help="show the trace of a failure, and what Ray's workers log")
+    return debug
+
+
+def _text(said: str) -> str:
+    """What can be written to a file or a database."""
+    try:
+        said.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{said!a} is not UTF-8; use a name that is") from None
+    return said
+
+
+def _folder(said: str) -> Path:
+    """The path of a folder that is there, or for which there is a place."""
+    if not said:
+        raise argparse.ArgumentTypeError("it is empty; name a folder")
+    path = Path(_text(said))
+    nearest = next(parent for parent in path.absolute().parents if os.path.exists(parent))
+    if not nearest.is_dir():
+        raise argparse.ArgumentTypeError(f"{said} cannot be a folder, since {nearest} is none; name another")
+    return path
+
+
+def _port(said: str) -> int:
+    if not said.isdecimal() or not 0 < int(said) < 65536:
+        raise argparse.ArgumentTypeError(f"{said} is no port; name one from 1024 to 65535")
+    return int(said)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ FAILED = 1
 def run(args: argparse.Namespace) -> None:
     """All stages, or one; then a table of what became of them."""
     from workflows import run as running
+    from workflows.compute import OnRay
 
     only, console = _chosen(args), Console()
     here = given(args)
@@ -32,6 +33,7 @@ def run(args: argparse.Namespace) -> None:
         here.announce(console)
 
     options = {"only": only, "redo": args.redo, "take_lock": args.take_lock, "console": console, "check": check}
+    options["compute"] = lambda config, console: OnRay(config.ray, console.say, debug=args.debug)
     rows = running.run(STAGES, here.config, here.root, command=here.command, **options)
     heading = ["stage", "state", "time", "result"]
     tell(*table([heading, *([row.stage, row.state, duration(row.seconds), row.result] for row in rows)]))

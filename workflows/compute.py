@@ -126,15 +126,16 @@ class InProcess:
 class OnRay:
     """Ray tasks and Ray Train, started or joined when first used."""
 
-    def __init__(self, spec: RaySpec, say: Callable[[str], None] = lambda text: None):
-        self._spec, self._say, self._ray = spec, say, None
+    def __init__(self, spec: RaySpec, say: Callable[[str], None] = lambda text: None, debug: bool = False):
+        """With `debug`, what Ray and its workers log is shown."""
+        self._spec, self._say, self._debug, self._ray = spec, say, debug, None
         self.started_s = 0.0
 
     def _start(self):
         if self._ray is None:
             self._say("starting Ray" if not self._spec.address else f"joining Ray at {self._spec.address}")
             began = time.perf_counter()
-            self._ray = _connect(self._spec)
+            self._ray = _connect(self._spec, self._debug)
             self.started_s = time.perf_counter() - began
         return self._ray
 
@@ -225,7 +226,7 @@ def _apply(function: Callable, item: Any) -> Any:
     return function(item)
 
 
-def _connect(spec: RaySpec):
+def _connect(spec: RaySpec, debug: bool = False):
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
@@ -234,7 +235,7 @@ def _connect(spec: RaySpec):
     options: dict[str, Any] = {
         "runtime_env": {"py_modules": modules, "env_vars": {name: os.environ[name] for name in ENVIRONMENT}},
         "logging_level": logging.ERROR,
-        "log_to_driver": False,
+        "log_to_driver": debug,
         "include_dashboard": False,
     }
     if spec.address:
