@@ -183,8 +183,7 @@ def ui(args: argparse.Namespace) -> int:
     from workflows.ui import serve
 
     here = given(args)
-    here.announce(Console())
-    return serve(here.config.tracking, here.root, args.port)
+    return serve(here.config.tracking, here.root, args.port, ready=lambda: here.announce(Console()))
 
 
 def doctor(args: argparse.Namespace) -> int | None:
@@ -258,7 +257,8 @@ def predict(args: argparse.Namespace) -> int | None:
 
     here, found = given(args), []
     model = _model_folder(here)
-    here.announce(Console())
+    if not args.model:  # else the configuration has no part in it
+        here.announce(Console())
     with model.as_local() as folder:
         for image in predictions(folder, args.images, here.config.ingest.max_pixels):
             found.append(image)

@@ -64,6 +64,7 @@ def run(
     """
     began = time.perf_counter()
     console = console or Console()
+    config = configuration.with_absolute_paths(config, Path.cwd())
     where = places(config, root)
     planned = plan(stages, config, where, anew=stages[0].name in only, redo=redo)
     _check_inputs(planned, only, command)

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from workflows import database, tethered
@@ -18,7 +19,7 @@ HOST = "127.0.0.1"
 SERVER = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONSAFEPATH": "1"}
 
 
-def serve(spec: TrackingSpec, root: Path, port: int) -> int:
+def serve(spec: TrackingSpec, root: Path, port: int, ready: Callable[[], None]) -> int:
     """Serve until interrupted; prints the link first.
 
     Raises:
@@ -32,6 +33,7 @@ def serve(spec: TrackingSpec, root: Path, port: int) -> int:
     if not spec.uri and not (root / database.DATABASE).is_file():
         raise UsageError(f"no runs under {root} yet; `alexnet run` makes some, --root names another folder")
     _check_port(port)
+    ready()
     with contextlib.nullcontext(root) if spec.uri else database.to_look_at(root) as place:
         tell(f"MLflow UI: http://{HOST}:{port}{_page(spec, place)}  (Ctrl-C ends it)")
         return _wait(spec, root, place, port)

@@ -185,5 +185,5 @@ def test_half_written_files_of_every_writer_go_once_it_is_dead(tmp_path, write):
 def test_only_yes_removes(tmp_path, yes):
     half = begun(tmp_path, "train", "0123")
     done = run_alexnet("clean", "--older-than", "0", "--root", tmp_path, *(["--yes"] if yes else []))
-    assert f"{half.url}  3 B  begun, never finished" in done.stdout
+    assert f"{half.url}  3 bytes  begun, never finished" in done.stdout
     assert half.exists() == (not yes)

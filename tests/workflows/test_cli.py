@@ -105,8 +105,8 @@ def test_a_stage_before_its_inputs(tmp_path):
     ("argv", "words"),
     [
         (["run", "--from", "evaluate", "--until", "train"], ["--from evaluate", "nothing would run"]),
-        (["run", "--until", "stats", "--force", "train"], ["--force train", "ingest, stats"]),
-        (["ingest", "--force", "report"], ["--force report"]),
+        (["run", "--until", "stats", "--redo", "train"], ["--redo train", "ingest, stats"]),
+        (["ingest", "--redo", "report"], ["--redo report"]),
         (["run", "--config", "."], ["cannot read the configuration file", "directory"]),
         (["run", "--root", "a_file"], ["--root a_file is no folder"]),
         (["status", "--root", "a_file"], ["--root a_file is no folder"]),
@@ -147,14 +147,65 @@ def test_a_printed_command_has_all_that_was_said(tmp_path):
     assert command.startswith(f"{sys.executable} -m workflows.cli ")
 
 
-def test_a_command_that_runs_no_stage_prints_none_that_resumes(tmp_path):
+def test_a_damaged_record_is_named_and_passed_over(tmp_path):
     broken = tmp_path / "runs" / "ingest" / "0123" / "stage.json"
     broken.parent.mkdir(parents=True)
-    broken.write_text("{")
-    for verb, resumes in (("status", False), ("run", True)):
-        failed = alexnet(verb, cwd=tmp_path)
-        assert failed.returncode == 1
-        assert ("to go on from what is done" in failed.stderr) == resumes
+    broken.write_text("{}")
+    for verb in ("status", "plan"):
+        looked = alexnet(verb, cwd=tmp_path)
+        assert looked.returncode == 0, looked.stderr
+        assert f"passing over {broken} is damaged (it lacks stage, key" in looked.stderr
+        assert "clean ingest/0123` offers to remove it" in looked.stderr
+    assert "its record is damaged" in alexnet("clean", "--finished", cwd=tmp_path).stdout
+
+
+def test_all_commands_go_on_with_the_last_configuration_and_name_it(tmp_path):
+    (tmp_path / "runs").mkdir()
+    made = alexnet("config", "--recipe", "cifar10", "--set=ingest.source=demo", cwd=tmp_path).stdout
+    (tmp_path / "runs" / "config.toml").write_text(made)
+    for verb in ("status", "plan", "config"):
+        said = alexnet(verb, "--set=train.epochs=20", cwd=tmp_path).stderr
+        assert said == "configuration: cifar10, as in the last run (runs/config.toml); train.epochs=20\n"
+    printed = alexnet("config", "--set=train.epochs=20", cwd=tmp_path).stdout
+    assert "epochs = 20 " in printed
+    assert 'recipe = "cifar10"' in printed
+    assert alexnet("config", "--recipe", "demo", cwd=tmp_path).stderr == "configuration: demo, the recipe\n"
+
+
+@pytest.mark.parametrize(("text", "word"), [("", "is empty"), ("[", "is not TOML")])
+def test_a_damaged_last_configuration_says_how_to_go_on(tmp_path, text, word):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "config.toml").write_text(text)
+    refused(alexnet("status", cwd=tmp_path), "runs/config.toml", word, "--recipe")
+    assert alexnet("status", "--recipe", "demo", cwd=tmp_path).returncode == 0
+
+
+def test_secrets_reach_no_terminal(tmp_path):
+    given = ["--set=store=s3://AKIA:abc/def@bucket/p", "--set=tracking.uri=off"]
+    for verb in ("config", "status"):
+        said = alexnet(verb, *given, cwd=tmp_path)
+        assert "abc" not in said.stdout + said.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "settings", "words"),
+    [
+        ({"classes": "a"}, (), ["has one class", "name the folder above it"]),
+        ({"classes": "ab"}, ("ingest.val_fraction=0",), ["evaluate.split=val", "train"]),
+        ({"classes": "ab"}, ("net.num_classes=3",), ["net.num_classes is 3", "has 2"]),
+        ({"classes": "ab"}, ("ingest.val_fraction=0.999999",), ["no training images", "val_fraction"]),
+        (
+            {"classes": "ab"},
+            ("ingest.val_fraction=0", "evaluate.split=train", "train.schedule=plateau"),
+            ["train.schedule=plateau"],
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_ingest(tmp_path, files, settings, words):
+    write_files(tmp_path / "source", class_folders(images=30, **files))
+    given = ["--set=ingest.source=source", *(f"--set={setting}" for setting in settings)]
+    refused(alexnet("run", *given, cwd=tmp_path), *words)
+    assert outputs(tmp_path) == []
 
 
 def test_every_printed_key_has_its_meaning_and_its_default(tmp_path):

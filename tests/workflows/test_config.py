@@ -105,3 +105,52 @@ def test_a_digest_does_not_depend_on_the_order_of_keys():
 def test_a_stage_reads_what_it_declares_and_nothing_else():
     read = config.select(RunConfig(), ("evaluate.*", "recipe"), ("evaluate.batch_size",))
     assert set(read) == {"recipe", "evaluate.split", "evaluate.weights"}
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "meant"),
+    [
+        ("train.init_from", "weights", "{here}/weights"),
+        ("train.init_from", "~/weights", "{home}/weights"),
+        ("ingest.source", "images", "{here}/images"),
+        ("ingest.source", "demo", "demo"),
+        ("ingest.source", "s3://bucket/images", "s3://bucket/images"),
+        ("store", "", ""),
+        ("store", "stored here", "{here}/stored here"),
+        ("tracking.uri", "off", "off"),
+        ("tracking.uri", "http://host:5000", "http://host:5000"),
+        ("tracking.uri", "sqlite:///my.db", "sqlite:///{here}/my.db"),
+        ("tracking.uri", "postgresql://host/db", "postgresql://host/db"),
+    ],
+)
+def test_relative_paths_begin_in_a_stated_folder(key, given, meant, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    found = config.with_absolute_paths(config.with_values(RunConfig(), {key: given}), tmp_path / "here")
+    assert config.values(found)[key] == meant.format(here=tmp_path / "here", home=tmp_path / "home")
+    assert config.with_absolute_paths(found, tmp_path / "elsewhere") == found
+
+
+def test_secrets_of_urls_are_not_written_down(tmp_path):
+    given = {
+        "store": "s3://AKIA:abc/def@bucket/p?secret_key=z&region=eu",
+        "ingest.source": "https://host/x?sv=1&sig=abc",
+        "tracking.uri": "postgresql://me:pw@host/db",
+    }
+    text = config.dump(config.with_values(RunConfig(), given))
+    assert not [secret for secret in ("AKIA", "abc", "=z", "pw@", "me:") if secret in text]
+    (tmp_path / "config.toml").write_text(text)
+    found = config.values(config.load(tmp_path / "config.toml"))
+    left_to_the_environment = ["s3://bucket/p?region=eu", "https://host/x?sv=1", "postgresql://host/db"]
+    assert [found[key] for key in given] == left_to_the_environment
+
+
+def test_a_file_of_another_version_gives_what_this_one_knows(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text('store = "/x"\n[train]\nepochs = 7\nold_key = 1\nschedule = "gone"\n')
+    found, unfit = config.load_known(path)
+    assert (found.train.epochs, found.store, unfit) == (7, "/x", ("train.old_key", "train.schedule"))
+    with pytest.raises(UsageError, match="unknown key train.old_key"):
+        config.load(path)
+    path.write_text("")
+    with pytest.raises(UsageError, match="is empty"):
+        config.load_known(path)

@@ -41,7 +41,7 @@ def test_a_port_that_is_taken_is_named_with_the_way_out(root):
 
 
 def test_what_cannot_be_served_is_refused(root, tmp_path_factory):
-    assert "port 99999" in refused("--root", root, "--port", 99999)
+    assert "99999 is no port" in refused("--root", root, "--port", 99999)
     assert "tracking.uri=off" in refused("--root", root, "--set", "tracking.uri=off")
     assert "no runs under" in refused("--root", tmp_path_factory.mktemp("empty"))
 
