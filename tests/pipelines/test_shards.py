@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -165,7 +166,8 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(tmp_path):
     folder = Folder.at(tmp_path / "killed")
     moments, seen = random.Random(0), []
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", _KILLER, folder.url], **pipes) as killer:
+    repository = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", _KILLER, folder.url], cwd=repository, **pipes) as killer:
         for _ in range(20):
             print(moments.uniform(0, 0.12), file=killer.stdin, flush=True)
             assert killer.stdout.readline() == "killed\n"

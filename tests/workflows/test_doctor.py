@@ -7,8 +7,11 @@ import pytest
 from conftest import run_alexnet
 from packaging.requirements import Requirement
 
+from pipelines.storage import Folder
 from workflows import doctor
 from workflows.config import RunConfig, with_values
+from workflows.outputs import Output
+from workflows.processes import this_process
 
 
 def findings(root) -> dict[str, dict]:
@@ -30,9 +33,11 @@ def test_a_machine_that_runs_the_tests_is_well(tmp_path):
 
 @pytest.mark.slow
 def test_what_needs_attention_is_said(tmp_path):
-    stage = tmp_path / "train" / "0123"
-    stage.mkdir(parents=True)
-    (tmp_path / "train" / ".lock").write_text(json.dumps({"host": socket.gethostname(), "pid": 1}))
+    output = Output("train", "0123", Folder.at(tmp_path / "train" / "0123"))
+    output.begin({"stage": "train", "key": "0123", "ingredients": {}, "inputs": {}}, {"started": "2026"})
+    stage = output.folder.local_path()
+    dead = {**this_process(), "pid": 2**22}  # more than there are
+    (tmp_path / "train" / "0123.lock").write_text(json.dumps(dead))
     point = {"kind": "epoch", "step": 9, "epoch": 1, "verdict": "input-bound: raise loader.threads"}
     (stage / "history.jsonl").write_text(json.dumps(point) + "\n")
     found = findings(tmp_path)
