@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _chosen(args: argparse.Namespace) -> tuple[str, ...]:
-    """The stages to run; UsageError where there are none, or one that is forced is not among them."""
+    """The stages to run; UsageError where there are none, or one to make again is not among them."""
     first, last = (args.stage, args.stage) if args.stage else (args.first, args.last)
     only = NAMES[NAMES.index(first) : NAMES.index(last) + 1]
     if not only:

@@ -240,9 +240,9 @@ def _connect(spec: RaySpec, debug: bool = False):
     }
     if spec.address:
         del options["include_dashboard"]
-        options["address"] = spec.address
     elif spec.num_cpus:
         options["num_cpus"] = spec.num_cpus
+    options["address"] = spec.address or "local"  # else Ray joins what RAY_ADDRESS or an earlier `ray start` names
     try:
         with _sigterm_kept():
             ray.init(**options)
