@@ -52,7 +52,7 @@ def run_tiny(root, **settings):
 
 
 def report_of(finished: FinishedRun) -> str:
-    return (finished.output("report").folder / "report.html").read_text()
+    return finished.output("report").folder.read("report.html").decode()
 
 
 def inline_images(html: str) -> list[Image.Image]:
@@ -65,7 +65,7 @@ def test_the_page_needs_nothing_but_itself(tiny):
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", html)
     assert "url(" not in html
     assert "<script" not in html
-    saved = sorted((tiny.output("report").folder / "figures").iterdir())
+    saved = sorted((tiny.output("report").folder.local_path() / "figures").iterdir())
     shown = inline_images(html)
     assert len(shown) == len(saved) == 14
     assert sorted(image.size for image in shown) == sorted(Image.open(path).size for path in saved)
