@@ -71,6 +71,11 @@ class Output:
             self.folder.write(BEGUN, _as_text(record))
         self.folder.delete(RECORD)
 
+    def withdraw(self) -> None:
+        """Nothing was begun after all, if nothing but the word of it is there."""
+        if [entry.name for entry in self.folder.walk()] == [BEGUN]:
+            self.delete()
+
     def delete(self) -> None:
         """Remove all of it; the record first, so that what is half removed is not taken for finished."""
         self.folder.delete(RECORD)

@@ -228,6 +228,9 @@ class _Workflow:
             module, work_began = stage.load(), time.perf_counter()
             try:
                 summary = module.run(context)
+            except UsageError:
+                output.withdraw()
+                raise
             finally:
                 self._stages_s += time.perf_counter() - work_began
             mlrun.tags(text_tags(summary))
