@@ -140,8 +140,7 @@ class Manifest:
 
     def save(self, folder: Folder) -> None:
         document = {"digest": self.digest, "versions": self.versions, **self._content()}
-        text = json.dumps(document, indent=1)
-        folder.publish(MANIFEST, lambda file: file.write(text.encode()))
+        folder.write(MANIFEST, json.dumps(document, indent=1))
 
     @staticmethod
     def load(folder: Folder) -> "Manifest":

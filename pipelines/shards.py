@@ -59,7 +59,7 @@ def write_shard(task: ShardTask) -> ShardRecord:
 
     file, index = task.folder.publish(task.name, write)
     if index is not None:
-        task.folder.publish(task.name + codec.INDEX_SUFFIX, lambda file: file.write(index.encode()))
+        task.folder.write(task.name + codec.INDEX_SUFFIX, index)
     record = ShardRecord(
         name=task.name,
         split=task.split,
@@ -73,7 +73,7 @@ def write_shard(task: ShardTask) -> ShardRecord:
     )
     assert record.listed == record.rows + len(record.quarantined), record.name
     sidecar = json.dumps({"origin": task.origin, "record": asdict(record)})
-    task.folder.publish(_sidecar(task.name), lambda file: file.write(sidecar.encode()))
+    task.folder.write(_sidecar(task.name), sidecar)
     return record
 
 

@@ -53,10 +53,10 @@ class Statistics:
         arrays = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
         with io.BytesIO() as buffer:
             np.savez_compressed(buffer, **arrays)
-            folder.publish(STATS_NPZ, lambda file: file.write(buffer.getvalue()))
+            folder.write(STATS_NPZ, buffer.getvalue())
         readable = {name: arrays[name].tolist() for name in _READABLE} | {"num_duplicates": len(self.duplicates)}
         lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in readable.items())
-        folder.publish(STATS_JSON, lambda file: file.write(f"{{\n{lines}\n}}\n".encode()))
+        folder.write(STATS_JSON, f"{{\n{lines}\n}}\n")
 
     @staticmethod
     def load(folder: Folder) -> "Statistics":

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _TEMPORARY_SUFFIX = ".part"  # a temporary is named .<name>.<32 hex digits>.part
+_WAYS_OUT = {  # of errors that only writing meets
+    errno.ENOSPC: "make room there, or name another disk",
+    errno.EDQUOT: "make room in your quota there, or name another disk",
+    errno.EFBIG: "raise the limit on a file's size (`ulimit -f`), or name another file system",
+    errno.EROFS: "nothing can be written there: name another folder",
+}
 _URL_SECRETS = (  # what stands before @ with a password or towards a web server, and options that are secrets by name
     (re.compile(r"(?<=://)(?![^/@\s'\"]*:\d+/)[^/@\s'\"]+:[^@\s'\"]+(?=@)"), "***"),
     (re.compile(r"(?<=http://|ttps://)[^/@\s'\"]+(?=@)"), "***"),
@@ -46,14 +52,6 @@ def without_redactions(url: str) -> str:
     path, question, options = url.partition("?")
     kept = "&".join(option for option in options.split("&") if not option.endswith("=***"))
     return path + (question + kept if kept else "")
-
-
-_WAYS_OUT = {  # of errors that only writing meets
-    errno.ENOSPC: "make room there, or name another disk",
-    errno.EDQUOT: "make room in your quota there, or name another disk",
-    errno.EFBIG: "raise the limit on a file's size (`ulimit -f`), or name another file system",
-    errno.EROFS: "nothing can be written there: name another folder",
-}
 
 
 class FileEntry(NamedTuple):

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -60,24 +59,6 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60, pr
         assert process is None or process.poll() is None, f"the process ended before {what}"
         time.sleep(0.003)
     raise TimeoutError(f"{what}: not in {seconds} s")
-
-
-def wait_for_signal_state(process: subprocess.Popen, number: int, state: str) -> None:
-    """Until the process has the signal among those it catches ("SigCgt"), or ignores ("SigIgn"), or neither ("")."""
-
-    def there() -> bool:
-        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-        masks = {name: int(mask, 16) for name, _, mask in (line.partition(":") for line in lines) if name[:3] == "Sig"}
-        return [name for name in ("SigCgt", "SigIgn") if masks[name] >> (number - 1) & 1] == [state] * bool(state)
-
-    wait_until(there, f"signal {number} in {state or 'no mask'}", 60, process)
-
-
-def free_port() -> int:
-    """A port of loopback that the system gave and nobody has yet."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def family(process: subprocess.Popen | psutil.Process) -> list[psutil.Process]:

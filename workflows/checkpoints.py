@@ -19,8 +19,7 @@ def save(folder: Folder, step: int, tensors: dict, scalars: dict, keep: int) -> 
     with tempfile.TemporaryDirectory() as scratch:
         written = checkpoint.save(Path(scratch), step, tensors, scalars)
         for name in (TENSORS, RECORD):
-            data = (written / name).read_bytes()
-            folder.child(written.name).publish(name, lambda file, data=data: file.write(data))
+            folder.child(written.name).write(name, (written / name).read_bytes())
     kept = [name for name in _names(folder) if step_of(name) <= step][-keep:]
     there = {entry.name.partition("/")[0] for entry in folder.files(recursive=True)}
     for old in there - set(kept):  # with those that a killed worker left half sent

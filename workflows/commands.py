@@ -62,28 +62,26 @@ def require_possible(planned: list["Planned"], only: tuple[str, ...], config: Ru
     from workflows import predict
 
     due = {step.stage.name for step in planned if step.stage.name in only and step.state != "CACHED"}
-    counts, split = predict.counts_of(planned), config.evaluate.split
+    counts = predict.counts_of(planned)
     if "train" in due:
         configuration.check_together(config)
         require_trainable(planned[0].seen.facts.get("classes", 0), counts, config)
-    if "evaluate" in due and counts and not counts.get(split):
-        have = ", ".join(name for name, count in counts.items() if count)
-        raise UsageError(f"evaluate.split={split}: there are no such images; set it to one of {have}")
+    if "evaluate" in due and counts:
+        configuration.require_split(config.evaluate.split, counts)
     if due and config.store:
         _require_store(config.store)
 
 
 def require_trainable(classes: int, counts: dict[str, int], config: RunConfig) -> None:
     """UsageError where this cannot be trained: one class (0: not known), no images, none to follow the error on."""
-    source, fraction = config.ingest.source, config.ingest.val_fraction
     if classes == 1:
-        raise UsageError(f"ingest.source={source} has one class: nothing to learn; name the folder above it")
-    if counts and not counts.get("train"):
-        raise UsageError(f"no training images: ingest.val_fraction={fraction} left none of the source; lower it")
-    if classes and config.net.num_classes not in (0, classes):
         raise UsageError(
-            f"net.num_classes is {config.net.num_classes}, the data set has {classes}; use 0 to take its number"
+            f"ingest.source={config.ingest.source} has one class: nothing to learn; name the folder above it"
         )
+    if counts:
+        configuration.require_training_images(config.ingest, counts.get("train", 0))
+    if classes:
+        configuration.require_classes(config.net, classes)
     if counts:
         configuration.require_validation(config.train, counts.get("val", 0))
 

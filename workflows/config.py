@@ -199,6 +199,30 @@ def require_columns(net: AlexNetSpec, train: TrainSpec) -> None:
         raise UsageError("train.placement=columns, and net.columns is 1: use train.placement=one")
 
 
+def require_training_images(ingest: IngestSpec, num_train: int) -> None:
+    """UsageError where the split into train and val left nothing to train on."""
+    if not num_train:
+        raise UsageError(
+            f"there are no training images: ingest.val_fraction={ingest.val_fraction} left none of the source for "
+            "them; lower it"
+        )
+
+
+def require_classes(net: AlexNetSpec, num_classes: int) -> None:
+    """UsageError where the network is to have another number of classes than the data set."""
+    if net.num_classes not in (0, num_classes):
+        raise UsageError(
+            f"net.num_classes is {net.num_classes}, the data set has {num_classes}; use 0 to take its number"
+        )
+
+
+def require_split(split: str, counts: dict[str, int]) -> None:
+    """UsageError where there are no images to evaluate. `counts` are images by split."""
+    if not counts.get(split):
+        have = ", ".join(name for name, count in counts.items() if count)
+        raise UsageError(f"evaluate.split={split}: there are no such images; set it to one of {have}")
+
+
 def require_validation(train: TrainSpec, num_val: int) -> None:
     """UsageError where the schedule waits for a validation error that nothing measures."""
     if train.schedule == "plateau" and not num_val:

@@ -241,8 +241,9 @@ def _leftovers(config: RunConfig, root: Path) -> Iterator[Finding]:
 
 def _training(config: RunConfig, root: Path) -> Iterator[Finding]:
     """What bounded the newest training here."""
-    known = places(config, root, may_write=False).begun("train")
-    output = places(config, root, may_write=False).output("train", known[0]["key"]) if known else None
+    where = places(config, root, may_write=False)
+    known = where.begun("train")
+    output = where.output("train", known[0]["key"]) if known else None
     epochs = [point for point in read(output.folder) if point["kind"] == "epoch"] if output else []
     if epochs:
         bound = not epochs[-1]["verdict"].startswith("compute")

@@ -147,7 +147,7 @@ class _Workflow:
         if old and is_beside(old):
             raise UsageError(f"{old.stage} {old.key} is being read: wait for the run that reads it, or stop it")
         target = belongs.beside if old and belongs.exists else belongs if old else step.output
-        if old and target.begun and target.begun.get("inputs_made", {}) != self._inputs_made(step):
+        if old and target.begun and target.begun.get("inputs_made", {}) != _making_of(self._inputs(step)):
             target.delete()
         self._execute(step, target)
         if old and old.folder != belongs.folder:
@@ -156,9 +156,6 @@ class _Workflow:
 
     def _inputs(self, step: Planned) -> dict[str, Output]:
         return {name: self.places.output(name, key) for name, key in step.input_keys.items()}
-
-    def _inputs_made(self, step: Planned) -> dict[str, str]:
-        return {name: (output.record or {}).get("made", "") for name, output in self._inputs(step).items()}
 
     def _saw(self, step: Planned) -> None:
         if step.stage.saw:
@@ -198,7 +195,7 @@ class _Workflow:
         stage, inputs = step.stage, self._inputs(step)
         require_as_made(inputs)
         started, began = _now(), time.perf_counter()
-        commit = code_commit()
+        commit, installed = code_commit(), versions()
         shared = {"alexnet.recipe": self.config.recipe, **provenance(commit)}
         self.tracker.begin_workflow(f"{self.config.recipe}-{started[:19]}", shared, main_params(self.config))
         self.remember()
@@ -210,7 +207,7 @@ class _Workflow:
                 "key": output.key,
                 "ingredients": step.ingredients,
                 "inputs": step.input_keys,
-                "inputs_made": self._inputs_made(step),
+                "inputs_made": _making_of(inputs),
                 "facts": step.seen.facts,
                 "made": f"{started}-{uuid.uuid4().hex[:8]}",
             },
@@ -221,7 +218,7 @@ class _Workflow:
         tags = {"alexnet.stage": stage.name, "alexnet.key": output.key, **shared}
         with self.tracker.stage(stage.name, tags) as mlrun:
             mlrun.params(step.ingredients)
-            mlrun.tags({f"version.{name}": version for name, version in versions().items()})
+            mlrun.tags({f"version.{name}": version for name, version in installed.items()})
             context = Context(
                 self.config, self.root, output, step.ingredients, inputs, self.compute, mlrun, self.console
             )
@@ -246,7 +243,7 @@ class _Workflow:
                     "files": digests(output.folder, summary.get("files", ())),
                     "seconds": round(time.perf_counter() - began, 3),
                     "finished": _now(),
-                    "versions": versions(),
+                    "versions": installed,
                     "mlflow_run_id": mlrun.id,
                 }
             )
@@ -262,6 +259,11 @@ class _Workflow:
         ]
         used = lineage_note(rows, self.tracker.experiment_id) if rows else "It reads no other stage."
         return f"**{output.stage}**: {summary['result']}\n\nOutput: `{output.folder.where()}`\n\n{used}"
+
+
+def _making_of(inputs: dict[str, Output]) -> dict[str, str]:
+    """Which making each input is."""
+    return {name: (output.record or {}).get("made", "") for name, output in inputs.items()}
 
 
 def _now() -> str:

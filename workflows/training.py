@@ -248,7 +248,7 @@ def save_model(folder: Folder, spec: AlexNetSpec, weights: dict, mean, manifest:
     with tempfile.TemporaryDirectory() as scratch:
         export.save_exported(Path(scratch), spec, weights, mean, **names)
         for name in (export.WEIGHTS, export.CARD):
-            folder.publish(name, lambda file, name=name: file.write((Path(scratch) / name).read_bytes()))
+            folder.write(name, (Path(scratch) / name).read_bytes())
 
 
 def _places(job: TrainJob, worker: Worker) -> tuple[OneProcess | OneColumn, Replicas]:

@@ -14,7 +14,7 @@ import numpy as np
 from model.metrics import TopK
 from pipelines.manifest import Manifest
 from pipelines.storage import Folder
-from workflows.config import UsageError
+from workflows.config import require_split
 from workflows.headline import ALIASES, errors_of, hardware
 from workflows.stage import Context
 from workflows.stages.ingest import log_dataset
@@ -59,9 +59,7 @@ def run(context: Context) -> dict:
     spec, shards = context.config.evaluate, context.inputs["ingest"].folder
     manifest = Manifest.load(shards)
     total = manifest.num_rows(spec.split)
-    if not total:
-        have = ", ".join(name for name in manifest.splits if manifest.num_rows(name))
-        raise UsageError(f"evaluate.split={spec.split}: there are no such images; set it to one of {have}")
+    require_split(spec.split, {name: manifest.num_rows(name) for name in manifest.splits})
     have = context.compute.resources()
     device = "cuda" if have.gpus else "cpu"
     num_parts = max(1, min((have.gpus or have.cpus) * TASKS_PER_DEVICE, -(-total // spec.batch_size)))

@@ -10,7 +10,7 @@ from pipelines.manifest import Manifest
 from pipelines.statistics import STATS_JSON, STATS_NPZ, PixelSums, Statistics, sum_shard
 from pipelines.storage import Folder
 from workflows import figures_data
-from workflows.config import UsageError
+from workflows.config import require_training_images
 from workflows.figures import png
 from workflows.fonts import missing
 from workflows.stage import Context
@@ -23,11 +23,7 @@ def run(context: Context) -> dict:
     manifest = Manifest.load(store)
     records = manifest.splits.get("train", ())
     total = sum(record.rows for record in records)
-    if not total:
-        raise UsageError(
-            f"there are no training images: ingest.val_fraction={context.config.ingest.val_fraction} left none of "
-            "the source for them; lower it"
-        )
+    require_training_images(context.config.ingest, total)
     began = time.perf_counter()
     sums = PixelSums.empty(manifest.size_px)
     with context.console.progress("stats", total, "images") as progress:

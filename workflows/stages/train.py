@@ -14,7 +14,7 @@ from pipelines.manifest import Manifest
 from pipelines.records import VAL
 from pipelines.statistics import Statistics
 from workflows.compute import Resources, WorkerPlan
-from workflows.config import UsageError, require_columns, require_room, require_validation
+from workflows.config import UsageError, require_classes, require_columns, require_room, require_validation
 from workflows.headline import ALIASES, hardware, model_name
 from workflows.history import HISTORY, History, as_metrics
 from workflows.stage import Context
@@ -63,10 +63,7 @@ def network_for(net: AlexNetSpec, manifest: Manifest) -> AlexNetSpec:
     Raises:
         UsageError: `net.num_classes` or `net.input_px` does not fit what is stored.
     """
-    if net.num_classes not in (0, manifest.num_classes):
-        raise UsageError(
-            f"net.num_classes is {net.num_classes}, the data set has {manifest.num_classes}; use 0 to take its number"
-        )
+    require_classes(net, manifest.num_classes)
     require_room(net, manifest.size_px)
     return replace(net, num_classes=manifest.num_classes)
 
@@ -157,7 +154,7 @@ def _line(point: dict[str, Any], epochs: int) -> str:
 
 
 def log_models(context: Context, manifest: Manifest) -> None:
-    """The exported models, as artifacts and in the registry; what lies in a store elsewhere is copied here first."""
+    """The exported models, as artifacts and in the registry."""
     for name, alias in ALIASES.items():
         with context.folder.child(name).as_local() as folder:
             facts = {"manifest": manifest.digest, "key": context.output.key}
