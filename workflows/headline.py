@@ -4,7 +4,7 @@ import getpass
 import json
 from typing import Any
 
-from workflows.config import RunConfig, values
+from workflows.config import RunConfig, values, without_secrets
 
 MAIN = ("ingest.source", "ingest.size", "net.columns", "net.kernels", "net.fc", "net.input_px")
 MAIN += ("train.epochs", "train.batch_size", "train.lr", "train.schedule", "train.seed", "train.precision")
@@ -16,7 +16,7 @@ ERRORS = ("top1_error_ten_crop", "top5_error_ten_crop", "top1_error", "top5_erro
 
 def main_params(config: RunConfig) -> dict[str, Any]:
     """What tells one workflow from another; the stages' runs have all the rest."""
-    known = values(config)
+    known = without_secrets(values(config))
     return {"recipe": config.recipe, **{name: known[name] for name in MAIN}}
 
 

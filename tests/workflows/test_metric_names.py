@@ -1,6 +1,7 @@
 """A metric's name means one thing, whichever stage it is of."""
 
-from workflows.headline import ERRORS, text_tags
+from workflows.config import RunConfig, with_values
+from workflows.headline import ERRORS, main_params, text_tags
 from workflows.history import as_metrics
 
 
@@ -21,3 +22,8 @@ def test_single_results_are_tags_but_for_the_errors_which_the_table_sorts():
         "made_with.world": 2,
     }
     assert text_tags(summary) == expected
+
+
+def test_the_parent_s_parameters_hold_no_secret_of_the_source_s_url():
+    config = with_values(RunConfig(), {"ingest.source": "s3://AKIA:abc/def@bucket/images?secret_key=z"})
+    assert main_params(config)["ingest.source"] == "s3://***@bucket/images?secret_key=***"
