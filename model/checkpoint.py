@@ -79,8 +79,10 @@ def publish(path: Path, write: Callable[[Path], object]) -> None:
             _flush(hidden)
             hidden.rename(path)
         _flush(path.parent)
-    except OSError as error:  # which does not name the file
-        raise OSError(f"{path} could not be written: {error}") from error
+    except OSError as error:
+        if error.errno:
+            error.filename = str(path)  # none is named, or the hidden one
+        raise
     finally:
         hidden.unlink(missing_ok=True)
 

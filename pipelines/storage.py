@@ -32,10 +32,12 @@ _WAYS_OUT = {  # of errors that only writing meets
     errno.EFBIG: "raise the limit on a file's size (`ulimit -f`), or name another file system",
     errno.EROFS: "nothing can be written there: name another folder",
 }
+_SECRET = "key|secret|token|passw|pwd|sig|credential"
+_NO_SECRET = "viewStateShareKey="  # MLflow's name of a view
 _URL_SECRETS = (  # what stands before @ with a password or towards a web server, and options that are secrets by name
     (re.compile(r"(?<=://)(?![^/@\s'\"]*:\d+/)[^/@\s'\"]+:[^@\s'\"]+(?=@)"), "***"),
     (re.compile(r"(?<=http://|ttps://)[^/@\s'\"]+(?=@)"), "***"),
-    (re.compile(r"(?i)(?<=[?&])([\w.-]*(?:key|secret|token|passw|pwd|sig|credential)[\w.-]*)=[^&\s'\"]+"), r"\1=***"),
+    (re.compile(rf"(?i)(?<=[?&])(?!{_NO_SECRET})([\w.-]*(?:{_SECRET})[\w.-]*)=[^&\s'\"]+"), r"\1=***"),
 )
 
 

@@ -8,16 +8,18 @@ from pathlib import Path
 
 from model import checkpoint
 from model.checkpoint import RECORD, TENSORS, Checkpoint, step_of
-from pipelines.storage import Folder
+from pipelines.storage import Folder, writing
 
 
 def save(folder: Folder, step: int, tensors: dict, scalars: dict, keep: int) -> None:
     """Writes a checkpoint, then deletes all but the newest `keep` up to this step."""
     if folder.is_local:
-        checkpoint.save(folder.local_path(), step, tensors, scalars, keep)
+        with writing(folder.local_path()):
+            checkpoint.save(folder.local_path(), step, tensors, scalars, keep)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        written = checkpoint.save(Path(scratch), step, tensors, scalars)
+        with writing(scratch):
+            written = checkpoint.save(Path(scratch), step, tensors, scalars)
         for name in (TENSORS, RECORD):
             folder.child(written.name).write(name, (written / name).read_bytes())
     kept = [name for name in _names(folder) if step_of(name) <= step][-keep:]
