@@ -34,6 +34,16 @@ def start_in_process(root: Path, config: Path, *stages: str, log: Path) -> subpr
     return _python("-c", IN_PROCESS, root, config, *stages, log=log)
 
 
+def wait_for_signal(process: subprocess.Popen, number: int, state: str) -> None:
+    """Until the process catches ("SigCgt") or ignores ("SigIgn") the signal."""
+
+    def there() -> bool:
+        fields = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+        return bool(int(fields[state], 16) >> (number - 1) & 1)
+
+    wait_until(there, f"signal {number} in {state}", 60, process)
+
+
 def environment() -> dict[str, str]:
     """For a process of ours: this checkout's code, in front of what else the test puts on the path."""
     path = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-import time
 
 import pytest
 from conftest import run_alexnet
@@ -80,9 +79,7 @@ def test_two_levels_of_runs_are_finished_in_mlflow(demo_root, rows):
 
 def test_a_second_run_does_no_work_and_says_so(demo_root):
     before = sorted((path, path.stat().st_mtime_ns) for path in demo_root.rglob("*") if path.name != "config.toml")
-    began = time.perf_counter()
     again = run_alexnet("run", "--recipe", "demo", "--root", demo_root)
-    assert time.perf_counter() - began < 10
     assert "nothing to do" in again.stdout
     assert again.stdout.count("cached") == len(STAGES)
     after = sorted((path, path.stat().st_mtime_ns) for path in demo_root.rglob("*") if path.name != "config.toml")

@@ -45,7 +45,7 @@ class StageRun:
                 return
             self._put_points()
             if renew:
-                self._outbox.put({"do": "tags", "values": {"lease.heartbeat": f"{time.time():.0f}"}})
+                self._outbox.put({"do": "tags", "values": {"lease.heartbeat": f"{time.time():.3f}"}})
         self._server.deliver(self.id, self._outbox)
 
     def params(self, values: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ class Server:
             UsageError: MLflow is away.
         """
         lease = {f"lease.{key}": str(value) for key, value in this_process().items()}
-        lease |= {"lease.heartbeat": f"{time.time():.0f}", "lease.root": str(self._root)}
+        lease |= {"lease.heartbeat": f"{time.time():.3f}", "lease.root": str(self._root)}
         try:
             made = self.client.create_run(self.experiment_id, run_name=name, tags={**tags, **lease})
         except Exception as error:

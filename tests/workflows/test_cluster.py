@@ -10,7 +10,6 @@ import crash
 import psutil
 import pytest
 import tiny
-from ray.cluster_utils import Cluster
 
 pytestmark = pytest.mark.slow
 
@@ -18,6 +17,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def cluster():
     """Three nodes of one CPU each; the first is the head, and the only one at the address where the driver is."""
+    from ray.cluster_utils import Cluster
+
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     for number in (2, 3):
         nodes.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}")
@@ -26,7 +27,7 @@ def cluster():
     nodes.shutdown()
 
 
-def nodes_at(cluster: Cluster, title: str) -> list:
+def nodes_at(cluster, title: str) -> list:
     """The nodes, but for the head, that have a worker at this kind of work."""
     others = [node for node in cluster.list_all_nodes() if node is not cluster.head_node]
     return [node for node in others if crash.workers(raylet(node), title)]
