@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from pipelines.patience import Patient, patient
+
 if TYPE_CHECKING:
     from pyarrow import NativeFile
 
@@ -67,7 +69,8 @@ def _open_filesystem(url: str):
     """The file system of a URL and the path in it; cached, because opening S3 takes tens of milliseconds."""
     from pyarrow.fs import FileSystem
 
-    return FileSystem.from_uri(url)
+    filesystem, path = FileSystem.from_uri(url)
+    return Patient(filesystem), path
 
 
 @contextlib.contextmanager
@@ -139,19 +142,19 @@ class Folder:
         if self.is_local:
             return (self.local_path() / name).read_bytes()
         with self.open(name) as file:
-            return file.read()
+            return patient(file.read)
 
     def sha256(self, name: str) -> str:
         """Hexadecimal digest of the file's bytes; FileNotFoundError where there is none."""
         digest = hashlib.sha256()
         with self.open(name) as file:
-            while block := file.read(1 << 20):
+            while block := patient(file.read, 1 << 20):
                 digest.update(block)
         return digest.hexdigest()
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         with self.open(name) as file:
-            data = file.read_at(size, offset)
+            data = patient(file.read_at, size, offset)
         if len(data) != size:
             raise ValueError(f"{self.where(name)} ends {size - len(data)} bytes short of offset {offset} + {size}")
         return data
@@ -293,8 +296,7 @@ class Folder:
             is_empty = os.fstat(file.fileno()).st_size == 0  # which mmap refuses
             content = b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             try:
-                with filesystem.open_output_stream(path, compression=None) as stream:
-                    stream.write(content)
+                patient(_upload, filesystem, path, content)
             except BaseException:
                 if not is_empty and self.size(name) == 0:  # interrupted before the first byte
                     self.delete(name)
@@ -320,6 +322,11 @@ class Folder:
             elif recursive:
                 for entry in self.child(info.base_name).walk():
                     yield entry._replace(name=f"{info.base_name}/{entry.name}")
+
+
+def _upload(filesystem, path: str, content) -> None:
+    with filesystem.open_output_stream(path, compression=None) as stream:
+        stream.write(content)
 
 
 def _walk(folder: str, prefix: str, recursive: bool) -> Iterator[FileEntry]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pipelines.patience import patient
 from pipelines.storage import Folder
 
 _OPEN_FILES = 64  # archives that one reader keeps open
@@ -30,7 +31,7 @@ class ArchiveReader:
 
         def read(name: str, offset: int, size: int) -> bytes:
             file = files.get(name) or files.setdefault(name, self.folder.open(name))
-            return self._whole(file.read_at(size, offset), name, offset, size)
+            return self._whole(patient(file.read_at, size, offset), name, offset, size)
 
         return _ahead(lambda where: read(*where), ranges)
 
