@@ -149,6 +149,9 @@ class TrainSpec:
     precision: Annotated[
         Literal["float32", "tf32", "bf16"], "arithmetic of convolutions and matrix products; tf32 and bf16 need a GPU"
     ] = "float32"
+    device: Annotated[
+        Literal["auto", "cpu", "gpu"], "what training and evaluation run on; auto: on GPUs where there are any"
+    ] = "auto"
     placement: Annotated[
         Literal["auto", "one", "columns"], "both columns in one process, or one a process; auto looks at the GPUs"
     ] = "auto"

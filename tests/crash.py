@@ -15,7 +15,7 @@ IN_PROCESS = """
 import os, sys
 from pathlib import Path
 from workflows.catalog import STAGES
-from workflows.compute import InProcess
+from workflows.workers import InProcess
 from workflows.config import load
 from workflows.run import run
 os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])  # one thread: threads that share cores wait for each other

@@ -21,6 +21,7 @@ STAGES = (
         needs=("ingest", "stats"),
         reads=("net.*", "train.*", "loader.*"),
         ignores=(
+            "train.device",
             "train.placement",
             "train.checkpoint_every_steps",
             "train.keep_checkpoints",

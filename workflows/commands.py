@@ -30,7 +30,10 @@ def run(args: argparse.Namespace) -> None:
 
     def check(planned: list["Planned"]) -> None:
         require_possible(planned, only, here.config)
+        idle = idle_gpus(planned, only, here.config)
         here.announce(console)
+        if idle:
+            console.say(f"warning: {idle}")
 
     options = {"only": only, "redo": args.redo, "take_lock": args.take_lock, "console": console, "check": check}
     options["compute"] = lambda config, console: OnRay(config.ray, console.say, debug=args.debug)
@@ -70,6 +73,17 @@ def require_possible(planned: list["Planned"], only: tuple[str, ...], config: Ru
         configuration.require_split(config.evaluate.split, counts)
     if due and config.store:
         _require_store(config.store)
+
+
+def idle_gpus(planned: list["Planned"], only: tuple[str, ...], config: RunConfig) -> str:
+    """What there is to say of GPUs that training will not use; UsageError where `train.device` wants them."""
+    from workflows import devices
+
+    if not any(step.stage.name == "train" and step.state != "CACHED" for step in planned if step.stage.name in only):
+        return ""
+    built = devices.torch_cuda()
+    version = "" if built and config.train.device != "gpu" else devices.driver()
+    return devices.foreseen(config.train.device, built, version, is_here=not config.ray.address)
 
 
 def require_trainable(classes: int, counts: dict[str, int], config: RunConfig) -> None:

@@ -1,143 +1,84 @@
-"""Where work runs: tasks mapped over Ray with a bounded number in flight, and a group of training workers.
+"""Work on Ray: tasks mapped with a bounded number in flight, and a group of training workers under Ray Train.
 
-The only module that imports Ray, and only once a stage has work. `InProcess` does the same in this process, for tests
-and notebooks. Tasks are run at least once (a task whose process died is run again), so they must be idempotent, and
-they return small records: pixels go to the store.
+The only module that imports Ray, and only once a stage has work. Tasks are run at least once (a task whose process died
+is run again), so they must be idempotent, and they return small records: pixels go to the store. A training is started
+again where a worker died, and ends at once where its own code failed.
 """
 
 import contextlib
 import importlib
 import logging
 import os
+import pickle
+import secrets
 import signal
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
+from workflows import cluster, machine
 from workflows.config import RaySpec, UsageError
+from workflows.credentials import Credentials
+from workflows.deaths import Died, PeerGone, is_echo, who_died
+from workflows.ray_folder import RayFolder
+from workflows.workers import Loop, OnDeath, OnReport, Resources, Worker, WorkerPlan, require_places
 
 OTHERS_MAY_KEEP_S = 120  # what training needs, before it gives up
 IN_FLIGHT_PER_CPU = 2  # one running, one waiting: no worker idles while the driver looks away
+RESOURCES_EVERY_S = 10  # a cluster may grow
+DEATH_IS_SEEN_IN_S = 6  # Ray Train looks every 2 s; until then an echo waits, so that the dead is known by name
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "600",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # a report waits for the next look: 2 s by default
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
 }
-
-
-@dataclass(frozen=True)
-class Worker:
-    """What a training loop is told of where it runs."""
-
-    rank: int
-    world: int
-    report: Callable[[dict], None]  # called by every rank alike; rank 0's metrics reach the driver
-    num_cpus: int
-    device: str = "cpu"
-
-
-Loop = Callable[[Any, Worker], Any]
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What there is to run on: (CPUs, GPUs) of each node."""
-
-    nodes: tuple[tuple[int, int], ...]
-
-    @property
-    def cpus(self) -> int:
-        return sum(cpus for cpus, _ in self.nodes)
-
-    @property
-    def gpus(self) -> int:
-        return sum(gpus for _, gpus in self.nodes)
-
-    def cpus_each(self, workers: int, use_gpu: bool) -> int:
-        """The most CPUs that each of so many workers can have, none of them on two nodes; at least 1."""
-        fitting = (n for n in range(self.cpus // workers, 1, -1) if self.num_places(n, use_gpu) >= workers)
-        return next(fitting, 1)
-
-    def num_places(self, cpus_each: int, use_gpu: bool) -> int:
-        """How many workers there is room for, of so many CPUs and perhaps a GPU of the same node."""
-        return sum(min(cpus // cpus_each, gpus) if use_gpu else cpus // cpus_each for cpus, gpus in self.nodes)
-
-
-class Compute(Protocol):
-    """Maps functions over items, and runs a training loop on several workers."""
-
-    def resources(self) -> Resources: ...
-
-    def map(self, function: Callable, items: Iterable, num_gpus: int = 0) -> Iterator: ...
-
-    def train(self, loop: Loop, job: Any, plan: "WorkerPlan", on_report: Callable[[dict], None]) -> Any: ...
-
-
-@dataclass(frozen=True)
-class WorkerPlan:
-    """How many training workers, and what each needs."""
-
-    world: int
-    cpus_each: int
-    use_gpu: bool
-    backend: str  # gloo, nccl; empty: no process group (one worker)
-    max_failures: int = 3
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-def require_places(plan: WorkerPlan, have: Resources) -> None:
-    """UsageError where some worker would wait for ever for what no node has."""
-    if have.num_places(plan.cpus_each, plan.use_gpu) < plan.world:
-        wants = f"{plan.world} workers of {plan.cpus_each} CPU" + (" and 1 GPU" if plan.use_gpu else "")
-        raise UsageError(
-            f"training wants {wants}; Ray has {have.cpus} CPUs and {have.gpus} GPUs: "
-            "lower train.replicas, set train.placement=one, or raise ray.num_cpus"
-        )
-
-
-class InProcess:
-    """Everything in this process, one thing after the other."""
-
-    started_s = 0.0
-
-    def resources(self) -> Resources:
-        return Resources(((len(os.sched_getaffinity(0)), 0),))
-
-    def map(self, function: Callable, items: Iterable, num_gpus: int = 0) -> Iterator:
-        return map(function, items)
-
-    def train(self, loop: Loop, job: Any, plan: WorkerPlan, on_report: Callable[[dict], None]) -> Any:
-        if plan.world != 1:
-            raise UsageError("in one process there is one training worker; use train.placement=one")
-        return loop(job, Worker(0, 1, on_report, plan.cpus_each, "cuda" if plan.use_gpu else "cpu"))
-
-    def close(self) -> None:
-        pass
+TOKEN = secrets.token_hex(32)  # of the Rays that this process starts: nobody else's
 
 
 class OnRay:
     """Ray tasks and Ray Train, started or joined when first used."""
 
     def __init__(self, spec: RaySpec, say: Callable[[str], None] = lambda text: None, debug: bool = False):
-        """With `debug`, what Ray and its workers log is shown."""
-        self._spec, self._say, self._debug, self._ray = spec, say, debug, None
+        """With `debug`, what Ray and its workers log is shown and kept."""
+        self._spec, self._say, self._debug = spec, say, debug
+        self._ray = self._folder = None
+        self._credentials = Credentials.of_driver()
         self.started_s = 0.0
 
     def _start(self):
         if self._ray is None:
-            self._say("starting Ray" if not self._spec.address else f"joining Ray at {self._spec.address}")
             began = time.perf_counter()
-            self._ray = _connect(self._spec, self._debug)
+            self._ray = self._joined() if self._spec.address else self._started()
             self.started_s = time.perf_counter() - began
         return self._ray
+
+    def _joined(self):
+        self._say(f"joining Ray at {self._spec.address}")
+        there = cluster.require(self._spec.address)
+        if there.wants_token is not None:  # else it is as the environment says
+            os.environ["RAY_AUTH_MODE"] = "token" if there.wants_token else "disabled"
+        try:
+            return _connect({"address": there.where}, self._debug)
+        except Exception as error:  # of many kinds: another version of Ray or Python, no token, no node of it here
+            what = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UsageError(f"ray.address={self._spec.address} cannot be joined: {what}") from error
+
+    def _started(self):
+        """Our own Ray: whatever the environment or an earlier `ray start` names, and behind a token of its own."""
+        num_cpus = self._spec.num_cpus or machine.cpus()
+        machine.require_limits(num_cpus)
+        self._say("starting Ray")
+        self._folder = RayFolder(keep=self._debug)
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+        own = {"address": "local", "num_cpus": num_cpus, "_temp_dir": str(self._folder.for_ray)}
+        return _connect({**own, "include_dashboard": False}, self._debug)
 
     def resources(self) -> Resources:
         nodes = [node["Resources"] for node in self._start().nodes() if node["Alive"]]
@@ -147,15 +88,16 @@ class OnRay:
         """Results as they are done, in any order; an error in a task ends the map and cancels those in flight."""
         ray = self._start()
         remote = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=self._spec.task_retries)(_apply)
-        limit = max(1, self.resources().cpus) * IN_FLIGHT_PER_CPU
-        waiting, flying = iter(items), set()
+        waiting, flying, looked = iter(items), set(), float("-inf")
         try:
             while True:
+                if time.monotonic() - looked > RESOURCES_EVERY_S:
+                    limit, looked = max(1, self.resources().cpus) * IN_FLIGHT_PER_CPU, time.monotonic()
                 while len(flying) < limit and (item := next(waiting, _END)) is not _END:
-                    flying.add(remote.remote(function, item))
+                    flying.add(remote.remote(self._credentials, function, item))
                 if not flying:
                     return
-                done, rest = ray.wait(list(flying), num_returns=1)
+                done, rest = ray.wait(list(flying), num_returns=1, timeout=RESOURCES_EVERY_S)
                 flying = set(rest)
                 for ref in done:
                     yield _unwrapped(ray, ref)
@@ -164,16 +106,26 @@ class OnRay:
                 with contextlib.suppress(Exception):
                     ray.cancel(ref)
 
-    def train(self, loop: Loop, job: Any, plan: WorkerPlan, on_report: Callable[[dict], None]) -> Any:
-        """Runs the loop on the planned workers; each report of rank 0 is handed to `on_report` here."""
-        require_places(plan, self.resources())
-        self._await_places(plan)
-        from ray.train import ControllerError
+    def train(
+        self, loop: Loop, job: Any, plan: WorkerPlan, on_report: OnReport, on_death: OnDeath = lambda who: None
+    ) -> Any:
+        """Runs the loop on the planned workers, again where one died; rank 0's reports are handed on in their order.
 
-        for _ in range(plan.max_failures):
-            with contextlib.suppress(ControllerError):  # a worker died while Ray Train started it
+        Raises:
+            ChildProcessError: Workers died more than `plan.max_deaths` times.
+        """
+        require_places(plan, self.resources())
+        deaths = 0
+        while True:
+            self._await_places(plan)
+            try:
                 return self._train(loop, job, plan, on_report)
-        return self._train(loop, job, plan, on_report)
+            except Died as death:
+                if deaths == plan.max_deaths:
+                    what = f"{death} died, after {deaths} new starts"
+                    raise ChildProcessError(f"{what}: is memory short? --debug keeps what Ray logs") from death
+                deaths += 1
+                on_death(str(death))
 
     def _await_places(self, plan: WorkerPlan) -> None:
         """UsageError where other work keeps what the workers need: Ray Train would wait for it in silence."""
@@ -183,8 +135,8 @@ class OnRay:
             if time.monotonic() > ends:
                 taken = " and ".join(f"{free.get(name, 0):g} of {n:g} {name}s" for name, n in wanted.items())
                 raise UsageError(
-                    f"training finds {taken} free: other work on the Ray cluster holds the rest; wait for its end, or "
-                    "lower train.replicas"
+                    f"training finds {taken} free: other work on the Ray cluster holds the rest, or a node is gone; "
+                    "wait for its end, or lower train.replicas"
                 )
             if time.monotonic() > told:
                 self._say(f"waiting up to {OTHERS_MAY_KEEP_S} s for CPUs or GPUs that other work on the cluster holds")
@@ -197,71 +149,74 @@ class OnRay:
         ray = self._start()
         here = _on_this_node(ray)
         mailbox = Queue(actor_options={"num_cpus": 0, **here})
-        scratch = tempfile.TemporaryDirectory(prefix="alexnet-train-", ignore_cleanup_errors=True)
-        fit = ray.remote(num_cpus=0, max_retries=0, **here)(_fit).remote(loop, job, plan, mailbox, scratch.name)
+        place = self._folder.place if self._folder else None
+        scratch = tempfile.TemporaryDirectory(prefix="alexnet-train-", dir=place, ignore_cleanup_errors=True)
+        task = _Task(loop, job, plan, mailbox, self._credentials)
+        fit = ray.remote(num_cpus=0, max_retries=0, **here)(_fit).remote(task, scratch.name)
         try:
             for letter in _letters(ray, mailbox, fit):
-                if isinstance(letter, Exception):
-                    raise letter  # running it again would meet it again
+                if isinstance(letter, _Failure):
+                    raise letter.error from _Trace(letter.trace)  # running it again would meet it again
                 on_report(letter)
-            return _unwrapped(ray, fit)
+            return _returned(ray, fit)
         except BaseException:
-            self.close()  # ends all that was started; until then Ray Train keeps what it reserved
+            self.close()  # ends all that was started; until then Ray Train keeps what it reserved, also after a death
             raise
         finally:
             scratch.cleanup()
 
     def close(self) -> None:
         if self._ray is not None:
-            with _sigterm_kept():
+            with _handlers_kept():
                 self._ray.shutdown()
             self._ray = None
+        if self._folder is not None:
+            if self._debug:
+                self._say(f"Ray's logs are in {self._folder.logs}")
+            self._folder.remove()
+            self._folder = None
 
 
 _END = object()
 
 
-def _apply(function: Callable, item: Any) -> Any:
+def _apply(credentials: Credentials, function: Callable, item: Any) -> Any:
     """A task: Ray wants a plain function where `map` also takes a partial one."""
+    credentials.use()
     return function(item)
 
 
-def _connect(spec: RaySpec, debug: bool = False):
+def _connect(where: dict[str, Any], debug: bool):
+    """Ray, connected to the cluster that these options start or join."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
+    from ray._raylet import Config
 
+    Config.initialize("")  # reads the environment again: the user may have imported Ray before
     modules = [importlib.import_module(name) for name in ("pipelines", "model", "workflows")]
-    options: dict[str, Any] = {
-        "runtime_env": {"py_modules": modules, "env_vars": {name: os.environ[name] for name in ENVIRONMENT}},
-        "logging_level": logging.ERROR,
-        "log_to_driver": debug,
-        "include_dashboard": False,
-    }
-    if spec.address:
-        del options["include_dashboard"]
-    elif spec.num_cpus:
-        options["num_cpus"] = spec.num_cpus
-    options["address"] = spec.address or "local"  # else Ray joins what RAY_ADDRESS or an earlier `ray start` names
-    try:
-        with _sigterm_kept():
-            ray.init(**options)
-    except ConnectionError as error:
-        raise UsageError(f"no Ray cluster at ray.address={spec.address}: {error}") from error
+    with _handlers_kept():
+        ray.init(
+            **where,
+            runtime_env={"py_modules": modules, "env_vars": {name: os.environ[name] for name in ENVIRONMENT}},
+            logging_level=logging.ERROR,
+            log_to_driver=debug,
+        )
     for name in ("ray", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return ray
 
 
 @contextlib.contextmanager
-def _sigterm_kept() -> Iterator[None]:
-    """Ray sets a handler of its own when it starts and ends, which ends the process before a run can be closed."""
-    handler = signal.getsignal(signal.SIGTERM)
+def _handlers_kept() -> Iterator[None]:
+    """Ray sets handlers of its own when it starts and ends, which end the process before a run can be closed."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 def _unwrapped(ray, ref):
@@ -282,12 +237,53 @@ def _on_this_node(ray) -> dict[str, Any]:
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
 
 
-def _fit(loop: Loop, job: Any, plan: WorkerPlan, mailbox, scratch: str) -> Any:
-    """Runs Ray Train, in a task: in the driver it would take over SIGINT, or be a thread that no signal stops."""
+@dataclass(frozen=True)
+class _Task:
+    """A training, as its workers are told of it."""
+
+    loop: Loop
+    job: Any
+    plan: WorkerPlan
+    mailbox: Any  # the only way to the driver: what is put first comes out first
+    credentials: Credentials
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What the loop raised, and where."""
+
+    error: Exception
+    trace: str
+
+
+class _Trace(Exception):
+    """The trace in the worker, as the cause of the error here."""
+
+
+def _fit(task: _Task, scratch: str) -> Any:
+    """Runs Ray Train, in a task: in the driver it would take over SIGINT, or be a thread that no signal stops.
+
+    Raises:
+        Died: Workers died, in the loop or while Ray Train started them.
+    """
+    from ray.train import ControllerError, WorkerGroupError
+
     try:
-        return _trainer(loop, job, plan, mailbox, scratch).fit().return_value
+        return _trainer(task, scratch).fit().return_value
+    except WorkerGroupError as error:
+        raise Died(who_died(error.worker_failures)) from None  # what the loop itself raised is in the mailbox
+    except ControllerError as error:
+        raise Died("a worker that was starting") from error
     finally:
-        mailbox.put(None)
+        task.mailbox.put(None)
+
+
+def _returned(ray, fit) -> Any:
+    """What the loop returned."""
+    try:
+        return _unwrapped(ray, fit)
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
+        raise Died("the process that leads the training") from error
 
 
 def _letters(ray, mailbox, fit) -> Iterator[Any]:
@@ -300,20 +296,14 @@ def _letters(ray, mailbox, fit) -> Iterator[Any]:
         yield letter
 
 
-def _trainer(loop: Loop, job: Any, plan: WorkerPlan, mailbox, scratch: str):
+def _trainer(task: _Task, scratch: str):
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.callback import UserCallback
 
-    class Mail(UserCallback):
-        """Carries rank 0's metrics from Ray Train's controller to the driver."""
-
-        def after_report(self, run_context, metrics, checkpoint):
-            mailbox.put(metrics[0])
-
+    plan = task.plan
     return TorchTrainer(
         _on_worker,
-        train_loop_config={"loop": loop, "job": job, "plan": plan, "mailbox": mailbox},
+        train_loop_config={"task": task},
         torch_config=TorchConfig(backend=plan.backend or "gloo", timeout_s=600),
         scaling_config=ScalingConfig(
             num_workers=plan.world, use_gpu=plan.use_gpu, resources_per_worker=_resources_each(plan)
@@ -321,8 +311,7 @@ def _trainer(loop: Loop, job: Any, plan: WorkerPlan, mailbox, scratch: str):
         run_config=RunConfig(
             name="train",
             storage_path=scratch,
-            callbacks=[Mail()],
-            failure_config=FailureConfig(max_failures=plan.max_failures),
+            failure_config=FailureConfig(max_failures=0),  # `train` starts again, and says so
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(plan.cpus_each), **plan.environment}},
         ),
@@ -337,19 +326,32 @@ def _on_worker(config: dict) -> Any:
     """Runs inside each Ray Train worker: the loop, with a Worker made of Ray Train's context."""
     import ray.train
 
-    context, plan = ray.train.get_context(), config["plan"]
+    context, task = ray.train.get_context(), config["task"]
+    rank = context.get_world_rank()
     worker = Worker(
-        rank=context.get_world_rank(),
+        rank=rank,
         world=context.get_world_size(),
-        report=ray.train.report,
-        num_cpus=plan.cpus_each,
-        device="cuda" if plan.use_gpu else "cpu",
+        report=task.mailbox.put if rank == 0 else lambda report: None,
+        num_cpus=task.plan.cpus_each,
+        device="cuda" if task.plan.use_gpu else "cpu",
     )
+    task.credentials.use()
     try:
-        return config["loop"](config["job"], worker)
-    except (RuntimeError, ConnectionError, TimeoutError):
-        raise  # a peer that died, a device that failed: Ray Train starts the group again
+        return task.loop(task.job, worker)
     except Exception as error:
-        error.add_note(f"in training worker {worker.rank}")
-        config["mailbox"].put(error)
+        if is_echo(error):
+            time.sleep(DEATH_IS_SEEN_IN_S)
+            raise PeerGone(f"in training worker {rank}: {error}") from error
+        task.mailbox.put(_portable(error, rank))
         raise
+
+
+def _portable(error: Exception, rank: int) -> _Failure:
+    """The error as it can travel, with a note of where it was."""
+    trace = traceback.format_exc()
+    try:
+        error = pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its own constructor makes of it
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(f"in training worker {rank}")
+    return _Failure(error, trace)

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import platform
 import socket
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from pipelines.storage import Folder
-from workflows import lock, predict
+from workflows import cluster, devices, lock, machine, predict
 from workflows.catalog import STAGES
 from workflows.config import RunConfig, UsageError
 from workflows.console import size
@@ -24,9 +23,6 @@ from workflows.outputs import places
 from workflows.plan import plan
 
 Verdict = Literal["ok", "note", "wrong"]
-DALI = "nvidia-dali-cuda"
-CUDA_13_DRIVER = 580  # the oldest series that serves CUDA 13; older ones serve CUDA 12
-RAY_ON_THIS_NODE = Path("/tmp/ray/ray_current_cluster")  # where Ray itself looks for address=auto
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ def examine(config: RunConfig, root: Path) -> list[Finding]:
         _accelerators,
         lambda: _machine(config, root),
         lambda: _ports(config),
-        lambda: cluster(config.ray.address),
+        lambda: answers(config.ray.address),
         _decoders,
         lambda: _leftovers(config, root),
         lambda: _training(config, root),
@@ -69,8 +65,8 @@ def _versions() -> Iterator[Finding]:
 
 def version_found(requirement: Requirement) -> Finding:
     """Whether the installed version is in the range; of DALI any build will do here."""
-    name, is_dali = requirement.name, requirement.name.startswith(DALI)
-    builds = sorted(d.name for d in metadata.distributions() if d.name.startswith(DALI)) if is_dali else [name]
+    name, is_dali = requirement.name, requirement.name.startswith(devices.DALI)
+    builds = sorted(d.name for d in metadata.distributions() if d.name.startswith(devices.DALI)) if is_dali else [name]
     what = "DALI" if is_dali else name
     try:
         found = metadata.version(builds[0])
@@ -92,8 +88,8 @@ def _accelerators() -> Iterator[Finding]:
         for i in range(torch.cuda.device_count()):
             card = torch.cuda.get_device_properties(i)
             yield Finding(f"GPU {i}", "ok", f"{card.name}, {size(card.total_memory)}, torch built for CUDA {built}")
-    elif driver := _driver():
-        yield Finding("GPU", "wrong", unused_gpu(driver, built))
+    elif driver := devices.driver():
+        yield Finding("GPU", "wrong", devices.unused_gpu(driver, built))
     else:
         yield Finding("GPU", "note", "none: everything runs on the CPU, both columns over gloo")
     dali = {d.name for d in metadata.distributions() if d.name.startswith("nvidia-dali")}
@@ -103,30 +99,10 @@ def _accelerators() -> Iterator[Finding]:
         )
 
 
-def unused_gpu(driver: str, built: str | None) -> str:
-    """What to say where there is a GPU that torch, built for a CUDA or for none, does not use."""
-    torch_is = f"built for CUDA {built} and finds no device" if built else "a build for the CPU"
-    major = 13 if int(driver.partition(".")[0]) >= CUDA_13_DRIVER else 12
-    way_out = f"install a cu{major} build of torch and {DALI}{major}0 (README, GPUs)"
-    if built and built.startswith(f"{major}."):
-        way_out = "the builds fit: see whether `nvidia-smi` and CUDA_VISIBLE_DEVICES show the device"
-    return f"there is one, with driver {driver}, which serves CUDA {major}; torch is {torch_is}: {way_out}"
-
-
-def _driver() -> str:
-    """The version of NVIDIA's driver; nothing where there is none."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return found[0] if found else ""
-
-
 def _machine(config: RunConfig, root: Path) -> Iterator[Finding]:
     import psutil
 
-    yield Finding("cores", "ok", f"{len(os.sched_getaffinity(0))} to use of {os.cpu_count()}")
+    yield Finding("cores", "ok", f"{machine.cpus()} to use of {os.cpu_count()}")
     memory = psutil.virtual_memory()
     low = memory.available < 4e9
     yield Finding("memory", "note" if low else "ok", f"{size(memory.available)} free of {size(memory.total)}")
@@ -169,23 +145,14 @@ def _ports(config: RunConfig) -> Iterator[Finding]:
         yield Finding("Ray", "ok", "starts on this machine when a stage has work, behind its token")
 
 
-def cluster(address: str) -> Iterator[Finding]:
-    """Whether anything listens at `ray.address`."""
+def answers(address: str) -> Iterator[Finding]:
+    """Whether Ray answers at `ray.address`."""
     if not address:
         return
-    where = address
-    if address == "auto":
-        known = RAY_ON_THIS_NODE.read_text() if RAY_ON_THIS_NODE.is_file() else ""
-        where = os.environ.get("RAY_ADDRESS") or known.strip()
-        if not where:
-            yield Finding("Ray", "wrong", "ray.address=auto, and this machine is no node of a cluster: `ray start`")
-            return
-    host, _, port = where.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-        yield Finding("Ray", "ok", f"ray.address={address}: {where} answers")
-    except (OSError, ValueError) as error:
-        yield Finding("Ray", "wrong", f"ray.address={address}: {where} does not answer ({error})")
+        yield Finding("Ray", "ok", f"ray.address={address}: {cluster.require(address).where} answers")
+    except UsageError as error:
+        yield Finding("Ray", "wrong", str(error))
 
 
 def _decoders() -> Iterator[Finding]:

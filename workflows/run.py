@@ -12,7 +12,7 @@ from typing import Any
 from pipelines.storage import Folder
 from workflows import config as configuration
 from workflows import lock
-from workflows.compute import Compute, OnRay
+from workflows.compute import OnRay
 from workflows.config import LAST, RunConfig, UsageError, select
 from workflows.console import Console
 from workflows.ending import afterwards
@@ -23,6 +23,7 @@ from workflows.plan import Planned, plan
 from workflows.provenance import code_commit, versions
 from workflows.stage import Context, Stage, digests, require_as_made
 from workflows.tracker import tracker
+from workflows.workers import Compute
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from workflows.config import RunConfig, UsageError, digest, select
 from workflows.outputs import Output, Places
 
 if TYPE_CHECKING:
-    from workflows.compute import Compute
     from workflows.console import Console
     from workflows.tracker import StageRun
+    from workflows.workers import Compute
 
 KEY_DIGITS = 16
 

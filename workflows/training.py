@@ -3,6 +3,7 @@
 Stopped anywhere and started again with the same job, it goes on from the newest checkpoint with the same numbers.
 """
 
+import os
 import time
 import warnings
 from collections import deque
@@ -27,7 +28,7 @@ from pipelines.specs import LoaderSpec
 from pipelines.storage import Folder
 from pipelines.timings import verdict
 from workflows import checkpoints
-from workflows.compute import Worker
+from workflows.workers import Worker
 
 REPORTS_PER_EPOCH = 10
 REPORTS_KEPT = 3 * REPORTS_PER_EPOCH  # in a checkpoint, for a driver that was killed before it had them
@@ -51,6 +52,9 @@ class TrainJob:
 
 def loop(job: TrainJob, worker: Worker) -> dict[str, Any]:
     """Trains until the last epoch is done; returns the last and the best validation error."""
+    if worker.device == "cuda" and not torch.cuda.is_available():
+        what = f"torch {torch.__version__} on {os.uname().nodename} finds no GPU"
+        raise ValueError(f"{what}: `alexnet doctor` there says why, or set train.device=cpu")
     torch.set_num_threads(worker.num_cpus)
     training = _Training(job, worker)
     training.resume()
@@ -81,6 +85,7 @@ class _Training:
         self.best = {"top1_error": None, "epoch": 0}
         self.last: dict[str, float] = {}
         self.reports: deque[dict[str, Any]] = deque(maxlen=REPORTS_KEPT)
+        self.num_sent = 0
 
     @property
     def epoch(self) -> int:
@@ -107,8 +112,9 @@ class _Training:
             self.trainer.load_weights(
                 export.starting_weights(Path(self.job.train.init_from), layers, self.manifest.class_names)
             )
-        start = {"earlier": list(self.reports), "resumed_epoch": step / self.loader.steps_per_epoch}
-        self.worker.report({**start, "warnings": [str(warning.message) for warning in passed_over]})
+        start = {"resumed_step": step, "resumed_epoch": step / self.loader.steps_per_epoch}
+        start["earlier"] = list(self.reports)
+        self._send({**start, "warnings": [str(warning.message) for warning in passed_over]})
 
     def run_epoch(self) -> None:
         """The rest of the epoch, its validation, its checkpoint."""
@@ -131,8 +137,13 @@ class _Training:
         self._end_epoch()
 
     def result(self) -> dict[str, Any]:
-        """What the stage says of the training."""
-        return {**self.last, "best_epoch": self.best["epoch"], "best_top1_error": self.best["top1_error"]}
+        """What the stage says of the training, and how many reports it must have."""
+        best = {"best_epoch": self.best["epoch"], "best_top1_error": self.best["top1_error"]}
+        return {**self.last, **best, "reports": self.num_sent}
+
+    def _send(self, report: dict[str, Any]) -> None:
+        self.worker.report(report)
+        self.num_sent += 1
 
     def _batches(self, epoch: int, first: int) -> Iterator[tuple[tuple, int, int]]:
         """This replica's batches, with the size of the global batch and the first of its rows that is ours."""
@@ -156,7 +167,7 @@ class _Training:
             **({"warning": warning} if warning else {}),
         }
         self.reports.append(report)
-        self.worker.report(report)
+        self._send(report)
 
     def _end_epoch(self) -> None:
         report = {"kind": "epoch", "step": self.trainer.step, "epoch": self.epoch}
@@ -174,7 +185,7 @@ class _Training:
         report |= {**self.last, "verdict": verdict(self.loader.timings, self.manifest.encoding)}
         self.reports.append(report)
         self._checkpoint()
-        self.worker.report(report)
+        self._send(report)
 
     def _checkpoint(self) -> None:
         tensors, scalars = self.trainer.state_dict()

@@ -3,6 +3,8 @@
 import hashlib
 import random
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -36,6 +38,61 @@ def nodes_at(cluster, title: str) -> list:
 def raylet(node) -> psutil.Process:
     (info,) = node.all_processes["raylet"]
     return psutil.Process(info.process.pid)
+
+
+JOINED = """
+import os, sys, time
+from workflows.compute import OnRay
+from workflows import compute
+from workflows.config import RaySpec
+
+def busy(number):
+    began = time.time()
+    time.sleep(1)
+    return began, time.time(), os.environ.get("AWS_SECRET_ACCESS_KEY")
+
+if __name__ == "__main__":
+    import ray.cloudpickle
+    ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
+    compute.RESOURCES_EVERY_S = 1
+    on_ray = OnRay(RaySpec(address=sys.argv[1]))
+    for result in on_ray.map(busy, range(24)):
+        print(*result, flush=True)
+"""
+
+
+GROWING = """
+import sys
+from ray.cluster_utils import Cluster
+
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+print(nodes.address, flush=True)
+for number, _ in enumerate(sys.stdin, 2):
+    nodes.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}")
+nodes.shutdown()
+"""
+
+
+@pytest.mark.parametrize("mode", ["token", "disabled"])
+def test_a_joined_cluster_is_used_as_it_grows_and_its_tasks_have_the_driver_s_credentials(mode):
+    """With and without a token, which the driver is told neither."""
+    environment = crash.environment() | {"RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+    modes = {"RAY_AUTH_MODE": mode}, {"AWS_SECRET_ACCESS_KEY": "of the driver"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", GROWING], **pipes, env=environment | modes[0]) as nodes:
+        command = [sys.executable, "-c", JOINED, nodes.stdout.readline().strip()]
+        with subprocess.Popen(command, **pipes, env=environment | modes[1]) as driver:
+            lines = [driver.stdout.readline()]
+            nodes.stdin.write("one more\n" * 2)
+            nodes.stdin.flush()
+            lines += driver.stdout
+    assert driver.returncode == 0
+    results = [line.rstrip("\n").split(" ", 2) for line in lines]
+    assert [key for *_, key in results] == ["of the driver"] * 24
+    spans = [(float(began), float(ended)) for began, ended, _ in results]
+    at_once = [sum(began <= moment < ended for began, ended in spans) for moment, _ in spans]
+    assert at_once[0] == 1
+    assert max(at_once) == 3
 
 
 def sha256(root: Path, pattern: str) -> dict[str, str]:

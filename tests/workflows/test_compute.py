@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from workflows.compute import InProcess, OnRay, WorkerPlan
+from workflows.compute import OnRay
 from workflows.config import RaySpec, UsageError
 from workflows.stages.train import KEEP_FREED_MEMORY
+from workflows.workers import InProcess, WorkerPlan
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +60,25 @@ def dying_loop(job, worker):
     return "went on"
 
 
+def exchanging_and_dying_loop(job, worker):
+    """Worker 1 is killed once; worker 0 waits for it in a collective, and meets gloo's error."""
+    import torch
+    import torch.distributed as dist
+
+    worker.report({"step": 0})
+    if worker.rank == 1 and not os.path.exists(job):
+        open(job, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    dist.all_reduce(torch.ones(1))
+    worker.report({"step": 1})
+
+
+def always_dying_loop(job, worker):
+    with open(job, "a") as file:
+        file.write("started\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def wasteful_loop(job, worker):
     """Takes and frees large tensors; the pages that the last four steps took from the kernel."""
     import resource
@@ -73,10 +93,33 @@ def wasteful_loop(job, worker):
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
+class Unpicklable(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
 def failing_loop(job, worker):
-    if worker.rank == 1:
-        raise ValueError("the loss is not finite at step 7")
-    worker.report({})
+    """Reports, and then fails as `job` says, on worker `rank`; the others wait for it."""
+    import time
+
+    import torch
+    import torch.distributed as dist
+
+    rank, kind, marks = job
+    open(f"{marks}/{worker.rank}-{time.monotonic_ns()}", "w").close()
+    for step in range(20):
+        worker.report({"step": step})
+    if worker.rank != rank:
+        dist.all_reduce(torch.ones(1))
+    if kind == "out of memory":
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+    if kind == "shapes":
+        torch.ones(2, 3) @ torch.ones(2, 3)
+    if kind == "system":
+        raise OSError(5, "Input/output error", "/data/shard")
+    if kind == "unpicklable":
+        raise Unpicklable("this", "that")
+    raise ValueError("the loss is not finite at step 7")
 
 
 def test_every_item_is_mapped_once(on_ray):
@@ -104,10 +147,43 @@ def test_a_worker_that_died_is_replaced(on_ray, tmp_path):
     assert on_ray.train(dying_loop, str(tmp_path / "mark"), plan, lambda metrics: None) == "went on"
 
 
-def test_a_worker_s_error_reaches_the_driver_as_it_was_and_is_not_tried_again(on_ray):
+def test_those_who_died_are_named_also_where_others_waited_for_them(on_ray, tmp_path):
     plan = WorkerPlan(world=2, cpus_each=1, use_gpu=False, backend="gloo")
-    with pytest.raises(ValueError, match="not finite at step 7"):
-        on_ray.train(failing_loop, None, plan, lambda metrics: None)
+    reports, deaths = [], []
+    on_ray.train(exchanging_and_dying_loop, str(tmp_path / "mark"), plan, reports.append, deaths.append)
+    assert deaths == ["worker 1"]
+    assert reports == [{"step": 0}, {"step": 0}, {"step": 1}]
+
+
+def test_workers_that_die_again_and_again_are_given_up(on_ray, tmp_path):
+    plan = WorkerPlan(world=1, cpus_each=1, use_gpu=False, backend="", max_deaths=1)
+    with pytest.raises(ChildProcessError, match="worker 0 died, after 1 new starts: is memory short?"):
+        on_ray.train(always_dying_loop, str(tmp_path / "mark"), plan, lambda metrics: None)
+    assert (tmp_path / "mark").read_text() == "started\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("rank", "kind", "error", "words"),
+    [
+        (1, "not finite", ValueError, "not finite at step 7"),
+        (1, "out of memory", RuntimeError, "CUDA out of memory"),
+        (0, "shapes", RuntimeError, "mat1 and mat2 shapes cannot be multiplied"),
+        (0, "system", OSError, "/data/shard"),
+        (0, "unpicklable", RuntimeError, "Unpicklable: this and that"),
+    ],
+)
+def test_a_worker_s_error_reaches_the_driver_after_its_reports_and_is_not_tried_again(
+    on_ray, tmp_path, rank, kind, error, words
+):
+    plan = WorkerPlan(world=2, cpus_each=1, use_gpu=False, backend="gloo")
+    reports, deaths = [], []
+    with pytest.raises(error, match=words) as raised:
+        on_ray.train(failing_loop, (rank, kind, str(tmp_path)), plan, reports.append, deaths.append)
+    assert f"in training worker {rank}" in raised.value.__notes__
+    assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["0", "1"]  # each was started once
+    assert deaths == []
+    if rank == 0:
+        assert reports == [{"step": step} for step in range(20)]
 
 
 def test_the_workers_keep_the_memory_that_they_freed(on_ray):

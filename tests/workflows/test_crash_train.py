@@ -5,6 +5,7 @@ is of a worker (which Ray Train replaces) and one of the driver. What a driver h
 """
 
 import random
+import re
 import sqlite3
 import time
 
@@ -74,3 +75,13 @@ def test_a_killed_worker_and_a_killed_driver_under_ray_change_nothing(data, two_
     assert_same(killed.model(), two_columns.model())
     assert_whole(killed.points(), two_columns.points(), epochs=2)
     assert_truth_in_mlflow(killed, attempts=2)
+    assert_death_was_said(killed)
+
+
+def assert_death_was_said(training: Training) -> None:
+    """Once for the worker that was killed: on the terminal, and in the tags of its attempt's run."""
+    said = re.findall(r"  (worker [01]) died; going on from step \d+\n", training.log.read_text())
+    assert len(said) == 1
+    with sqlite3.connect(training.root / "mlflow.db") as database:
+        query = "select key, value from tags where key in ('alexnet.deaths', 'alexnet.restarts')"
+        assert dict(database.execute(query)) == {"alexnet.deaths": said[0], "alexnet.restarts": "1"}

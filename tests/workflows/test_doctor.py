@@ -1,14 +1,13 @@
 """`alexnet doctor` looks at this machine and at the root, and changes nothing."""
 
 import json
-import socket
 
 import pytest
 from conftest import run_alexnet
 from packaging.requirements import Requirement
 
 from pipelines.storage import Folder
-from workflows import doctor
+from workflows import devices, doctor
 from workflows.config import RunConfig, with_values
 from workflows.outputs import Output
 from workflows.processes import this_process
@@ -75,20 +74,15 @@ def test_a_version_outside_the_range_that_is_needed_is_wrong(requirement, verdic
     ],
 )
 def test_a_gpu_that_torch_does_not_use_gets_the_build_that_fits_its_driver(driver, built, words):
-    said = doctor.unused_gpu(driver, built)
+    said = devices.unused_gpu(driver, built)
     assert all(word in said for word in words), said
 
 
 def test_a_cluster_that_does_not_answer_is_wrong():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        address = f"127.0.0.1:{listening.getsockname()[1]}"
-        (there,) = doctor.cluster(address)
-    (gone,) = doctor.cluster(address)
-    assert (there.verdict, gone.verdict) == ("ok", "wrong")
-    assert "does not answer" in gone.text
-    assert list(doctor.cluster("")) == []
+    (gone,) = doctor.answers("127.0.0.1:1")
+    assert gone.verdict == "wrong"
+    assert "no Ray answers" in gone.text
+    assert list(doctor.answers("")) == []
 
 
 def test_the_disk_is_compared_with_what_the_plan_predicts(tmp_path):

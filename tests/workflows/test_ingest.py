@@ -12,7 +12,6 @@ from conftest import run_alexnet
 from pipelines.manifest import Manifest
 from pipelines.storage import Folder
 from workflows.catalog import STAGES
-from workflows.compute import InProcess
 from workflows.config import UsageError
 from workflows.console import Console
 from workflows.outputs import places
@@ -21,6 +20,7 @@ from workflows.run import run
 from workflows.stage import Context
 from workflows.stages import ingest
 from workflows.tracker import Untracked
+from workflows.workers import InProcess
 
 
 def prepare(folder: Path, *stages: str, **settings) -> Path:

@@ -17,12 +17,12 @@ from pipelines.shards import read_shard
 from workflows import config as configuration
 from workflows import figures, figures_net, recipes, samples
 from workflows.catalog import NAMES, STAGES
-from workflows.compute import InProcess
 from workflows.config import with_values
 from workflows.open_run import FinishedRun, open_run
 from workflows.page import code, element, page, paragraph, percent, table
 from workflows.paper import benchmark
 from workflows.run import run
+from workflows.workers import InProcess
 
 TINY = {
     "ingest.limit": 24,

@@ -14,13 +14,13 @@ import crash
 import pytest
 
 from workflows import lock
-from workflows.compute import InProcess
 from workflows.config import RunConfig, UsageError, with_values
 from workflows.console import Console
 from workflows.outputs import places
 from workflows.plan import differences, plan
 from workflows.run import run
 from workflows.stage import Stage
+from workflows.workers import InProcess
 
 READS = {"first": ("ingest.limit",), "second": ("loader.seed",), "third": ("train.epochs",)}
 NEEDS = {"first": (), "second": ("first",), "third": ("first", "second")}

@@ -10,12 +10,12 @@ from conftest import run_alexnet
 
 from pipelines.storage import Folder
 from workflows.catalog import STAGES
-from workflows.compute import InProcess
 from workflows.config import UsageError
 from workflows.outputs import places
 from workflows.plan import plan
 from workflows.run import run
 from workflows.seen_source import record_source, see_source, see_weights
+from workflows.workers import InProcess
 
 
 def look(config, root, anew=True):

@@ -23,11 +23,11 @@ from pipelines.loader import TrainLoader
 from pipelines.specs import LoaderSpec
 from pipelines.storage import Folder
 from workflows import checkpoints
-from workflows.compute import Worker
 from workflows.config import TrackingSpec, UsageError, require_validation
 from workflows.stages.evaluate import Job, evaluate_part
 from workflows.stages.train import network_for
 from workflows.training import TrainJob, loop
+from workflows.workers import Worker
 
 NET = AlexNetSpec(
     input_px=28, num_classes=3, kernels=(8, 8, 8, 8, 8), fc=(16, 16), conv1_kernel=5, conv1_stride=1, conv1_pad=2,

@@ -17,8 +17,8 @@ from pipelines.specs import LoaderSpec
 from pipelines.storage import Folder
 from tests.model.ranks import run_ranks
 from workflows import checkpoints
-from workflows.compute import Worker
 from workflows.training import CHECKPOINTS, TrainJob, loop
+from workflows.workers import Worker
 
 NET = AlexNetSpec(
     input_px=28, num_classes=3, kernels=(8, 16, 16, 16, 8), fc=(32, 32), conv1_kernel=5, conv1_stride=1, conv1_pad=2,

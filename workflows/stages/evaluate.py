@@ -14,6 +14,7 @@ import numpy as np
 from model.metrics import TopK
 from pipelines.manifest import Manifest
 from pipelines.storage import Folder
+from workflows import devices
 from workflows.config import require_split
 from workflows.headline import ALIASES, errors_of, hardware
 from workflows.stage import Context
@@ -60,7 +61,7 @@ def run(context: Context) -> dict:
     manifest = Manifest.load(shards)
     total = manifest.num_rows(spec.split)
     require_split(spec.split, {name: manifest.num_rows(name) for name in manifest.splits})
-    have = context.compute.resources()
+    have = devices.usable(context.config.train.device, context.compute.resources(), devices.torch_cuda())
     device = "cuda" if have.gpus else "cpu"
     num_parts = max(1, min((have.gpus or have.cpus) * TASKS_PER_DEVICE, -(-total // spec.batch_size)))
     model = context.inputs["train"].folder.child(FOLDER_OF[spec.weights])

@@ -13,13 +13,14 @@ from model.specs import AlexNetSpec, TrainSpec
 from pipelines.manifest import Manifest
 from pipelines.records import VAL
 from pipelines.statistics import Statistics
-from workflows.compute import Resources, WorkerPlan
+from workflows import devices
 from workflows.config import UsageError, require_classes, require_columns, require_room, require_validation
 from workflows.headline import ALIASES, hardware, model_name
 from workflows.history import HISTORY, History, as_metrics
 from workflows.stage import Context
 from workflows.stages.ingest import log_dataset
 from workflows.training import TrainJob, loop
+from workflows.workers import Resources, WorkerPlan
 
 # On the CPU. By default glibc gives large blocks back and takes them anew every step; a page fresh from the kernel
 # costs more than the arithmetic in it.
@@ -33,7 +34,8 @@ def run(context: Context) -> dict:
     net = network_for(config.net, manifest)
     require_validation(config.train, manifest.num_rows(VAL))
     require_start(config.train, net, manifest)
-    plan, columns_per_rank = place(net, config.train, context.compute.resources())
+    have = devices.usable(config.train.device, context.compute.resources(), devices.torch_cuda())
+    plan, columns_per_rank = place(net, config.train, have)
     statistics = Statistics.load(context.inputs["stats"].folder)
     job = TrainJob(
         net=net,
@@ -111,16 +113,22 @@ def _train(
     """The loop's result, and the epoch that this attempt went on from."""
     for point in history.points:
         context.run.metrics(as_metrics(point), step=point["step"])
-    warned = False
+    warned, reports, deaths = False, 0, []
     start_epoch: float | None = None
     epochs = job.train.epochs
     done = history.points[-1]["epoch"] * images if history.points else 0
     with context.console.progress("train", images * epochs, "images", round(done)) as progress:
 
         def on_report(report: dict[str, Any]) -> None:
-            nonlocal start_epoch
-            if start_epoch is None:  # later ones are of workers that were replaced
-                start_epoch = report["resumed_epoch"]
+            nonlocal start_epoch, reports
+            if "resumed_epoch" in report:  # workers start; where others died before, from their checkpoint
+                reports = 0
+                if start_epoch is None:
+                    start_epoch = report["resumed_epoch"]
+                else:
+                    who = deaths[-1] if deaths else "a worker"
+                    context.console.say(f"  {who} died; going on from step {report['resumed_step']}")
+            reports += 1
             for text in report.get("warnings", ()):
                 context.console.say(f"  warning: {text}")
             for one in report.get("earlier", [report]):  # those before a checkpoint that training goes on from
@@ -139,8 +147,19 @@ def _train(
             if point["kind"] == "epoch":
                 context.console.say(_line(point, epochs))
 
-        result = context.compute.train(loop, job, plan, on_report)
+        def on_death(who: str) -> None:
+            deaths.append(who)
+            context.run.tags({"alexnet.restarts": len(deaths), "alexnet.deaths": ", ".join(deaths)})
+
+        result = context.compute.train(loop, job, plan, on_report, on_death)
+    require_every_report(reports, result.pop("reports"))
     return result, start_epoch
+
+
+def require_every_report(arrived: int, sent: int) -> None:
+    """RuntimeError where the curves would lack what the workers, since they last started, have reported."""
+    if arrived != sent:
+        raise RuntimeError(f"training reported {sent} times, and {arrived} arrived: run it again, its end is stored")
 
 
 def _note(point: dict[str, Any]) -> str:
