@@ -1,0 +1,65 @@
+"""A result's commit is that of this code: never of a repository that it merely lies in."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import crash
+import pytest
+
+from workflows import provenance
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository with one commit, and git as a function."""
+
+    def git(*command: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        return subprocess.run(["git", *who, *command], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    git("init", "--quiet")
+    git("commit", "--allow-empty", "--quiet", "--message", "theirs")
+    return tmp_path, git
+
+
+def commit_said_in(package: Path) -> str:
+    """What the code says that lies there."""
+    package.mkdir(parents=True, exist_ok=True)
+    (package / "__init__.py").touch()
+    shutil.copy(provenance.__file__, package)
+    code = "from workflows import provenance; print(provenance.code_commit())"
+    environment = crash.environment() | {"PYTHONPATH": str(package.parent)}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_in_a_checkout_it_is_the_checkout_s_and_changes_are_said(repository):
+    folder, git = repository
+    commit_said_in(folder / "workflows")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "ours")
+    assert commit_said_in(folder / "workflows") == git("rev-parse", "HEAD").strip()
+    (folder / "workflows" / "__init__.py").write_text("changed = 1\n")
+    assert commit_said_in(folder / "workflows") == git("rev-parse", "HEAD").strip() + "+changes"
+
+
+@pytest.mark.parametrize("place", ["venv/lib/python3.11/site-packages/workflows", "workflows"])
+def test_installed_inside_another_repository_it_is_unknown(repository, place):
+    folder, _ = repository
+    assert commit_said_in(folder / place) == "unknown"
+
+
+def test_vendored_into_another_repository_it_is_unknown(repository):
+    folder, git = repository
+    commit_said_in(folder / "third_party" / "workflows")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "vendored")
+    assert commit_said_in(folder / "third_party" / "workflows") == "unknown"
+
+
+def test_without_any_repository_or_git_it_is_unknown(tmp_path, monkeypatch):
+    assert commit_said_in(tmp_path / "workflows") == "unknown"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.code_commit() == "unknown"
