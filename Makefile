@@ -1,9 +1,9 @@
-# make demo: install, then run the whole workflow on generated data.  make test: install, then lint and test.
+# make demo: install, then run the whole workflow on generated data.  make test: install, then lint and test; make quick: without what takes long.
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: demo install test lint clean
+.PHONY: demo install test quick lint clean
 
 demo: install
 	$(VENV)/bin/alexnet run --recipe demo
@@ -12,6 +12,9 @@ install: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev lint
 	$(VENV)/bin/python -m pytest
+
+quick: $(VENV)/.installed-dev lint
+	$(VENV)/bin/python -m pytest -q -m "not slow and not browser and not gpu"
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

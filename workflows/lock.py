@@ -5,11 +5,11 @@ lives. `flock` decides among the processes of one machine, and ends with its pro
 machine, an object store) the last touch says whether the holder lives.
 """
 
-import _thread
 import contextlib
 import fcntl
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -129,7 +129,7 @@ def _beat(lease: Lease, mine: dict, every_s: float, ended: threading.Event, lost
             who = lease.holder()
             if who and not _is(mine, who):
                 lost.set()
-                _thread.interrupt_main()
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # wakes it, whatever it waits for
                 return
             _touch(lease, mine)
 

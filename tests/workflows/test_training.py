@@ -25,7 +25,7 @@ from pipelines.storage import Folder
 from workflows import checkpoints
 from workflows.config import TrackingSpec, UsageError, require_validation
 from workflows.stages.evaluate import Job, evaluate_part
-from workflows.stages.train import network_for
+from workflows.stages.train import network_for, require_every_report
 from workflows.training import TrainJob, loop
 from workflows.workers import Worker
 
@@ -53,6 +53,12 @@ def test_the_input_is_scaled_in_the_epochs_with_light_and_in_no_other(lighting_o
             twin.train_step(batch.images_BCHW, batch.labels_B, scale)
     trained = load_file(tmp_path / "train" / "model" / "model.safetensors")
     assert all(torch.equal(trained[name], weight) for name, weight in twin.weights().items())
+
+
+def test_a_report_that_was_lost_is_not_kept_quiet():
+    require_every_report(arrived=5, sent=5)
+    with pytest.raises(RuntimeError, match="reported 5 times, and 4 arrived: run it again"):
+        require_every_report(arrived=4, sent=5)
 
 
 def test_evaluation_averages_the_probabilities_of_ten_views_and_takes_the_centre_for_the_single_one(tmp_path):

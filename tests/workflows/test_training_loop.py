@@ -50,7 +50,11 @@ def job(folder: Path, **changes) -> TrainJob:
 
 
 def run(job: TrainJob, report: Callable[[dict], None]) -> dict:
-    return loop(job, Worker(0, 1, report, num_cpus=1))
+    """The loop's result, but for the number of its reports, which must be that of those that came."""
+    came = []
+    result = loop(job, Worker(0, 1, lambda new: (came.append(new), report(new)), num_cpus=1))
+    assert result.pop("reports") == len(came)
+    return result
 
 
 @pytest.fixture(scope="module")
