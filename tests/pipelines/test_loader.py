@@ -271,8 +271,8 @@ def test_timings_add_up(shards):
         time.sleep(0.005)
     elapsed, timings = time.perf_counter() - started, running.timings
     assert (timings.num_batches, timings.num_images) == (13, 196)
-    assert timings.computing_s == pytest.approx(13 * 0.005, rel=0.5)
-    assert timings.waiting_s + timings.computing_s == pytest.approx(elapsed, rel=0.1)
+    assert 13 * 0.005 <= timings.computing_s < elapsed
+    assert 0 < timings.waiting_s <= elapsed - timings.computing_s
     assert 0 < timings.reading_s + timings.decoding_s <= timings.waiting_s
 
 
@@ -285,23 +285,24 @@ def test_shards_in_an_object_store_are_read_through_the_same_code(shards, s3_fol
 
 
 RESUME_IN_A_LARGE_EPOCH = """
-import sys, time
-from pipelines.decode import Decoder
+import sys
 from pipelines.manifest import Manifest
 from test_loader import loader, Folder
+
+def bytes_read():
+    return int(open("/proc/self/io").readline().split()[1])
+
 folder = Folder.at(sys.argv[1])
 manifest = Manifest.load(folder)
-started = time.perf_counter()
-Decoder("jpeg", manifest.size_px, 40, 256, 2, "cpu")
-starting_dali_s = time.perf_counter() - started
-started = time.perf_counter()
+next(loader((folder, manifest), batch_size=128, window_shards=1).epoch(0))  # all is imported now
+before = bytes_read()
 running = loader((folder, manifest), batch_size=128, epochs=90, window_shards=8)
 next(running.epoch(7, start_step=running.steps_per_epoch // 2))
-print(time.perf_counter() - started - starting_dali_s, running.num_samples)
+print(bytes_read() - before, running.num_samples)
 """
 
 
-def test_resuming_in_the_middle_of_1_3_million_samples_takes_less_than_2_s(tmp_path):
+def test_resuming_in_the_middle_of_1_3_million_samples_reads_two_windows(tmp_path):
     """1,251 shards of 1,024 rows, which are names of one file; only the windows in use and next are read."""
     folder, manifest = shard_builder.write_shards(tmp_path, {"train": [1024]}, size_px=SIZE_PX)
     (first,) = manifest.splits["train"]
@@ -309,9 +310,9 @@ def test_resuming_in_the_middle_of_1_3_million_samples_takes_less_than_2_s(tmp_p
     for record in records:
         os.link(tmp_path / first.name, tmp_path / record.name)
     replace(manifest, splits={"train": records}).save(folder)
-    seconds, num_samples = run_python(RESUME_IN_A_LARGE_EPOCH, str(tmp_path)).split()
+    num_bytes, num_samples = run_python(RESUME_IN_A_LARGE_EPOCH, str(tmp_path)).split()
     assert int(num_samples) == 1_281_024
-    assert float(seconds) < 2
+    assert int(num_bytes) <= 2 * 8 * (tmp_path / first.name).stat().st_size * 1.01
 
 
 def run_python(program: str, *arguments: str) -> str:

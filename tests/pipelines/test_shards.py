@@ -160,6 +160,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(tmp_path):
     """Twenty seeded moments, kill -9 each, in one folder, each within an eighth of the whole; then to the end."""
     whole, manifest = ingest(tmp_path / "whole", memory_source({"train": jpegs(400)}), rows_per_shard=40)

@@ -87,6 +87,7 @@ def test_what_cannot_be_looked_at_is_told_in_a_line_each_and_the_rest_is_predict
         assert re.match(rf"alexnet: {re.escape(shown)}: .*({reason})", line), line
 
 
+@pytest.mark.slow
 def test_as_json_for_programs(model, tmp_path):
     name = os.fsdecode(b"caf\xe9.jpg")
     write_files(tmp_path, {name: jpeg(0), "bad.jpg": b""})
@@ -107,6 +108,7 @@ def test_class_names_do_not_steer_the_terminal(model, tmp_path):
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.slow
 def test_the_configured_limit_of_pixels_holds_and_libraries_say_nothing(model, tmp_path):
     """Larger than Pillow warns of, and with metadata that are cut off."""
     Image.fromarray(np.zeros((9500, 9500), np.uint8)).save(tmp_path / "large.png", compress_level=1)
