@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipelines.storage import redacted
 from workflows import database
 from workflows.config import TrackingSpec, UsageError, digest
 from workflows.headline import VIEW, view_of_the_runs
@@ -116,7 +117,8 @@ class Server:
 
     def _silent(self, error: Exception) -> UsageError:
         reason = str(error).strip().partition("\n")[0]
-        return UsageError(f"tracking.uri={self._spec.uri or self._root} does not answer as MLflow does: {reason}")
+        where = f"tracking.uri={self._spec.uri or self._root}"
+        return UsageError(redacted(f"{where} does not answer as MLflow does: {reason}"))
 
     def _experiment(self) -> str:
         kind = {"mlflow.experimentKind": "custom_model_development"}  # else the UI takes runs for tests of prompts
@@ -346,7 +348,8 @@ def registered_files(spec: TrackingSpec, root: Path, uri: str) -> Path:
             return _downloaded(tracking_uri(spec, place), place, uri)
         except Exception as error:  # as in `Server._connect`
             reason = str(error).strip().partition("\n")[0]
-            raise UsageError(f"no model {uri} at {spec.uri or root}: {reason}; `alexnet ui` shows them") from error
+            where = f"no model {uri} at {spec.uri or root}"
+            raise UsageError(redacted(f"{where}: {reason}; `alexnet ui` shows them")) from error
 
 
 def _downloaded(tracked: str, root: Path, uri: str) -> Path:

@@ -48,8 +48,9 @@ def _page(spec: TrackingSpec, place: Path) -> str:
 def _wait(spec: TrackingSpec, root: Path, place: Path, port: int) -> int:
     """Until the server ends, or we do: the pipe is our end of the rope, and the kernel lets go of it for us."""
     scratch = "" if place == root else str(place)
-    argv = [sys.executable, "-P", tethered.__file__, scratch, *_command(spec, root, port)]
-    environment = {**os.environ, **SERVER}
+    argv = [sys.executable, "-P", tethered.__file__, scratch, *_command(root, port)]
+    store = spec.uri or f"sqlite:///{database.DATABASE}"  # in the environment: all users see the arguments
+    environment = {**os.environ, **SERVER, "MLFLOW_BACKEND_STORE_URI": store}
     rope = subprocess.PIPE
     with subprocess.Popen(argv, env=environment, cwd=place, stdin=rope, start_new_session=True) as server:
         try:
@@ -58,11 +59,9 @@ def _wait(spec: TrackingSpec, root: Path, place: Path, port: int) -> int:
             return 0
 
 
-def _command(spec: TrackingSpec, root: Path, port: int) -> list[str]:
+def _command(root: Path, port: int) -> list[str]:
     """The MLflow server's command line; it stands in the folder of the database, whose path then needs no escapes."""
-    store = spec.uri or f"sqlite:///{database.DATABASE}"
     options = {
-        "--backend-store-uri": store,
         "--default-artifact-root": (root / database.ARTIFACTS).as_uri(),
         "--host": HOST,
         "--port": str(port),

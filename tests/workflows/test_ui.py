@@ -58,8 +58,8 @@ def tracked(tmp_path):
     return (tmp_path / "runs").rename(tmp_path / "moved ü?%25 #"), run_id
 
 
-def started(root, said, port) -> subprocess.Popen:
-    command = [sys.executable, "-m", "workflows.cli", "ui", "--root", str(root), "--port", str(port)]
+def started(root, said, port, *more) -> subprocess.Popen:
+    command = [sys.executable, "-m", "workflows.cli", "ui", "--root", str(root), "--port", str(port), *more]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with said.open("w") as file:
         server = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
@@ -99,6 +99,22 @@ def test_the_link_opens_the_runs_of_a_root_that_was_moved_and_their_artifacts(tr
         query = f"{address}/get-artifact?path=note.txt&run_uuid={run_id}"
         with urllib.request.urlopen(query, timeout=30) as answer:
             assert answer.read() == b"an artifact"
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+@pytest.mark.slow
+def test_a_uri_which_may_hold_a_password_is_no_argument_of_the_servers(tracked, tmp_path):
+    """All users of a machine see the arguments of all processes."""
+    root, _ = tracked
+    uri = f"sqlite:///{root / 'mlflow.db'}"
+    port = free_port()
+    server = started(root, tmp_path / "said", port, "--set", f"tracking.uri={uri}")
+    try:
+        family = crash.family(server)
+        assert any("mlflow" in process.cmdline() for process in family)
+        assert not [process for process in family if uri in " ".join(process.cmdline())]
     finally:
         server.terminate()
         server.wait(60)
