@@ -14,10 +14,10 @@ REPOSITORY = Path(__file__).parents[1]
 IN_PROCESS = """
 import os, sys
 from pathlib import Path
-from workflows.catalog import STAGES
-from workflows.workers import InProcess
+from workflows.workflow import STAGES
+from workflows.compute.workers import InProcess
 from workflows.config import load
-from workflows.run import run
+from workflows.engine.run import run
 os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])  # one thread: threads that share cores wait for each other
 root, config, *only = sys.argv[1:]
 run(STAGES, load(Path(config)), Path(root), only=only, compute=lambda *_: InProcess())

@@ -46,7 +46,9 @@ def test_model_needs_torch_alone():
     assert heads("model") - STANDARD - {"model"} <= {"torch", "numpy", "safetensors"}
 
 
-@pytest.mark.parametrize(("package", "owner"), [("ray", "workflows/compute.py"), ("mlflow", "workflows/tracking.py")])
+@pytest.mark.parametrize(
+    ("package", "owner"), [("ray", "workflows/compute/on_ray.py"), ("mlflow", "workflows/tracking/server.py")]
+)
 def test_one_module_knows(package, owner):
     assert {f for f in importers(package) if not f.startswith("workflows/bench/")} == {owner}
 
@@ -86,6 +88,30 @@ def test_there_are_no_import_cycles():
         visit(name)
 
 
+# Rooms of workflows/, each above those that it may enter; files beside them belong to the one below their line.
+FLOORS = (
+    ("cli",),
+    ("commands",),
+    ("bench",),
+    ("stages",),
+    ("report",),
+    ("workflow", "recipes"),
+    ("engine",),
+    ("tracking", "training"),
+    ("compute",),
+    ("console", "config", "failures", "processes", "streams"),
+)
+
+
+def test_rooms_point_down():
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    for path in (ROOT / "workflows").rglob("*.py"):
+        room = path.relative_to(ROOT / "workflows").with_suffix("").parts[0]
+        names = (name.split(".")[1:2] for name in imports_of(path) if name.startswith("workflows."))
+        for other in {name for (name,) in names} - {room} if room != "__init__" else ():
+            assert floor[other] > floor[room], f"{path.relative_to(ROOT)} imports workflows.{other}"
+
+
 def test_every_package_is_installed():
     import tomllib
 
@@ -94,6 +120,6 @@ def test_every_package_is_installed():
 
 
 def test_the_command_line_loads_nothing_heavy():
-    code = "import workflows.cli, workflows.plan, workflows.run, sys; print(*sys.modules)"
+    code = "import workflows.cli, workflows.engine.plan, workflows.engine.run, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not {"torch", "ray", "mlflow", "nvidia.dali", "pandas", "pyarrow"} & set(loaded.stdout.split())

@@ -72,7 +72,7 @@ def _resume(args: argparse.Namespace, argv: list[str]) -> list[str]:
     """The line that resumes, for what runs stages."""
     if not _runs_stages(args):
         return []
-    from workflows.given import program
+    from workflows.commands.given import program
 
     return [f"to go on from what is done: {shlex.join([*program(), *argv])}"]
 
@@ -112,23 +112,23 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from workflows import commands
-    from workflows.catalog import NAMES
+    from workflows.commands import verbs
+    from workflows.workflow import NAMES
 
     parser = _Parser(
         prog="alexnet",
         description="ImageNet from raw archives to a tracked, reproducible AlexNet.",
         epilog="exit codes: 0 done, 1 failed or stopped (the command that resumes is printed), 2 wrong use",
     )
-    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     debug, common, running, json = _debug(), _common(), _running(), _json()
 
     def command(name: str, act, what: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, parents=[*parents, debug], help=what, description=what)
+        added = commands.add_parser(name, parents=[*parents, debug], help=what, description=what)
         added.set_defaults(act=act)
         return added
 
-    add = command("run", commands.run, "run all stages, each unless it is done", common, running)
+    add = command("run", verbs.run, "run all stages, each unless it is done", common, running)
     add.add_argument(
         "--from", dest="first", metavar="STAGE", choices=NAMES, default=NAMES[0], help="first stage to run"
     )
@@ -137,31 +137,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     add.set_defaults(stage=None)
     for name in NAMES:
-        command(name, commands.run, f"run the stage {name} alone", common, running).set_defaults(stage=name)
-    command("plan", commands.plan, "say what would run, why, how long and how large", common, json)
-    command("status", commands.status, "say what is there", common, json)
-    command("verify", commands.verify, "read every shard again and compare it with the manifest", common)
-    add = command("clean", commands.clean, "list what was left half done, and what is named, and remove it", common)
+        command(name, verbs.run, f"run the stage {name} alone", common, running).set_defaults(stage=name)
+    command("plan", verbs.plan, "say what would run, why, how long and how large", common, json)
+    command("status", verbs.status, "say what is there", common, json)
+    command("verify", verbs.verify, "read every shard again and compare it with the manifest", common)
+    add = command("clean", verbs.clean, "list what was left half done, and what is named, and remove it", common)
     add.add_argument("outputs", nargs="*", metavar="STAGE/KEY", help="outputs that go whatever their state")
     add.add_argument("--finished", action="store_true", help="also finished outputs that nothing refers to")
     add.add_argument(
         "--older-than", type=float, default=24, metavar="HOURS", help="age of what is half done (default 24)"
     )
     add.add_argument("--yes", action="store_true", help="remove it")
-    add = command("ui", commands.ui, "serve the MLflow UI on this machine", common)
+    add = command("ui", verbs.ui, "serve the MLflow UI on this machine", common)
     add.add_argument("--port", type=_port, default=5000, help="port on 127.0.0.1 (default 5000)")
-    add = command("predict", commands.predict, "print the five likeliest classes of images", common, json)
+    add = command("predict", verbs.predict, "print the five likeliest classes of images", common, json)
     add.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
     add.add_argument("--model", help="folder of an exported model, or models:/NAME@ALIAS (default: the last trained)")
-    add = command("bench", commands.bench, "time ours and the peers in one run")
+    add = command("bench", verbs.bench, "time ours and the peers in one run")
     add.add_argument("what", choices=("ingest", "loader", "trainer"))
     add.add_argument("--images", help="folder or tar of images, as ingest.source (default: generated ones)")
     add.add_argument("--json", metavar="FILE", help="where to write the figures")
     add.add_argument("--repeats", type=int, help="turns of each part, of which the median counts")
     add.add_argument("--seconds", type=float, help="length of each turn, s")
-    command("doctor", commands.doctor, "see whether this machine fits", common, json)
-    command("config", commands.show_config, "print the resolved configuration, every key with its help", common)
-    command("recipes", commands.show_recipes, "list the recipes")
+    command("doctor", verbs.doctor, "see whether this machine fits", common, json)
+    command("config", verbs.show_config, "print the resolved configuration, every key with its help", common)
+    command("recipes", verbs.show_recipes, "list the recipes")
     return parser
 
 
@@ -184,7 +184,7 @@ def _common() -> argparse.ArgumentParser:
 
 
 def _running() -> argparse.ArgumentParser:
-    from workflows.catalog import NAMES
+    from workflows.workflow import NAMES
 
     running = argparse.ArgumentParser(add_help=False)
     running.add_argument(

@@ -76,10 +76,10 @@ from pipelines.formats.rows import Row
 from pipelines.manifest import Quarantined, ShardRecord, _write_quarantine
 from pipelines.sources.cache import cached_table
 from pipelines.storage import Folder
-from workflows.album import Album
-from workflows.checkpoints import save
-from workflows.figures import canvas
-from workflows.history import History
+from workflows.report.album import Album
+from workflows.training.checkpoints import save
+from workflows.report.figures import canvas
+from workflows.training.history import History
 
 folder, long = Path(sys.argv[2]), "x" * 99_999
 history = History(Folder.at(folder))

@@ -10,12 +10,12 @@ from conftest import run_alexnet
 
 from model import checkpoint
 from pipelines.storage import Folder
-from workflows import lock
-from workflows.clean import Wanted, leftovers
+from workflows.commands.leftovers import Wanted, leftovers
 from workflows.config import RunConfig, UsageError, with_values
-from workflows.outputs import Output, places
-from workflows.plan import plan
-from workflows.stage import Stage
+from workflows.engine import lock
+from workflows.engine.outputs import Output, places
+from workflows.engine.plan import plan
+from workflows.engine.stage import Stage
 
 STAGES = (
     Stage("ingest", version=1, module="", reads=("ingest.limit",)),

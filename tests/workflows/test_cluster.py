@@ -42,8 +42,8 @@ def raylet(node) -> psutil.Process:
 
 JOINED = """
 import os, sys, time
-from workflows.compute import OnRay
-from workflows import compute
+from workflows.compute.on_ray import OnRay
+from workflows.compute import on_ray
 from workflows.config import RaySpec
 
 def busy(number):
@@ -54,7 +54,7 @@ def busy(number):
 if __name__ == "__main__":
     import ray.cloudpickle
     ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
-    compute.RESOURCES_EVERY_S = 1
+    on_ray.RESOURCES_EVERY_S = 1
     on_ray = OnRay(RaySpec(address=sys.argv[1]))
     for result in on_ray.map(busy, range(24)):
         print(*result, flush=True)

@@ -9,7 +9,7 @@ import threading
 import pytest
 from conftest import run_alexnet
 
-from workflows import cluster
+from workflows.compute import cluster
 from workflows.config import UsageError
 
 

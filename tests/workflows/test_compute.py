@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from workflows.compute import OnRay
+from workflows.compute.on_ray import OnRay
+from workflows.compute.workers import InProcess, WorkerPlan
 from workflows.config import RaySpec, UsageError
 from workflows.stages.train import KEEP_FREED_MEMORY
-from workflows.workers import InProcess, WorkerPlan
 
 pytestmark = pytest.mark.slow
 
@@ -208,7 +208,7 @@ def test_what_other_work_holds_is_not_waited_for_without_end(on_ray, monkeypatch
 
     holder = ray.remote(num_cpus=1)(type("Holder", (), {"answer": lambda self: 1})).remote()
     assert ray.get(holder.answer.remote()) == 1
-    monkeypatch.setattr("workflows.compute.OTHERS_MAY_KEEP_S", 1)
+    monkeypatch.setattr("workflows.compute.on_ray.OTHERS_MAY_KEEP_S", 1)
     plan = WorkerPlan(world=2, cpus_each=1, use_gpu=False, backend="gloo")
     with pytest.raises(UsageError, match="training finds 1 of 2 CPUs free"):
         on_ray.train(exchange_loop, {"steps": 1}, plan, lambda metrics: None)

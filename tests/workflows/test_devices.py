@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from workflows import devices
+from workflows.compute import devices
+from workflows.compute.workers import Resources
 from workflows.config import UsageError
-from workflows.workers import Resources
 
 NONE, GPUS = Resources(((8, 0),)), Resources(((8, 2), (4, 0)))
 

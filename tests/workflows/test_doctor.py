@@ -7,9 +7,10 @@ from conftest import run_alexnet
 from packaging.requirements import Requirement
 
 from pipelines.storage import Folder
-from workflows import devices, doctor
+from workflows.commands import doctor
+from workflows.compute import devices
 from workflows.config import RunConfig, with_values
-from workflows.outputs import Output
+from workflows.engine.outputs import Output
 from workflows.processes import this_process
 
 

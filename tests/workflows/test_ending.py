@@ -2,7 +2,7 @@
 
 import pytest
 
-from workflows.ending import afterwards
+from workflows.tracking.ending import afterwards
 
 
 def failing(error, ran):

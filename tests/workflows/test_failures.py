@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from workflows import cli, commands, failures
+from workflows import cli, failures
+from workflows.commands import verbs
 from workflows.config import UsageError
 
 
@@ -23,7 +24,7 @@ def act(monkeypatch, capsys, tmp_path):
         def fail(args):
             raise error
 
-        monkeypatch.setattr(commands, "status", fail)
+        monkeypatch.setattr(verbs, "status", fail)
         code = cli.main(["status", *argv])
         return code, capsys.readouterr().err.splitlines()
 

@@ -12,8 +12,8 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.text import Text
 
-from workflows import figures, figures_data, figures_results, fonts
-from workflows.figures import named, short
+from workflows.report import figures, figures_data, figures_results, fonts
+from workflows.report.figures import named, short
 
 TITLES = (
     *("under_$10_vs_$20", "a_^b", r"$\frac{1", r"\alpha%#&~{}", "x\ny\x1b[31m\u202e", "very " * 40, "a" * 99),
@@ -105,7 +105,7 @@ def test_a_font_that_was_installed_since_is_found(tmp_path):
     font.save(tmp_path / "fonts" / "NushuTestSans.ttf")
     program = (
         "import warnings; warnings.simplefilter('error')\n"
-        "from workflows import figures, figures_data, fonts\n"
+        "from workflows.report import figures, figures_data, fonts\n"
         "figure = figures_data.class_histogram({'train': {0: 1}}, ['\\U0001b170 a'])\n"
         "figures.png(figure)\n"
         "print(fonts.families()[-1], figure.axes[0].get_yticklabels()[0].get_text() == '\\U0001b170 a')"

@@ -11,16 +11,16 @@ from conftest import run_alexnet
 
 from pipelines.manifest import Manifest
 from pipelines.storage import Folder
-from workflows.catalog import STAGES
+from workflows.compute.workers import InProcess
 from workflows.config import UsageError
 from workflows.console import Console
-from workflows.outputs import places
-from workflows.plan import plan
-from workflows.run import run
-from workflows.stage import Context
+from workflows.engine.outputs import places
+from workflows.engine.plan import plan
+from workflows.engine.run import run
+from workflows.engine.stage import Context
 from workflows.stages import ingest
-from workflows.tracker import Untracked
-from workflows.workers import InProcess
+from workflows.tracking.tracker import Untracked
+from workflows.workflow import STAGES
 
 
 def prepare(folder: Path, *stages: str, **settings) -> Path:

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from pipelines.storage import Folder
-from workflows import lock
 from workflows.config import RunConfig, UsageError, with_values
-from workflows.outputs import Output, places
+from workflows.engine import lock
+from workflows.engine.outputs import Output, places
 from workflows.processes import LEASE_ENDS_AFTER_S, this_process
 
 ELSEWHERE = {

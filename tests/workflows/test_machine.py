@@ -9,7 +9,7 @@ import crash
 import pytest
 from builders import write_files
 
-from workflows import machine
+from workflows.compute import machine
 from workflows.config import UsageError
 
 CORES = len(os.sched_getaffinity(0))
@@ -53,7 +53,7 @@ def test_a_quota_of_this_process_is_seen():
         (group / "cpu.cfs_quota_us").write_text("20000")
     except OSError as error:
         pytest.skip(f"no control group can be made here: {error}")
-    code = f"open('{group}/cgroup.procs', 'w').write('0'); from workflows import machine; print(machine.cpus())"
+    code = f"open('{group}/cgroup.procs', 'w').write('0'); from workflows.compute import machine; print(machine.cpus())"
     try:
         said = subprocess.run(
             [sys.executable, "-c", code], env=crash.environment(), capture_output=True, text=True, check=True
@@ -74,7 +74,7 @@ def test_too_few_processes_are_refused(cgroups, folder):
 
 def test_too_few_open_files_are_refused_and_the_rest_is_used():
     code = (
-        "import resource; from workflows import machine; from workflows.config import UsageError\n"
+        "import resource; from workflows.compute import machine; from workflows.config import UsageError\n"
         "try:\n machine.require_limits(1); print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
         "except UsageError as error: print(error)"
     )

@@ -1,8 +1,8 @@
 """A metric's name means one thing, whichever stage it is of."""
 
 from workflows.config import RunConfig, with_values
-from workflows.headline import ERRORS, main_params, text_tags
-from workflows.history import as_metrics
+from workflows.tracking.headline import ERRORS, main_params, text_tags
+from workflows.training.history import as_metrics
 
 
 def test_the_errors_of_training_and_of_evaluation_have_different_names():

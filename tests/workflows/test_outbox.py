@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from workflows.outbox import END, UNSENT, Away, Outbox, left_behind
+from workflows.tracking.outbox import END, UNSENT, Away, Outbox, left_behind
 
 
 def away(operation):

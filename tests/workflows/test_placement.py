@@ -3,9 +3,9 @@
 import pytest
 
 from model.specs import AlexNetSpec, TrainSpec
+from workflows.compute.workers import Resources, WorkerPlan, require_places
 from workflows.config import UsageError
 from workflows.stages.train import place
-from workflows.workers import Resources, WorkerPlan, require_places
 
 TWO, ONE = AlexNetSpec(), AlexNetSpec(columns=1, kernels=(48, 128, 192, 192, 256))
 CPUS, GPU, GPUS_2, GPUS_4 = ((4, 0),), ((8, 1),), ((8, 2),), ((8, 2), (8, 2))

@@ -11,9 +11,9 @@ from conftest import run_alexnet
 from model import checkpoint
 from pipelines.shards import plan_shards, write_shard
 from pipelines.sources.catalog import open_source
-from workflows.catalog import STAGES
-from workflows.outputs import places
-from workflows.plan import plan
+from workflows.engine.outputs import places
+from workflows.engine.plan import plan
+from workflows.workflow import STAGES
 
 
 @pytest.fixture

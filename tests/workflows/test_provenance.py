@@ -8,7 +8,7 @@ from pathlib import Path
 import crash
 import pytest
 
-from workflows import provenance
+from workflows.engine import provenance
 
 
 @pytest.fixture
@@ -26,10 +26,11 @@ def repository(tmp_path):
 
 def commit_said_in(package: Path) -> str:
     """What the code says that lies there."""
-    package.mkdir(parents=True, exist_ok=True)
-    (package / "__init__.py").touch()
-    shutil.copy(provenance.__file__, package)
-    code = "from workflows import provenance; print(provenance.code_commit())"
+    (package / "engine").mkdir(parents=True, exist_ok=True)
+    for folder in (package, package / "engine"):
+        (folder / "__init__.py").touch()
+    shutil.copy(provenance.__file__, package / "engine")
+    code = "from workflows.engine import provenance; print(provenance.code_commit())"
     environment = crash.environment() | {"PYTHONPATH": str(package.parent)}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=True).stdout.strip()

@@ -6,9 +6,9 @@ import tempfile
 
 import pytest
 
-from workflows import ray_folder
+from workflows.compute import ray_folder
+from workflows.compute.ray_folder import LONGEST_SOCKET, SOCKET, RayFolder
 from workflows.config import UsageError
-from workflows.ray_folder import LONGEST_SOCKET, SOCKET, RayFolder
 
 
 @pytest.fixture

@@ -15,14 +15,15 @@ from tiny import config as tiny_config
 from pipelines.manifest import Manifest
 from pipelines.shards import read_shard
 from workflows import config as configuration
-from workflows import figures, figures_net, recipes, samples
-from workflows.catalog import NAMES, STAGES
+from workflows import recipes
+from workflows.compute.workers import InProcess
 from workflows.config import with_values
-from workflows.open_run import FinishedRun, open_run
-from workflows.page import code, element, page, paragraph, percent, table
-from workflows.paper import benchmark
-from workflows.run import run
-from workflows.workers import InProcess
+from workflows.engine.run import run
+from workflows.report import figures, figures_net, samples
+from workflows.report.finished_run import FinishedRun, open_run
+from workflows.report.page import code, element, page, paragraph, percent, table
+from workflows.report.published import benchmark
+from workflows.workflow import NAMES, STAGES
 
 TINY = {
     "ingest.limit": 24,

@@ -13,14 +13,14 @@ from dataclasses import replace
 import crash
 import pytest
 
-from workflows import lock
+from workflows.compute.workers import InProcess
 from workflows.config import RunConfig, UsageError, with_values
 from workflows.console import Console
-from workflows.outputs import places
-from workflows.plan import differences, plan
-from workflows.run import run
-from workflows.stage import Stage
-from workflows.workers import InProcess
+from workflows.engine import lock
+from workflows.engine.outputs import places
+from workflows.engine.plan import differences, plan
+from workflows.engine.run import run
+from workflows.engine.stage import Stage
 
 READS = {"first": ("ingest.limit",), "second": ("loader.seed",), "third": ("train.epochs",)}
 NEEDS = {"first": (), "second": ("first",), "third": ("first", "second")}

@@ -9,13 +9,13 @@ from builders import class_folders, jpeg, tar_bytes, write_files
 from conftest import run_alexnet
 
 from pipelines.storage import Folder
-from workflows.catalog import STAGES
+from workflows.compute.workers import InProcess
 from workflows.config import UsageError
-from workflows.outputs import places
-from workflows.plan import plan
-from workflows.run import run
-from workflows.seen_source import record_source, see_source, see_weights
-from workflows.workers import InProcess
+from workflows.engine.outputs import places
+from workflows.engine.plan import plan
+from workflows.engine.run import run
+from workflows.engine.seen_source import record_source, see_source, see_weights
+from workflows.workflow import STAGES
 
 
 def look(config, root, anew=True):

@@ -23,10 +23,10 @@ from model.alexnet import AlexNet
 from model.export import save_exported
 from model.specs import AlexNetSpec, TrainSpec
 from workflows.config import RunConfig, TrackingSpec, UsageError
-from workflows.headline import main_params
-from workflows.outbox import UNSENT
-from workflows.tracker import Tracker
-from workflows.tracking import registered_files, tracking_uri
+from workflows.tracking.headline import main_params
+from workflows.tracking.outbox import UNSENT
+from workflows.tracking.server import registered_files, tracking_uri
+from workflows.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.slow
 
@@ -308,7 +308,7 @@ def test_a_lease_holds_while_its_process_lives_wherever_that_is(changed, expecte
 def test_processes_that_start_at_once_on_a_fresh_root_all_live(tmp_path):
     code = (
         "import sys; from pathlib import Path; from workflows.config import TrackingSpec;"
-        "from workflows.tracker import Tracker; t = Tracker(TrackingSpec(), Path(sys.argv[1]));"
+        "from workflows.tracking.tracker import Tracker; t = Tracker(TrackingSpec(), Path(sys.argv[1]));"
         "t.begin_workflow('w', {}); t.end_workflow('FINISHED')"
     )
     running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(3)]

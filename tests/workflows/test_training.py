@@ -22,12 +22,12 @@ from pipelines.evaluation import eval_batches
 from pipelines.loader import TrainLoader
 from pipelines.specs import LoaderSpec
 from pipelines.storage import Folder
-from workflows import checkpoints
+from workflows.compute.workers import Worker
 from workflows.config import TrackingSpec, UsageError, require_validation
 from workflows.stages.evaluate import Job, evaluate_part
 from workflows.stages.train import network_for, require_every_report
-from workflows.training import TrainJob, loop
-from workflows.workers import Worker
+from workflows.training import checkpoints
+from workflows.training.loop import TrainJob, loop
 
 NET = AlexNetSpec(
     input_px=28, num_classes=3, kernels=(8, 8, 8, 8, 8), fc=(16, 16), conv1_kernel=5, conv1_stride=1, conv1_pad=2,
@@ -153,7 +153,7 @@ def test_a_broken_newest_checkpoint_in_an_object_store_pushes_no_sound_one_out(s
 def test_a_registered_model_takes_batches_of_any_size(as_run, tmp_path):
     import mlflow
 
-    from workflows.tracker import Tracker
+    from workflows.tracking.tracker import Tracker
 
     net = AlexNet(replace(NET, **as_run)).eval()
     weights = {name: value.contiguous() for name, value in net.state_dict().items() if name != "mean"}

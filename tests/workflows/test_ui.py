@@ -14,7 +14,7 @@ from conftest import REPOSITORY, run_alexnet
 from mlflow_server import free_port
 
 from workflows.config import TrackingSpec
-from workflows.tracker import Tracker
+from workflows.tracking.tracker import Tracker
 
 
 @pytest.fixture

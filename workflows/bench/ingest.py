@@ -27,7 +27,7 @@ from workflows.bench.common import hardware, interleaved, stamped, table
 from workflows.bench.peers import pillow_pool, ray_images
 from workflows.bench.photographs import write_photographs
 from workflows.bench.scale import measure
-from workflows.compute import OnRay
+from workflows.compute.on_ray import OnRay
 from workflows.config import RaySpec
 
 NUM_PHOTOGRAPHS = 400

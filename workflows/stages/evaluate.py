@@ -14,11 +14,11 @@ import numpy as np
 from model.metrics import TopK
 from pipelines.manifest import Manifest
 from pipelines.storage import Folder
-from workflows import devices
+from workflows.compute import devices
 from workflows.config import require_split
-from workflows.headline import ALIASES, errors_of, hardware
-from workflows.stage import Context
+from workflows.engine.stage import Context
 from workflows.stages.ingest import log_dataset
+from workflows.tracking.headline import ALIASES, errors_of, hardware
 
 if TYPE_CHECKING:
     from model.alexnet import AlexNet

@@ -24,9 +24,9 @@ from pipelines.sources.source import Source
 from pipelines.storage import Folder
 from workflows.config import UsageError
 from workflows.console import size
-from workflows.outputs import INDEX
-from workflows.predict import DISK_MARGIN
-from workflows.stage import Context
+from workflows.engine.estimate import DISK_MARGIN
+from workflows.engine.outputs import INDEX
+from workflows.engine.stage import Context
 
 
 def run(context: Context) -> dict:

@@ -2,12 +2,12 @@
 
 import time
 
-from workflows import sections_data, sections_errors, sections_net
-from workflows.album import Album
-from workflows.fonts import missing
-from workflows.open_run import FinishedRun
-from workflows.page import Html, element, page, percent, tiles
-from workflows.stage import Context
+from workflows.engine.stage import Context
+from workflows.report import sections_data, sections_errors, sections_net
+from workflows.report.album import Album
+from workflows.report.finished_run import FinishedRun
+from workflows.report.fonts import missing
+from workflows.report.page import Html, element, page, percent, tiles
 
 REPORT = "report.html"
 SECTIONS = {

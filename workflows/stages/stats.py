@@ -9,11 +9,11 @@ from functools import partial
 from pipelines.manifest import Manifest
 from pipelines.statistics import STATS_JSON, STATS_NPZ, PixelSums, Statistics, sum_shard
 from pipelines.storage import Folder
-from workflows import figures_data
 from workflows.config import require_training_images
-from workflows.figures import png
-from workflows.fonts import missing
-from workflows.stage import Context
+from workflows.engine.stage import Context
+from workflows.report import figures_data
+from workflows.report.figures import png
+from workflows.report.fonts import missing
 from workflows.stages.ingest import log_dataset
 
 

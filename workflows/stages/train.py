@@ -13,14 +13,14 @@ from model.specs import AlexNetSpec, TrainSpec
 from pipelines.manifest import Manifest
 from pipelines.records import VAL
 from pipelines.statistics import Statistics
-from workflows import devices
+from workflows.compute import devices
+from workflows.compute.workers import Resources, WorkerPlan
 from workflows.config import UsageError, require_classes, require_columns, require_room, require_validation
-from workflows.headline import ALIASES, hardware, model_name
-from workflows.history import HISTORY, History, as_metrics
-from workflows.stage import Context
+from workflows.engine.stage import Context
 from workflows.stages.ingest import log_dataset
-from workflows.training import TrainJob, loop
-from workflows.workers import Resources, WorkerPlan
+from workflows.tracking.headline import ALIASES, hardware, model_name
+from workflows.training.history import HISTORY, History, as_metrics
+from workflows.training.loop import TrainJob, loop
 
 # On the CPU. By default glibc gives large blocks back and takes them anew every step; a page fresh from the kernel
 # costs more than the arithmetic in it.

@@ -1,0 +1,1 @@
+"""Where work runs: Ray, in one module, and what machine, cluster and GPUs allow."""

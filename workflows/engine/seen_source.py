@@ -1,0 +1,106 @@
+"""What a workflow starts from, beside its configuration: the source's content, and weights that it did not train.
+
+A look takes what was last ingested; only a plan or an ingest lists the source, and only an ingest records it.
+"""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.storage import Folder, redacted
+from workflows.config import RunConfig, UsageError, digest, keys
+from workflows.engine.outputs import INDEX, Places
+from workflows.engine.stage import Seen
+
+_NAMES = ("ingest.source", "ingest.labels", "ingest.val_fraction")  # what a listing depends on
+
+
+def see_source(config: RunConfig, places: Places, anew: bool) -> Seen:
+    """The source's fingerprint, its images by split and its number of classes: as last ingested, or as it is now.
+
+    Raises:
+        UsageError: The source is there and damaged, or it is not there and never was ingested.
+    """
+    from pipelines.sources.catalog import is_there, open_source
+
+    known = _known(config, places)
+    if known and not anew:
+        return known
+    try:
+        source = open_source(config.ingest, places.index)
+    except (ValueError, OSError) as error:
+        if known and not is_there(config.ingest.source):
+            return replace(known, note=f"{redacted(config.ingest.source)} is gone: what was ingested of it is used")
+        raise UsageError(str(error)) from error
+    counts = {name: table.num_rows for name, table in source.splits.items()}
+    now = Seen({"source": source.fingerprint}, {"counts": counts, "classes": len(source.class_names)})
+    return replace(now, note=_change(known, now)) if known else now
+
+
+def record_source(config: RunConfig, places: Places, seen: Seen) -> None:
+    """This is what was ingested last: later looks take it."""
+    text = json.dumps({"identity": seen.identity, "facts": seen.facts})
+    path = _path(config, places)
+    if not path.is_file() or path.read_text() != text:
+        Folder.at(path.parent).write(path.name, text)
+
+
+def see_weights(config: RunConfig, places: Places, anew: bool) -> Seen:
+    """The digest of the weights that training starts from, where it starts from any.
+
+    Raises:
+        UsageError: They are not there, and no training here started from them.
+    """
+    name = config.train.init_from
+    if not name:
+        return Seen()
+    path = Path(name).expanduser() / "model.safetensors"
+    try:
+        with path.open("rb") as file:
+            return Seen({"init_from": hashlib.file_digest(file, "sha256").hexdigest()})
+    except OSError as error:
+        for facts in places.begun("train"):
+            if facts.get("ignored", {}).get("train.init_from") == name:
+                return Seen({"init_from": facts["ingredients"]["init_from"]}, note=f"{name} is gone")
+        raise UsageError(
+            f"train.init_from={name}: no {path.name} there; name the folder of an exported model, "
+            "such as RUNS/train/KEY/model"
+        ) from error
+
+
+def _known(config: RunConfig, places: Places) -> Seen | None:
+    """What was last ingested of the source from this root, else by any root that uses the store."""
+    try:
+        found = json.loads(_path(config, places).read_text())
+        return Seen(found["identity"], found["facts"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    wanted = _how(config)
+    for facts in places.begun("ingest"):
+        made_with = {**facts["ingredients"], **facts.get("ignored", {})}
+        if all(made_with.get(name, keys()[name].default) == value for name, value in wanted.items()):
+            return Seen({"source": facts["ingredients"]["source"]}, facts.get("facts", {}))
+    return None
+
+
+def _change(known: Seen, now: Seen) -> str:
+    if known.identity == now.identity:
+        return ""
+    counts = [" ".join(f"{split} {n:,}" for split, n in _counts(seen).items()) for seen in (known, now)]
+    told = f": {counts[0]} -> {counts[1]}" if counts[0] != counts[1] else ""
+    return f"the source has changed since it was ingested{told}"
+
+
+def _counts(seen: Seen) -> dict[str, int]:
+    return seen.facts.get("counts", {})
+
+
+def _how(config: RunConfig) -> dict[str, Any]:
+    spec = config.ingest
+    return dict(zip(_NAMES, (redacted(spec.source), spec.labels, spec.val_fraction), strict=True))
+
+
+def _path(config: RunConfig, places: Places) -> Path:
+    return places.root / INDEX / f"seen-{digest(_how(config))[:16]}.json"

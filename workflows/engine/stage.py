@@ -1,0 +1,128 @@
+"""What a stage is: its key, what it reads and needs, and what its function is given.
+
+A key digests the stage's VERSION (raised by hand when its results change), the configuration keys it reads and the keys
+of its inputs.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.storage import Folder
+from workflows.config import RunConfig, UsageError, digest, select
+from workflows.engine.outputs import Output, Places
+
+if TYPE_CHECKING:
+    from workflows.compute.workers import Compute
+    from workflows.console import Console
+    from workflows.tracking.tracker import StageRun
+
+KEY_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an output depends on beside configuration and inputs, as it is now or as it was last known.
+
+    Attributes:
+        identity: Content, by name: a source's fingerprint, the digest of weights.
+        facts: What else is known of it, such as a source's images by split.
+        note: What a plan says of it, such as that it is gone.
+    """
+
+    identity: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the workflow.
+
+    Attributes:
+        version: Raised by hand when the results change for the same configuration and inputs.
+        needs: Names of the stages whose outputs it reads.
+        reads: Configuration keys that its results depend on; `section.*` for all of a section.
+        ignores: Keys of those sections that its key leaves out; the record keeps them.
+        module: Where its function is: `run(context) -> summary` with result, metrics, units, the files that others read
+            and how it was made (device, workers).
+        see: Looks at what the results depend on beside configuration and inputs: `see(config, places, anew)`. Unless
+            it is asked to look anew, what the last outputs were made of will do.
+        saw: Keeps what was seen, once an output that depends on it is there or begun.
+    """
+
+    name: str
+    version: int
+    module: str
+    needs: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    ignores: tuple[str, ...] = ()
+    see: Callable[[RunConfig, Places, bool], Seen] | None = None
+    saw: Callable[[RunConfig, Places, Seen], None] | None = None
+
+    def load(self) -> Any:
+        """The stage's module, imported only when there is something to do."""
+        return importlib.import_module(self.module)
+
+    def ingredients(self, config: RunConfig, identity: dict[str, str], inputs: dict[str, str]) -> dict[str, Any]:
+        """All that the key is a digest of, by readable name."""
+        return {
+            "version": self.version,
+            **select(config, self.reads, self.ignores),
+            **identity,
+            **{f"input.{name}": key for name, key in sorted(inputs.items())},
+        }
+
+
+def key_of(stage: Stage, ingredients: dict[str, Any]) -> str:
+    """The stage's key: 16 hexadecimal digits."""
+    return digest({"stage": stage.name, **ingredients})[:KEY_DIGITS]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage's function is given."""
+
+    config: RunConfig
+    root: Path
+    output: Output
+    ingredients: dict[str, Any]  # of the output's key
+    inputs: dict[str, Output]
+    compute: "Compute"
+    run: "StageRun"
+    console: "Console"
+
+    @property
+    def folder(self) -> Folder:
+        return self.output.folder
+
+    def log_files(self, *names: str, to: str | None = None) -> None:
+        """These files of the output become artifacts of the run, in its folder `to`."""
+        with self.folder.as_local(*names) as here:
+            for name in names:
+                self.run.artifact(here / name, to)
+
+
+def digests(folder: Folder, names: tuple[str, ...]) -> dict[str, str]:
+    """sha256 of the files that other stages read, for the record."""
+    return {name: folder.sha256(name) for name in names}
+
+
+def require_as_made(inputs: dict[str, Output]) -> None:
+    """UsageError where a file that a stage will read is not the one that its maker recorded."""
+    for name, output in inputs.items():
+        for file, made in (output.record or {}).get("files", {}).items():
+            where = output.folder.where(file)
+            try:
+                found = output.folder.sha256(file)
+            except FileNotFoundError as error:
+                raise UsageError(f"{where} is gone, which stage {name} made: {_again(name)}") from error
+            if found != made:
+                differs = f"sha256 {found[:12]}, not {made[:12]}"
+                raise UsageError(f"{where} is not the file that stage {name} made ({differs}): {_again(name)}")
+
+
+def _again(stage: str) -> str:
+    return f"`alexnet run --redo {stage}` makes it again"

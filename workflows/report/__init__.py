@@ -1,0 +1,1 @@
+"""A finished run as it is shown: figures, tables and the page."""

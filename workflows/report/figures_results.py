@@ -1,0 +1,146 @@
+"""Figures of the results: training curves, eight images with their top five (the paper's Figure 4), confusions."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+
+from workflows.report.figures import (
+    FAINT,
+    GREY,
+    INK,
+    OTHER,
+    RUNS,
+    TRAIN,
+    TRUE,
+    VAL,
+    VAL_TOP5,
+    canvas,
+    named,
+    show,
+    styled,
+    written,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_CONFUSION = 50  # classes that a confusion matrix can show
+
+
+@styled
+def training_curves(steps: "pd.DataFrame", epochs: "pd.DataFrame") -> Figure:
+    """Loss, errors, learning rate and speed over the epochs, from the points of a training (see FinishedRun)."""
+    figure, axes = canvas(10, 5.6, 2, 2, sharex=True)
+    _loss(axes[0, 0], steps)
+    _errors(axes[0, 1], steps, epochs)
+    axes[1, 0].plot(steps["epoch"], steps["lr"], color=INK, drawstyle="steps-post")
+    axes[1, 0].set(yscale="log", title="learning rate")
+    axes[1, 0].yaxis.set_major_formatter(LogFormatter())  # plain text, where the default is a formula
+    axes[1, 0].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    axes[1, 1].plot(steps["epoch"], steps["images_per_s"], color=FAINT, lw=1)
+    axes[1, 1].plot(steps["epoch"], _smooth(steps["images_per_s"]), color=INK)
+    axes[1, 1].set(title="images/s", ylim=(0, None))
+    for axis in axes.flat:
+        axis.grid(axis="y")
+        axis.set_xlim(0, None)
+    for axis in axes[1]:
+        axis.set_xlabel("epoch")
+    return figure
+
+
+def _loss(axis: Axes, steps: "pd.DataFrame") -> None:
+    dot = "." if len(steps) < 20 else ""
+    axis.plot(steps["epoch"], steps["loss"], color=FAINT, lw=1, marker=dot, label="of a batch")
+    axis.plot(steps["epoch"], _smooth(steps["loss"]), color=INK, label="running mean")
+    axis.set(title="loss", ylim=(0, None))
+    axis.legend(loc="upper right")
+
+
+def _errors(axis: Axes, steps: "pd.DataFrame", epochs: "pd.DataFrame") -> None:
+    axis.plot(steps["epoch"], _smooth(steps["top1_error"]) * 100, color=TRAIN, label="training (augmented), top-1")
+    for k, colour in ((1, VAL), (5, VAL_TOP5)):
+        if f"val_top{k}_error" in epochs:
+            error = epochs[f"val_top{k}_error"] * 100
+            axis.plot(epochs["epoch"], error, color=colour, marker="o", ms=4, label=f"validation, top-{k}")
+    axis.set(title="error, %", ylim=(0, None))
+    axis.legend(loc="upper right")
+
+
+@styled
+def compared(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, xlabel: str) -> Figure:
+    """One line for each named run: its points (x, y)."""
+    figure, axes = canvas(10, 3)
+    axis = axes[0, 0]
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        axis.plot(x, y, color=RUNS[i % len(RUNS)], marker="o", ms=3.5, label=written(name, f"run {i + 1}", 60))
+    axis.set(title=title, xlabel=xlabel, ylim=(0, None))
+    axis.grid(axis="y")
+    axis.legend()
+    return figure
+
+
+def _smooth(values: "pd.Series") -> "pd.Series":
+    """A running mean over a fiftieth of the run."""
+    return values.rolling(max(1, len(values) // 50), min_periods=1, center=True).mean()
+
+
+@styled
+def top_five(
+    images: Sequence[np.ndarray],
+    labels: Sequence[int],
+    classes_N5: Sequence[Sequence[int]],
+    probabilities_N5: Sequence[Sequence[float]],
+    titles: Sequence[str],
+) -> Figure:
+    """Images four in a row, each over its true label and the bars of its five likeliest classes, the true one's red."""
+    rows = -(-len(images) // 4)
+    figure, axes = canvas(10, 3.95 * rows, 2 * rows, 4, height_ratios=[2.4, 1] * rows)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i, image in enumerate(images):
+        picture, bars = axes[2 * (i // 4), i % 4], axes[2 * (i // 4) + 1, i % 4]
+        show(picture, image)
+        _bars(bars, labels[i], classes_N5[i], probabilities_N5[i], titles)
+    return figure
+
+
+def _bars(
+    axis: Axes, label: int, classes: Sequence[int], probabilities: Sequence[float], titles: Sequence[str]
+) -> None:
+    axis.set_title(named(titles, label), loc="center")
+    colours = [TRUE if c == label else OTHER for c in classes]
+    axis.barh(range(len(classes)), probabilities, color=colours, height=0.84)
+    for i, c in enumerate(classes):
+        axis.text(0.015, i, named(titles, c), va="center", fontsize=8.5)
+    axis.set(xlim=(0, 1), ylim=(4.6, -0.6))
+
+
+@styled
+def confusion(labels: np.ndarray, predicted: np.ndarray, titles: Sequence[str]) -> Figure:
+    """How the images of each class (rows) were named (columns), in % of the row."""
+    counts = np.zeros((len(titles), len(titles)), int)
+    np.add.at(counts, (labels, predicted), 1)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) * 100
+    side = min(9.5, 2.2 + 0.42 * len(titles))
+    figure, axes = canvas(side, side)
+    axis = axes[0, 0]
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    if len(titles) <= 20:
+        for (y, x), value in np.ndenumerate(share):
+            if value:
+                axis.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=8, color=_on(value))
+    names = [named(titles, label, 16) for label in range(len(titles))]
+    axis.set_xticks(range(len(titles)), names, rotation=50, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(titles)), names)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    axis.set(xlabel="named", ylabel="true")
+    return figure
+
+
+def _on(percent: float) -> str:
+    return "white" if percent > 55 else GREY

@@ -1,0 +1,139 @@
+"""A finished run as one value: every stage's results, each read when it is first asked for.
+
+The report and the notebooks read runs through this file alone.
+"""
+
+import json
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.shapes import Layer, layer_table
+from model.specs import AlexNetSpec
+from pipelines.manifest import QUARANTINE, Manifest
+from pipelines.storage import Folder
+from pipelines.tables import read_table
+from workflows import config as configuration
+from workflows.config import LAST, RunConfig
+from workflows.engine.outputs import Output, places
+from workflows.training import history
+from workflows.workflow import NAMES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from pipelines.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The outputs of a workflow's stages for one configuration."""
+
+    root: Path
+    config: RunConfig
+    outputs: dict[str, Output]
+
+    def output(self, stage: str) -> Output:
+        """ValueError where the run did not come so far."""
+        if stage not in self.outputs:
+            raise ValueError(f"{stage} has not finished under {self.root}; run `alexnet {stage}` (or `run`) first")
+        return self.outputs[stage]
+
+    def record(self, stage: str) -> dict[str, Any]:
+        """The stage's `stage.json`: key, result, seconds, commit, versions, MLflow run."""
+        return self.output(stage).record
+
+    @property
+    def shards(self) -> Folder:
+        return self.output("ingest").folder
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return Manifest.load(self.shards)
+
+    @cached_property
+    def quarantine(self) -> "pd.DataFrame":
+        """The images set aside: id, key, label, split, file, offset, reason."""
+        return _frame(self.shards, QUARANTINE)
+
+    @cached_property
+    def statistics(self) -> "Statistics":
+        from pipelines.statistics import Statistics
+
+        return Statistics.load(self.output("stats").folder)
+
+    @cached_property
+    def net(self) -> AlexNetSpec:
+        """The network that was trained, its number of classes known."""
+        return replace(self.config.net, num_classes=self.config.net.num_classes or self.manifest.num_classes)
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        return layer_table(self.net)
+
+    @property
+    def steps(self) -> "pd.DataFrame":
+        """Every few steps: step, epoch, loss, top1_error, lr, images_per_s."""
+        return self._history("step")
+
+    @property
+    def epochs(self) -> "pd.DataFrame":
+        """After every epoch: epoch, epoch_loss, epoch_top1_error; with validation images val_top1_error and so on."""
+        return self._history("epoch")
+
+    def _history(self, kind: str) -> "pd.DataFrame":
+        import pandas as pd
+
+        points = history.read(self.output("train").folder)
+        return pd.DataFrame([point for point in points if point["kind"] == kind])
+
+    @cached_property
+    def conv1_columns(self) -> "list[np.ndarray]":
+        """The kernels of conv1 [N, 3, k, k] in the weights that were evaluated, one array a column."""
+        import numpy as np
+        from safetensors import safe_open
+
+        exported = self.output("train").folder.child({"last": "model", "best": "best"}[self.config.evaluate.weights])
+        name = "model.safetensors"
+        with exported.as_local(name) as folder, safe_open(folder / name, "numpy") as tensors:
+            return np.split(tensors.get_tensor("conv1.weight"), self.net.columns)
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """`evaluate.json`: the errors as fractions, the split, the number of images."""
+        return json.loads(self.output("evaluate").folder.read("evaluate.json"))
+
+    @cached_property
+    def predictions(self) -> "pd.DataFrame":
+        """id, key, label, and the five likeliest classes with their probabilities (means of ten crops)."""
+        return _frame(self.output("evaluate").folder, "predictions.parquet")
+
+
+def open_run(root: str | Path | None = None) -> FinishedRun:
+    """The newest run that came furthest under a root: env ALEXNET_ROOT, or `runs` here or one level up.
+
+    What was configured since then does not matter: the keys and values are those of the finished stages.
+    """
+    near = next((path for path in (Path("runs"), Path("../runs")) if path.is_dir()), "runs")
+    root = Path(root or os.environ.get("ALEXNET_ROOT") or near).absolute()
+    last_config = root / LAST
+    config = configuration.load_known(last_config)[0] if last_config.is_file() else RunConfig()
+    where = places(config, root, may_write=False)
+    last = next((found[0][1] for name in reversed(NAMES) if (found := where.finished(name))), None)
+    if last is None:
+        raise ValueError(f"{root} holds no run; `alexnet run --root {root}` makes one, ALEXNET_ROOT names another root")
+    keys = {**last["inputs"], last["stage"]: last["key"]}
+    made = {name: where.output(name, key) for name, key in keys.items()}
+    outputs = {name: output for name, output in made.items() if output.record}  # others were deleted since
+    known = configuration.keys()
+    ingredients = {k: v for output in outputs.values() for k, v in output.record["ingredients"].items() if k in known}
+    return FinishedRun(root, configuration.with_values(config, ingredients), outputs)
+
+
+def _frame(folder: Folder, name: str) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame(read_table(folder, name).to_pydict())

@@ -1,0 +1,1 @@
+"""MLflow, in one module, and what it is told: runs, metrics, models, also when it is away."""

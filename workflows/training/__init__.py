@@ -1,0 +1,1 @@
+"""The training loop of one worker, its checkpoints and its history."""

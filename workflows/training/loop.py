@@ -1,0 +1,278 @@
+"""The training loop of one worker: batches in, updates, reports and checkpoints out; the same on Ray and in process.
+
+Stopped anywhere and started again with the same job, it goes on from the newest checkpoint with the same numbers.
+"""
+
+import os
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from model import export
+from model.columns import OneColumn, OneProcess, Replicas, place_ranks
+from model.specs import AlexNetSpec, TrainSpec
+from model.trainer import Trainer
+from pipelines.evaluation import eval_batches
+from pipelines.loader import TrainLoader
+from pipelines.manifest import Manifest
+from pipelines.order import share
+from pipelines.records import VAL
+from pipelines.specs import LoaderSpec
+from pipelines.storage import Folder
+from pipelines.timings import verdict
+from workflows.compute.workers import Worker
+from workflows.training import checkpoints
+
+REPORTS_PER_EPOCH = 10
+REPORTS_KEPT = 3 * REPORTS_PER_EPOCH  # in a checkpoint, for a driver that was killed before it had them
+CHECKPOINTS, LAST, BEST = "checkpoints", "model", "best"  # folders in the stage's folder
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """All that a worker is told. `mean_HWC`, eigenvalues and eigenvectors are of the training set, on 0..255."""
+
+    net: AlexNetSpec
+    train: TrainSpec
+    loader: LoaderSpec
+    shards: Folder
+    folder: Folder
+    columns_per_rank: int
+    mean_HWC: np.ndarray
+    eigenvalues: np.ndarray
+    eigenvectors: np.ndarray
+
+
+def loop(job: TrainJob, worker: Worker) -> dict[str, Any]:
+    """Trains until the last epoch is done; returns the last and the best validation error."""
+    if worker.device == "cuda" and not torch.cuda.is_available():
+        what = f"torch {torch.__version__} on {os.uname().nodename} finds no GPU"
+        raise ValueError(f"{what}: `alexnet doctor` there says why, or set train.device=cpu")
+    torch.set_num_threads(worker.num_cpus)
+    training = _Training(job, worker)
+    training.resume()
+    while training.epoch < job.train.epochs:
+        training.run_epoch()
+    return training.result()
+
+
+class _Training:
+    """A worker's trainer, loader and progress."""
+
+    def __init__(self, job: TrainJob, worker: Worker):
+        self.job, self.worker = job, worker
+        self.manifest = Manifest.load(job.shards)
+        columns, self.replicas = _places(job, worker)
+        self.shares = isinstance(columns, OneColumn) and worker.device == "cuda"  # each column decodes half a batch
+        self.loader = self._loader(columns)
+        self.trainer = Trainer(
+            job.net,
+            job.train,
+            job.mean_HWC,
+            self.loader.steps_per_epoch,
+            columns=columns,
+            replicas=self.replicas,
+            device=worker.device,
+        )
+        self.has_val = self.manifest.num_rows(VAL) > 0
+        self.best = {"top1_error": None, "epoch": 0}
+        self.last: dict[str, float] = {}
+        self.reports: deque[dict[str, Any]] = deque(maxlen=REPORTS_KEPT)
+        self.num_sent = 0
+
+    @property
+    def epoch(self) -> int:
+        return self.trainer.step // self.loader.steps_per_epoch
+
+    def resume(self) -> None:
+        """From the newest whole checkpoint, else from given weights, else from the seed's."""
+        with warnings.catch_warnings(record=True) as passed_over:  # a worker's own words reach nobody
+            warnings.simplefilter("always")
+            found = checkpoints.newest(self.job.folder.child(CHECKPOINTS))
+        step = found.step if found else 0
+        if _differs_among_ranks(step, self.worker):
+            raise ValueError(
+                f"the workers see different checkpoints in {self.job.folder.where()}: on several machines it must be a "
+                "shared folder or object store; name one with --set store="
+            )
+        if found:
+            self.loader.check_fingerprint(found.scalars["loader"])
+            self.trainer.load_state_dict(found.tensors, found.scalars["trainer"])
+            self.best, self.last = found.scalars["best"], found.scalars["last"]
+            self.reports.extend(found.scalars["reports"])
+        elif self.job.train.init_from:
+            layers = self.trainer.net.table.values()
+            self.trainer.load_weights(
+                export.starting_weights(Path(self.job.train.init_from), layers, self.manifest.class_names)
+            )
+        start = {"resumed_step": step, "resumed_epoch": step / self.loader.steps_per_epoch}
+        start["earlier"] = list(self.reports)
+        self._send({**start, "warnings": [str(warning.message) for warning in passed_over]})
+
+    def run_epoch(self) -> None:
+        """The rest of the epoch, its validation, its checkpoint."""
+        epoch, first = divmod(self.trainer.step, self.loader.steps_per_epoch)
+        every = max(1, self.loader.steps_per_epoch // REPORTS_PER_EPOCH)
+        scale = self.loader.input_scale(epoch)
+        began, images, spec = time.perf_counter(), 0, self.job.train
+        for batch, size, row in self._batches(epoch, first):
+            self.trainer.train_step(batch[0], batch[1], scale, batch_size=size, first_row=row)
+            images += size
+            step = self.trainer.step
+            is_last = step % self.loader.steps_per_epoch == 0
+            if step % every == 0 or is_last:
+                metrics = self.trainer.metrics()  # waits for the GPU, so that the clock tells the truth
+                began, before = time.perf_counter(), began
+                self._report_step(metrics, images / (began - before))
+                images = 0
+            if spec.checkpoint_every_steps and step % spec.checkpoint_every_steps == 0 and not is_last:
+                self._checkpoint()
+        self._end_epoch()
+
+    def result(self) -> dict[str, Any]:
+        """What the stage says of the training, and how many reports it must have."""
+        best = {"best_epoch": self.best["epoch"], "best_top1_error": self.best["top1_error"]}
+        return {**self.last, **best, "reports": self.num_sent}
+
+    def _send(self, report: dict[str, Any]) -> None:
+        self.worker.report(report)
+        self.num_sent += 1
+
+    def _batches(self, epoch: int, first: int) -> Iterator[tuple[tuple, int, int]]:
+        """This replica's batches, with the size of the global batch and the first of its rows that is ours."""
+        rows, size = self.manifest.num_rows("train"), self.job.train.batch_size
+        for number, batch in enumerate(self.loader.epoch(epoch, first), first):
+            whole = min(size, rows - number * size)
+            start, stop = share(0, whole, self.replicas.index, self.replicas.count)
+            pixels = (batch.images_BCHW, batch.labels_B)
+            if self.shares:
+                pixels = self.trainer.net.columns.share_batch(*pixels, stop - start)
+            yield pixels, whole, start
+
+    def _report_step(self, metrics: dict[str, float], images_per_s: float) -> None:
+        warning = self.trainer.stalled(metrics["loss"])
+        report = {
+            "kind": "step",
+            "step": self.trainer.step,
+            "epoch": self.trainer.step / self.loader.steps_per_epoch,
+            **metrics,
+            "images_per_s": images_per_s,
+            **({"warning": warning} if warning else {}),
+        }
+        self.reports.append(report)
+        self._send(report)
+
+    def _end_epoch(self) -> None:
+        report = {"kind": "epoch", "step": self.trainer.step, "epoch": self.epoch}
+        if self.has_val:
+            top = self.trainer.evaluate(self._val_batches())
+            assert top.num_images == self.manifest.num_rows(VAL), "validation missed images"
+            self.last = {"val_top1_error": top.top1_error, "val_top5_error": top.top5_error}
+            self.trainer.end_epoch(top.top1_error)
+        is_best = (
+            not self.has_val or self.best["top1_error"] is None or self.last["val_top1_error"] < self.best["top1_error"]
+        )
+        if is_best:
+            self.best = {"top1_error": self.last.get("val_top1_error"), "epoch": self.epoch}
+        self._export([LAST] * (self.epoch == self.job.train.epochs) + [BEST] * is_best)
+        report |= {**self.last, "verdict": verdict(self.loader.timings, self.manifest.encoding)}
+        self.reports.append(report)
+        self._checkpoint()
+        self._send(report)
+
+    def _checkpoint(self) -> None:
+        tensors, scalars = self.trainer.state_dict()
+        if self.worker.rank == 0:
+            state = {"trainer": scalars, "loader": self.loader.fingerprint, "best": self.best, "last": self.last}
+            state["reports"] = list(self.reports)
+            keep = self.job.train.keep_checkpoints
+            checkpoints.save(self.job.folder.child(CHECKPOINTS), self.trainer.step, tensors, state, keep)
+
+    def _export(self, names: list[str]) -> None:
+        if not names:
+            return
+        weights = self.trainer.weights()  # every rank takes part
+        for name in names if self.worker.rank == 0 else ():
+            save_model(
+                self.job.folder.child(name), self.job.net, weights, self.trainer.net.mean, self.manifest, self._facts()
+            )
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "step": self.trainer.step,
+            "epoch": self.epoch,
+            "manifest": self.manifest.digest,
+            "size_px": self.manifest.size_px,
+            **self.last,
+        }
+
+    def _val_batches(self) -> Iterator:
+        return eval_batches(
+            self.job.shards,
+            self.manifest,
+            VAL,
+            crop_px=self.job.net.input_px,
+            batch_size=self.job.train.eval_batch_size,
+            views=1,
+            worker=self.replicas.index,
+            num_workers=self.replicas.count,
+            threads=self.job.loader.threads or self.worker.num_cpus,
+            device=self.worker.device,
+        )
+
+    def _loader(self, columns: OneProcess | OneColumn) -> TrainLoader:
+        from dataclasses import replace
+
+        job = self.job
+        return TrainLoader(
+            job.shards,
+            self.manifest,
+            replace(job.loader, threads=job.loader.threads or self.worker.num_cpus),
+            crop_px=job.net.input_px,
+            batch_size=job.train.batch_size,
+            epochs=job.train.epochs,
+            eigenvalues=job.eigenvalues,
+            eigenvectors=job.eigenvectors,
+            replica=self.replicas.index,
+            num_replicas=self.replicas.count,
+            part=columns.column if self.shares else 0,
+            num_parts=2 if self.shares else 1,
+            device=self.worker.device,
+        )
+
+
+def save_model(folder: Folder, spec: AlexNetSpec, weights: dict, mean, manifest: Manifest, facts: dict) -> None:
+    """Exports a network into any folder, through a disk where that is an object store."""
+    import tempfile
+
+    names = {"class_names": manifest.class_names, "class_titles": manifest.class_titles, "provenance": facts}
+    if folder.is_local:
+        export.save_exported(folder.local_path(), spec, weights, mean, **names)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        export.save_exported(Path(scratch), spec, weights, mean, **names)
+        for name in (export.WEIGHTS, export.CARD):
+            folder.write(name, (Path(scratch) / name).read_bytes())
+
+
+def _places(job: TrainJob, worker: Worker) -> tuple[OneProcess | OneColumn, Replicas]:
+    if worker.world == 1:
+        return OneProcess(job.net.columns), Replicas()
+    return place_ranks(job.net.columns, job.columns_per_rank, worker.rank, worker.world)
+
+
+def _differs_among_ranks(step: int, worker: Worker) -> bool:
+    if worker.world == 1:
+        return False
+    import torch.distributed as dist
+
+    mine = torch.tensor([step, -step], device=worker.device)
+    dist.all_reduce(mine, op=dist.ReduceOp.MAX)
+    return int(mine[0]) != -int(mine[1])

@@ -1,0 +1,51 @@
+"""The workflow's five stages: what each reads and what it needs. Their code is imported only when they run."""
+
+from workflows.engine.seen_source import record_source, see_source, see_weights
+from workflows.engine.stage import Stage
+
+STAGES = (
+    Stage(
+        "ingest",
+        version=1,
+        module="workflows.stages.ingest",
+        reads=("ingest.*",),
+        ignores=("ingest.source", "ingest.check_md5", "ingest.max_bad"),
+        see=see_source,
+        saw=record_source,
+    ),
+    Stage("stats", version=2, module="workflows.stages.stats", needs=("ingest",)),
+    Stage(
+        "train",
+        version=1,
+        module="workflows.stages.train",
+        needs=("ingest", "stats"),
+        reads=("net.*", "train.*", "loader.*"),
+        ignores=(
+            "train.device",
+            "train.placement",
+            "train.checkpoint_every_steps",
+            "train.keep_checkpoints",
+            "train.eval_batch_size",
+            "train.init_from",
+            "train.replicas",
+            "train.stall_steps",
+            "loader.threads",
+        ),
+        see=see_weights,
+    ),
+    Stage(
+        "evaluate",
+        version=1,
+        module="workflows.stages.evaluate",
+        needs=("ingest", "stats", "train"),
+        reads=("evaluate.split", "evaluate.weights"),
+    ),
+    Stage(
+        "report",
+        version=1,
+        module="workflows.stages.report",
+        needs=("ingest", "stats", "train", "evaluate"),
+        reads=("recipe",),
+    ),
+)
+NAMES = tuple(stage.name for stage in STAGES)
