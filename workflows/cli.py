@@ -120,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         description="ImageNet from raw archives to a tracked, reproducible AlexNet.",
         epilog="exit codes: 0 done, 1 failed or stopped (the command that resumes is printed), 2 wrong use",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and the commit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     debug, common, running, json = _debug(), _common(), _running(), _json()
 
@@ -160,9 +161,23 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--repeats", type=int, help="turns of each part, of which the median counts")
     add.add_argument("--seconds", type=float, help="length of each turn, s")
     command("doctor", verbs.doctor, "see whether this machine fits", common, json)
-    command("config", verbs.show_config, "print the resolved configuration, every key with its help", common)
+    add = command("config", verbs.show_config, "print the resolved configuration, every key with its help", common)
+    add.add_argument("keys", nargs="*", metavar="KEY", help="these alone, such as train.lr, or a section: train")
     command("recipes", verbs.show_recipes, "list the recipes")
     return parser
+
+
+class _Version(argparse.Action):
+    """Read when it is asked for: git takes longer than the rest."""
+
+    def __call__(self, parser, *others):
+        from importlib import metadata
+
+        from workflows.console import tell
+        from workflows.engine.provenance import code_commit
+
+        tell(f"alexnet {metadata.version('alexnet')}, commit {code_commit()}")
+        parser.exit()
 
 
 def _common() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ import math
 import re
 import tomllib
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -160,6 +160,11 @@ def nearest(word: str, known: typing.Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def unknown(name: str) -> str:
+    """What is wrong with a key that there is not."""
+    return f"unknown key {name}{nearest(name, keys())} (`alexnet config` lists them all)"
+
+
 def with_values(config: RunConfig, new: dict[str, Any]) -> RunConfig:
     """The configuration with some keys changed.
 
@@ -170,7 +175,7 @@ def with_values(config: RunConfig, new: dict[str, Any]) -> RunConfig:
     checked = {}
     for name, value in new.items():
         if name not in known:
-            raise UsageError(f"unknown key {name}{nearest(name, known)} (`alexnet config` lists them all)")
+            raise UsageError(unknown(name))
         checked[name] = _fit(known[name], value)
     try:
         return _replace(config, checked)
@@ -261,6 +266,23 @@ def dump(config: RunConfig) -> str:
             lines += ["", f"[{section}]"]
         lines.append(f"{leaf} = {json.dumps(value, ensure_ascii=False)}  # {_describe(known[name])}")
     return "\n".join(lines) + "\n"
+
+
+def explain(config: RunConfig, asked: Sequence[str]) -> list[str]:
+    """A line with the value and one with its help for each key asked for; a section stands for all its keys.
+
+    Raises:
+        UsageError: No such key or section.
+    """
+    lines = []
+    for name in asked:
+        chosen = {key: value for key, value in without_secrets(values(config)).items() if key == name}
+        chosen = chosen or {k: v for k, v in without_secrets(values(config)).items() if k.startswith(f"{name}.")}
+        if not chosen:
+            raise UsageError(unknown(name))
+        for key, value in chosen.items():
+            lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}", f"    {_describe(keys()[key])}"]
+    return lines
 
 
 def load(path: Path) -> RunConfig:

@@ -1,6 +1,7 @@
 """Wrong use gets one clear line and exit code 2, and leaves nothing behind."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -230,6 +231,20 @@ def test_every_printed_key_has_its_meaning_and_its_default(tmp_path):
     lines = [line for line in printed.splitlines() if " = " in line]
     assert len(lines) > 50
     assert all("; default " in line.partition("  # ")[2] for line in lines)
+
+
+def test_a_key_or_a_section_is_explained_alone(tmp_path):
+    said = alexnet("config", "train.lr", "ray", "--set", "ray.num_cpus=3", cwd=tmp_path).stdout.splitlines()
+    assert said[:2] == ["train.lr = 0.01", "    initial learning rate of the weights; default 0.01"]
+    assert "ray.num_cpus = 3" in said
+    assert {line.partition(" ")[0].partition(".")[0] for line in said if line[0] != " "} == {"train", "ray"}
+    refused(alexnet("config", "trian.lr", cwd=tmp_path), "unknown key trian.lr; did you mean train.lr?")
+
+
+def test_the_version_names_the_commit(tmp_path):
+    assert re.fullmatch(
+        r"alexnet [\d.]+, commit (unknown|[0-9a-f]{40}(\+changes)?)\n", alexnet("--version", cwd=tmp_path).stdout
+    )
 
 
 def test_help_loads_nothing_but_what_it_prints(tmp_path):

@@ -178,10 +178,11 @@ def status(args: argparse.Namespace) -> None:
 
 
 def show_config(args: argparse.Namespace) -> None:
-    """The resolved configuration as a file that --config takes back."""
+    """The resolved configuration as a file that --config takes back; or the keys asked for, explained."""
     here = given(args)
+    said = configuration.explain(here.config, args.keys) or configuration.dump(here.config).rstrip("\n").split("\n")
     here.announce(Console())
-    tell(*configuration.dump(here.config).rstrip("\n").split("\n"))
+    tell(*said)
 
 
 def show_recipes(args: argparse.Namespace) -> None:
