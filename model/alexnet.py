@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.columns import OneColumn, OneProcess
-from model.layers import LRN, Draw, dropout, initial_weights, linear, local_response_norm, spatial_norm
+from model.layers import LRN, Dropout, initial_weights, linear, local_response_norm, spatial_norm
 from model.shapes import Layer, layer_table
 from model.specs import AlexNetSpec
 
@@ -52,7 +52,12 @@ class FullyConnected(nn.Module):
 
 
 class AlexNet(nn.Module):
-    """The network of a spec, or one column of it. In training it needs a `Draw`, which names the dropout masks."""
+    """The network of a spec, or one column of it.
+
+    In training its images are multiplied by `input_scale` after the mean, and `at` names the masks of dropout.
+    """
+
+    input_scale = 1.0
 
     def __init__(self, spec: AlexNetSpec, columns: OneProcess | OneColumn | None = None, *, seed: int = 0):
         super().__init__()
@@ -61,6 +66,8 @@ class AlexNet(nn.Module):
         self.table = {layer.name: layer for layer in layer_table(spec)}
         for name, layer in self.table.items():
             self.add_module(name, (Convolution if layer.kernel else FullyConnected)(layer, columns))
+        for name in ("fc6", "fc7") if spec.dropout else ():
+            self.add_module(f"drop_{name}", Dropout(seed, name, columns.slice(self.table[name].out)))
         alpha = spec.lrn_alpha / spec.lrn_n if spec.lrn_alpha_over_n else spec.lrn_alpha
         self.lrn = LRN(spec.lrn_n, alpha, spec.lrn_beta, spec.lrn_k)
         side = spec.input_px if spec.mean == "image" else 1
@@ -87,10 +94,16 @@ class AlexNet(nn.Module):
             window_HWC = mean_HWC[top : top + side, left : left + side]
         self.mean.copy_(torch.from_numpy(np.ascontiguousarray(window_HWC)).permute(2, 0, 1))
 
-    def forward(self, images_BCHW: Tensor, input_scale: float = 1.0, draw: Draw | None = None) -> Tensor:
-        """Logits (B, K) of images (0..255, float or uint8), which are multiplied by `input_scale` after the mean."""
+    def at(self, step: int, first_row: int = 0) -> None:
+        """What comes next is this training step, on rows of the global batch from `first_row` on."""
+        for module in self.modules():
+            if isinstance(module, Dropout):
+                module.at(step, first_row)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits (B, K) of images (0..255, float or uint8)."""
         columns, communicate = self.columns, self.columns.exchange if self.spec.communication else _stay
-        x = self.conv1(self.centre(images_BCHW, input_scale))
+        x = self.conv1(self.centre(images_BCHW))
         if self.spec.conv1_order == "relu_norm_pool":
             x = self.pool(self.norm(self.neuron(x)))
         else:
@@ -106,14 +119,14 @@ class AlexNet(nn.Module):
         if self.spec.conv6_kernels:
             x = self.neuron(self.conv6(communicate(x)))
         x = communicate(x.flatten(1))
-        x = self.drop(self.neuron(self.fc6(x)), draw, "fc6")
-        x = self.drop(self.neuron(self.fc7(communicate(x))), draw, "fc7")
+        x = self.drop(self.neuron(self.fc6(x)), "fc6")
+        x = self.drop(self.neuron(self.fc7(communicate(x))), "fc7")
         if self.spec.bottleneck:
             x = self.bottleneck(communicate(x))
         return columns.gather_logits(self.fc8(columns.exchange(x)), self.spec.num_classes)
 
     @torch.no_grad()
-    def centre(self, images_BCHW: Tensor, input_scale: float) -> Tensor:
+    def centre(self, images_BCHW: Tensor) -> Tensor:
         """The images less the mean, with zeros on the right and at the bottom where conv1's last window overhangs."""
         conv1, side = self.table["conv1"], self.spec.input_px
         assert images_BCHW.shape[1:] == (3, side, side), f"images are {tuple(images_BCHW.shape)}, not B x 3 x {side}^2"
@@ -123,8 +136,8 @@ class AlexNet(nn.Module):
         x = torch.empty(shape, **like).zero_()
         inner = x[:, :, :side, :side]
         torch.sub(images_BCHW, self.mean, out=inner)
-        if input_scale != 1:
-            inner.mul_(input_scale)
+        if self.training and self.input_scale != 1:
+            inner.mul_(self.input_scale)
         return x
 
     def neuron(self, x: Tensor) -> Tensor:
@@ -136,14 +149,8 @@ class AlexNet(nn.Module):
     def pool(self, x_BCHW: Tensor) -> Tensor:
         return F.max_pool2d(x_BCHW, *self.spec.pool, ceil_mode=True)
 
-    def drop(self, x_BU: Tensor, draw: Draw | None, name: str) -> Tensor:
-        if not self.spec.dropout:
-            return x_BU
-        if not self.training:
-            return x_BU * 0.5
-        assert draw, "training with dropout needs a Draw"
-        units = self.table[name].out
-        return dropout(x_BU, draw, name, self.columns.slice(units), units)
+    def drop(self, x_BU: Tensor, name: str) -> Tensor:
+        return self.get_submodule(f"drop_{name}")(x_BU) if self.spec.dropout else x_BU
 
 
 def _stay(x: Tensor) -> Tensor:

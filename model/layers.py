@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from model.philox import bits
 from model.shapes import Layer
 
 
@@ -34,23 +35,31 @@ def linear(x_BU: Tensor, weight_OU: Tensor, bias_O: Tensor) -> Tensor:
     return F.linear(x_BU, weight_OU, bias_O)
 
 
-class Draw(NamedTuple):
-    """Which random numbers a training step takes, and this process's rows of the global batch."""
+class Dropout(nn.Module):
+    """Zeroes half of the units and rescales nothing; at test time halves them all (the paper, section 4.2).
 
-    seed: int
-    step: int
-    batch_size: int  # images of the global batch, over all replicas
-    first_row: int
-
-
-def dropout(x_BU: Tensor, draw: Draw, layer: str, units: slice, all_units: int) -> Tensor:
-    """Zeroes half of the units and rescales nothing (the paper; `torch.nn.Dropout` doubles the others).
-
-    The mask is drawn for the global batch and the units of every column, and cut: any placement sees the same one.
+    `torch.nn.Dropout` doubles the others instead. Which units is a function of (seed, step, layer, row of the global
+    batch, unit) alone: the same ones on any device and wherever columns and replicas live. Each pass in training is a
+    step, and its rows are the first ones, unless `at` says otherwise.
     """
-    mask = torch.empty(draw.batch_size, all_units, dtype=torch.uint8, device=x_BU.device)
-    mask.random_(0, 2, generator=generator(x_BU.device, draw.seed, draw.step, layer))
-    return x_BU * mask[draw.first_row : draw.first_row + len(x_BU), units]
+
+    def __init__(self, seed: int, layer: str, units: slice):
+        super().__init__()
+        digest = hashlib.blake2b(f"{seed}/{layer}".encode(), digest_size=8).digest()
+        self.key = int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+        self.units = units
+        self.step, self.first_row = 0, 0
+
+    def at(self, step: int, first_row: int) -> None:
+        """The next pass is this step, on rows of the global batch from `first_row` on."""
+        self.step, self.first_row = step, first_row
+
+    def forward(self, x_BU: Tensor) -> Tensor:
+        if not self.training:
+            return x_BU * 0.5
+        rows = slice(self.first_row, self.first_row + len(x_BU))
+        self.step += 1
+        return x_BU * bits(self.key, self.step - 1, rows, self.units, x_BU.device)
 
 
 class LRN(NamedTuple):

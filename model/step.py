@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.alexnet import AlexNet
-from model.layers import Draw
 from model.metrics import TopK, credits
 
 
@@ -20,22 +19,17 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def backward(
-    net: AlexNet,
-    images_BCHW: Tensor,
-    labels_B: Tensor,
-    draw: Draw,
-    input_scale: float = 1.0,
-    precision: str = "float32",
+    net: AlexNet, images_BCHW: Tensor, labels_B: Tensor, batch_size: int | None = None, precision: str = "float32"
 ) -> Tensor:
-    """Leaves in `.grad` these images' part of the global batch's mean gradient.
+    """Leaves in `.grad` these images' part of the mean gradient of a global batch (by default these images alone).
 
     Returns the sums over these images: loss, images classified wrongly, images (3 values, on the network's device).
     """
     with autocast(images_BCHW.device, precision):
-        logits_BK = net(images_BCHW, input_scale, draw)
+        logits_BK = net(images_BCHW)
     logits_BK = logits_BK if logits_BK.dtype == torch.float64 else logits_BK.float()
     loss = F.cross_entropy(logits_BK, labels_B, reduction="sum")
-    (loss / draw.batch_size).backward()
+    (loss / (batch_size or len(labels_B))).backward()
     with torch.no_grad():
         wrong = len(labels_B) - credits(logits_BK, labels_B)[:, 0].sum()
         images = torch.full_like(wrong, len(labels_B))

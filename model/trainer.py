@@ -11,7 +11,6 @@ from torch import Tensor
 
 from model.alexnet import AlexNet
 from model.columns import OneColumn, OneProcess, Replicas
-from model.layers import Draw
 from model.metrics import TopK
 from model.optimizer import Momentum
 from model.schedules import Schedule
@@ -64,12 +63,7 @@ class Trainer:
         return self.schedule.rates(self.step).weights
 
     def train_step(
-        self,
-        images_BCHW: Tensor,
-        labels_B: Tensor,
-        input_scale: float = 1.0,
-        batch_size: int | None = None,
-        first_row: int | None = None,
+        self, images_BCHW: Tensor, labels_B: Tensor, batch_size: int | None = None, first_row: int | None = None
     ) -> None:
         """One update from this replica's rows of a global batch of `batch_size`, from `first_row` on.
 
@@ -77,11 +71,11 @@ class Trainer:
         """
         assert self.replicas.count == 1 or (batch_size is not None and first_row is not None), "whose rows are these?"
         self.net.train()
-        draw = Draw(self.spec.seed, self.step, batch_size or len(labels_B), first_row or 0)
+        self.net.at(self.step, first_row or 0)
         sums = torch.zeros_like(self.sums)
         if len(labels_B):  # a last batch may be too short for every replica
             images_BCHW, labels_B = (t.to(self.device, non_blocking=True) for t in (images_BCHW, labels_B))
-            sums += backward(self.net, images_BCHW, labels_B, draw, input_scale, self.spec.precision)
+            sums += backward(self.net, images_BCHW, labels_B, batch_size, self.spec.precision)
         sums = self._sum_over_replicas(sums)
         bad = ~torch.isfinite(sums[0])
         self.bad_step = torch.where(bad & (self.bad_step < 0), self.step, self.bad_step)

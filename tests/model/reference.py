@@ -10,11 +10,9 @@ from torch import Tensor
 from model.specs import AlexNetSpec
 
 
-def reference_logits(
-    spec: AlexNetSpec, weights: dict[str, Tensor], mean_CHW: Tensor, images_BCHW: Tensor, input_scale: float = 1.0
-) -> Tensor:
+def reference_logits(spec: AlexNetSpec, weights: dict[str, Tensor], mean_CHW: Tensor, images_BCHW: Tensor) -> Tensor:
     """Logits in test mode, one list entry per column until fc8 joins them."""
-    data = (images_BCHW - mean_CHW) * input_scale
+    data = images_BCHW - mean_CHW
     columns = [data for _ in range(spec.columns)]
     columns = _convolve(spec, weights, "conv1", columns, joined=False, data=True)
     if spec.conv1_order == "relu_norm_pool":

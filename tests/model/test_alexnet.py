@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from model.alexnet import AlexNet
-from model.layers import Draw
 from model.shapes import layer_table, num_params
 from model.specs import AlexNetSpec
 from tests.model.reference import reference_logits
@@ -47,7 +46,7 @@ def test_every_variant_equals_its_slow_twin_in_value_and_gradient(name):
     net = network(**VARIANTS[name]).eval()
     x = images(3, net.spec.input_px)
     weights = {key: p.detach().clone().requires_grad_() for key, p in net.named_parameters()}
-    logits, expected = net(x, 0.9), reference_logits(net.spec, weights, net.mean, x, 0.9)
+    logits, expected = net(x), reference_logits(net.spec, weights, net.mean, x)
     torch.testing.assert_close(logits, expected, atol=1e-10, rtol=1e-10)
     grad = torch.randn(logits.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     logits.backward(grad)
@@ -81,7 +80,7 @@ def test_the_full_network_has_the_papers_parameters_and_shapes():
 
 def test_conv1_overhangs_on_the_right_and_at_the_bottom_only():
     net = network()
-    padded = net.centre(images(1), 1.0)
+    padded = net.centre(images(1))
     assert padded.shape == (1, 3, 67, 67)
     assert torch.equal(padded[:, :, :64, :64], images(1) - net.mean)
     assert padded[:, :, 64:].abs().max() == padded[:, :, :, 64:].abs().max() == 0
@@ -102,11 +101,18 @@ def test_pixels_may_be_bytes():
     assert torch.equal(net(pixels), net(pixels.double()))
 
 
+def test_the_input_is_scaled_in_training_alone():
+    net, x = network(), images(2)
+    net.input_scale = 0.9
+    torch.testing.assert_close(net.train().centre(x), 0.9 * net.eval().centre(x))
+    assert torch.equal(net.centre(x), network().centre(x))
+
+
 def test_test_mode_halves_what_training_masks():
     net, x = network(), images(2)
     hidden = torch.ones(2, 12, dtype=torch.float64)
-    assert torch.equal(net.eval().drop(hidden, None, "fc6"), hidden * 0.5)
-    masked = net.train().drop(hidden, Draw(0, 0, 2, 0), "fc6")
+    assert torch.equal(net.eval().drop(hidden, "fc6"), hidden * 0.5)
+    masked = net.train().drop(hidden, "fc6")
     assert set(masked.unique().tolist()) == {0.0, 1.0}
     plain = network(dropout=False)
     assert torch.equal(plain.train()(x), plain.eval()(x))

@@ -8,7 +8,6 @@ import torch
 
 from model.alexnet import AlexNet
 from model.columns import OneColumn, place_ranks, share
-from model.layers import Draw
 from model.shapes import exchanged_bytes
 from model.specs import AlexNetSpec, TrainSpec
 from model.step import backward
@@ -28,7 +27,6 @@ VARIANTS = {
     "even_classes": {"num_classes": 8},
 }
 pytestmark = pytest.mark.slow
-DRAW = Draw(seed=1, step=2, batch_size=6, first_row=2)
 
 
 def batch(count: int, spec: AlexNetSpec = SMALL, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,7 +45,9 @@ def one_step(name: str, columns=None) -> dict:
             parameter *= 8  # so that no gradient is lost in rounding
     images, labels = batch(4, spec)
     before = net.columns.bytes_for["layers"]
-    sums = backward(net, images, labels, DRAW, input_scale=0.9)
+    net.input_scale = 0.9
+    net.at(step=2, first_row=2)
+    sums = backward(net, images, labels, batch_size=6)
     moved = net.columns.bytes_for["layers"] - before
     grads = {key: net.columns.merge(p.grad, net.table[key.split(".")[0]].out) for key, p in net.named_parameters()}
     return {"logits": net.eval()(images).detach(), "grads": grads, "sums": sums, "bytes": moved}
@@ -119,7 +119,7 @@ def train(made: Trainer, steps: range) -> None:
     for step in steps:
         images, labels = batch(BATCH_SIZES[step % 3], seed=step)
         mine = share(len(images), made.replicas.index, made.replicas.count)
-        made.train_step(images[mine], labels[mine], 1.0, len(images), mine.start)
+        made.train_step(images[mine], labels[mine], len(images), mine.start)
 
 
 def four_ranks(rank: int, world: int) -> dict:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.layers import LRN, Draw, dropout, generator, initial_weights, linear, local_response_norm, spatial_norm
+from model.layers import LRN, Dropout, generator, initial_weights, linear, local_response_norm, spatial_norm
 from model.shapes import layer_table
 from model.specs import AlexNetSpec
 
@@ -90,32 +90,51 @@ def test_spatial_norm_is_the_form_of_2012():
     assert torch.autograd.gradcheck(spatial_norm, x[:1, :2, :4, :4].detach().requires_grad_())
 
 
+def masks(rows: slice, units: slice, seed: int = 3, step: int = 7, layer: str = "fc6") -> torch.Tensor:
+    dropout = Dropout(seed, layer, units)
+    dropout.at(step, rows.start)
+    return dropout(torch.ones(rows.stop - rows.start, units.stop - units.start))
+
+
 def test_dropout_masks_half_and_rescales_nothing():
-    x = torch.full((64, 512), 3.0)
-    y = dropout(x, Draw(0, 0, 64, 0), "fc6", slice(0, 512), 512)
+    y = Dropout(0, "fc6", slice(0, 512))(torch.full((64, 512), 3.0))
     assert set(y.unique().tolist()) == {0.0, 3.0}
     assert 0.49 < (y > 0).float().mean() < 0.51
     assert (y > 0).float().mean(0).min() > 0.3  # every unit, and every image, is sometimes kept
     assert (y > 0).float().mean(1).min() > 0.3
 
 
-def test_dropout_masks_do_not_depend_on_placement():
-    x = torch.ones(10, 16)
-    whole = dropout(x, Draw(3, 7, 10, 0), "fc6", slice(0, 16), 16)
+@pytest.mark.parametrize("unit", [1, 8, 100, 128, 131])
+@pytest.mark.parametrize("row", [0, 1, 5])
+def test_dropout_masks_do_not_depend_on_placement(unit, row):
+    """Cut anywhere, by the columns and by the replicas."""
+    whole = masks(slice(0, 10), slice(0, 300))
     parts = [
-        torch.cat([dropout(x[rows, units], Draw(3, 7, 10, rows.start), "fc6", units, 16) for rows in rows_of], 0)
-        for units in (slice(0, 8), slice(8, 16))
-        for rows_of in [(slice(0, 5), slice(5, 10))]
+        torch.cat([masks(rows, units) for rows in (slice(0, row), slice(row, 10))])
+        for units in (slice(0, unit), slice(unit, 300))
     ]
     assert torch.equal(torch.cat(parts, 1), whole)
 
 
-@pytest.mark.parametrize("other", [Draw(1, 0, 8, 0), Draw(0, 1, 8, 0)])
-def test_dropout_masks_differ_by_seed_step_and_layer(other):
-    x = torch.ones(8, 64)
-    first = dropout(x, Draw(0, 0, 8, 0), "fc6", slice(0, 64), 64)
-    assert not torch.equal(first, dropout(x, other, "fc6", slice(0, 64), 64))
-    assert not torch.equal(first, dropout(x, Draw(0, 0, 8, 0), "fc7", slice(0, 64), 64))
+def test_dropout_masks_differ_by_seed_step_layer_row_and_unit():
+    rows, units = slice(0, 8), slice(0, 128)
+    first = masks(rows, units)
+    others = {"seed": 4, "step": 8, "layer": "fc7"}
+    different = [masks(rows, units, **{name: value}) for name, value in others.items()]
+    different += [masks(rows, units, step=7 + 2**32), masks(slice(8, 16), units), masks(rows, slice(128, 256))]
+    for other in different:
+        assert 0.4 < (other != first).float().mean() < 0.6
+
+
+def test_each_pass_in_training_is_a_step_of_its_own():
+    dropout, x = Dropout(3, "fc6", slice(0, 64)), torch.ones(4, 64)
+    assert torch.equal(torch.stack([dropout(x), dropout(x)]), torch.stack([masks_of(step) for step in (0, 1)]))
+    assert torch.equal(dropout.eval()(x), x * 0.5)
+    assert torch.equal(dropout.train()(x), masks_of(2))
+
+
+def masks_of(step: int) -> torch.Tensor:
+    return masks(slice(0, 4), slice(0, 64), step=step)
 
 
 def test_initial_weights_have_the_papers_spread_and_biases():

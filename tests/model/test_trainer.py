@@ -8,7 +8,6 @@ import torch
 
 from model import checkpoint
 from model.columns import place_ranks
-from model.layers import Draw
 from model.specs import AlexNetSpec, TrainSpec
 from model.step import backward, evaluate, predict
 from model.trainer import NonFiniteLoss, Trainer
@@ -37,7 +36,8 @@ def batch(step: int, count: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
 
 def train(made: Trainer, steps: range) -> None:
     for step in steps:
-        made.train_step(*batch(step), input_scale=1 / 1.1)
+        made.net.input_scale = 1 / 1.1
+        made.train_step(*batch(step))
         if (step + 1) % STEPS_PER_EPOCH == 0:
             made.end_epoch(0.5)  # never improves: the plateau drops
 
@@ -138,8 +138,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update():
 def test_metrics_are_means_since_last_asked():
     made = trainer()
     images, labels = batch(0)
-    draw = Draw(0, 0, len(labels), 0)
-    loss, wrong, count = backward(made.net.train(), images, labels, draw).tolist()
+    loss, wrong, count = backward(made.net.train(), images, labels).tolist()
     made.optimizer.zero_grad()
     made.train_step(images, labels)
     assert made.metrics() == {"loss": loss / count, "top1_error": wrong / count, "lr": 0.01}
@@ -171,8 +170,9 @@ def test_a_step_in_bf16_goes_where_one_in_float32_does():
 def test_the_softmax_is_in_float32_whatever_the_logits_are_in():
     net, (images, labels) = trainer().net.train(), batch(0)
     with torch.autocast("cpu", torch.bfloat16):
-        logits = net(images, draw=Draw(0, 0, 8, 0)).detach()
-    loss, *_ = backward(net, images, labels, Draw(0, 0, 8, 0), precision="bf16").tolist()
+        logits = net(images).detach()
+    net.at(step=0)
+    loss, *_ = backward(net, images, labels, precision="bf16").tolist()
     assert logits.dtype == torch.bfloat16
     assert loss == torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum").item()
     probabilities = predict(net.eval(), images, "bf16")
@@ -183,12 +183,12 @@ def test_the_softmax_is_in_float32_whatever_the_logits_are_in():
 def test_a_short_batch_has_the_mean_gradient_of_its_true_size():
     made = trainer()
     images, labels = batch(0, 4)
-    draw = Draw(0, 0, 4, 0)
-    backward(made.net.train(), images, labels, draw)
+    backward(made.net.train(), images, labels)
     whole = made.net.fc6.weight.grad.clone()
     made.net.zero_grad()
     for row in range(4):
-        backward(made.net, images[row : row + 1], labels[row : row + 1], draw._replace(first_row=row))
+        made.net.at(step=0, first_row=row)
+        backward(made.net, images[row : row + 1], labels[row : row + 1], batch_size=4)
     torch.testing.assert_close(made.net.fc6.weight.grad, whole)
 
 

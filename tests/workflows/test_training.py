@@ -50,7 +50,8 @@ def test_the_input_is_scaled_in_the_epochs_with_light_and_in_no_other(lighting_o
     batches = TrainLoader(shards, manifest, loader, crop_px=28, batch_size=8, epochs=2, **light)
     for epoch, scale in enumerate([1 / 1.1, 1.0 if lighting_off < 1 else 1 / 1.1]):
         for batch in batches.epoch(epoch):
-            twin.train_step(batch.images_BCHW, batch.labels_B, scale)
+            twin.net.input_scale = scale
+            twin.train_step(batch.images_BCHW, batch.labels_B)
     trained = load_file(tmp_path / "train" / "model" / "model.safetensors")
     assert all(torch.equal(trained[name], weight) for name, weight in twin.weights().items())
 

@@ -15,7 +15,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from model.columns import OneProcess, place_ranks
-from model.layers import Draw
 from model.specs import AlexNetSpec, TrainSpec
 from model.step import autocast, backward
 from model.trainer import Trainer
@@ -110,20 +109,20 @@ def _trainer(name: str, device: str, world: int, rank: int) -> Any:
 def _ms_per_part(trainer: Trainer, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, float]:
     """Input (from host memory to the device, less the mean), forward with the loss, backward, update: medians, ms."""
     net, device, precision = trainer.net, trainer.device, trainer.spec.precision
-    draw, host = Draw(0, 0, len(labels_B), 0), images_BCHW.cpu()
+    host = images_BCHW.cpu()
     host = host.pin_memory() if device.type == "cuda" else host
 
     def forward() -> Tensor:
         with autocast(device, precision):
-            logits_BK = net(images_BCHW, 1.0, draw)
+            logits_BK = net(images_BCHW)
         return torch.nn.functional.cross_entropy(logits_BK.float(), labels_B)
 
     def both() -> None:
         trainer.optimizer.zero_grad()
-        backward(net, images_BCHW, labels_B, draw, 1.0, precision)
+        backward(net, images_BCHW, labels_B, precision=precision)
 
-    centred_s = _median_s(lambda: net.centre(images_BCHW, 1.0), device.type)
-    seconds = {"input": _median_s(lambda: net.centre(host.to(device, non_blocking=True), 1.0), device.type)}
+    centred_s = _median_s(lambda: net.centre(images_BCHW), device.type)
+    seconds = {"input": _median_s(lambda: net.centre(host.to(device, non_blocking=True)), device.type)}
     forward_s = _median_s(forward, device.type)
     both_s = _median_s(both, device.type)
     seconds |= {"forward": forward_s - centred_s, "backward": both_s - forward_s}

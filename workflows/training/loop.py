@@ -120,10 +120,10 @@ class _Training:
         """The rest of the epoch, its validation, its checkpoint."""
         epoch, first = divmod(self.trainer.step, self.loader.steps_per_epoch)
         every = max(1, self.loader.steps_per_epoch // REPORTS_PER_EPOCH)
-        scale = self.loader.input_scale(epoch)
+        self.trainer.net.input_scale = self.loader.input_scale(epoch)
         began, images, spec = time.perf_counter(), 0, self.job.train
         for batch, size, row in self._batches(epoch, first):
-            self.trainer.train_step(batch[0], batch[1], scale, batch_size=size, first_row=row)
+            self.trainer.train_step(batch[0], batch[1], batch_size=size, first_row=row)
             images += size
             step = self.trainer.step
             is_last = step % self.loader.steps_per_epoch == 0
