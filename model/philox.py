@@ -34,5 +34,6 @@ def bits(key: tuple[int, int], step: int, rows: slice, columns: slice, device: t
     row_R1 = torch.arange(rows.start, rows.stop, device=device)[:, None]
     low, high = (torch.full_like(row_R1, word) for word in (step & _LOW_32, step >> 32))
     words_RN4 = torch.stack(torch.broadcast_tensors(*philox(key, (block_1N, row_R1, low, high))), dim=2)
-    bits = words_RN4[..., None] >> torch.arange(32, device=device) & 1
-    return bits.to(torch.uint8).flatten(1)[:, columns.start - first * BITS : columns.stop - first * BITS]
+    bytes_RK = words_RN4.to(torch.int32).view(torch.uint8).flatten(1)  # the lowest first
+    bits_RU = (bytes_RK[..., None] >> torch.arange(8, dtype=torch.uint8, device=device) & 1).flatten(1)
+    return bits_RU[:, columns.start - first * BITS : columns.stop - first * BITS]
