@@ -18,8 +18,7 @@ from torch import Tensor
 
 def share(total: int, column: int, columns: int) -> slice:
     """The outputs of a layer that a column holds; the first column takes the odd one."""
-    cut = -(-total // columns)
-    return slice(cut * column, min(cut * (column + 1), total))
+    return slice(-(-total * column // columns), -(-total * (column + 1) // columns))
 
 
 class OneProcess:

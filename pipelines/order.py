@@ -62,7 +62,7 @@ def num_batches(num_samples: int, batch_size: int) -> int:
 
 
 def share(start: int, stop: int, part: int, num_parts: int) -> tuple[int, int]:
-    """The contiguous `part` of start..stop; the parts tile it, differ by one at most, and may be empty."""
+    """The contiguous `part` of start..stop; the parts tile it, differ by one at most, the first is largest."""
     assert 0 <= part < num_parts, (part, num_parts)
     size = stop - start
-    return start + size * part // num_parts, start + size * (part + 1) // num_parts
+    return start - (-size * part // num_parts), start - (-size * (part + 1) // num_parts)

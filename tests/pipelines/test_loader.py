@@ -157,8 +157,8 @@ def test_all_replicas_take_the_same_number_of_steps(shards):
     running = [loader(shards(), replica=i, num_replicas=16) for i in (0, 15)]
     sizes = [[len(batch.ids_B) for batch in one.epoch(0)] for one in running]
     assert [len(one) for one in sizes] == [running[0].steps_per_epoch] * 2 == [13, 13]
-    assert sizes[0][-1] == 0
-    (*_, last) = running[0].epoch(0)
+    assert sizes[1][-1] == 0
+    (*_, last) = running[1].epoch(0)
     assert last.images_BCHW.shape == (0, 3, CROP_PX, CROP_PX)
 
 

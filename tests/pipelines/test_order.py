@@ -90,7 +90,8 @@ def test_shares_tile_a_batch(start, stop, num_parts):
     shares = [share(start, stop, part, num_parts) for part in range(num_parts)]
     assert [position for a, b in shares for position in range(a, b)] == list(range(start, stop))
     sizes = [b - a for a, b in shares]
-    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) == sizes[0]
+    assert sizes[0] - min(sizes) <= 1
 
 
 def test_the_last_short_batch_is_kept():
