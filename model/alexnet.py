@@ -58,6 +58,14 @@ class AlexNet(nn.Module):
     """
 
     input_scale = 1.0
+    conv1: Convolution
+    conv2: Convolution
+    conv6: Convolution
+    fc6: FullyConnected
+    fc7: FullyConnected
+    bottleneck: FullyConnected
+    fc8: FullyConnected
+    mean: Tensor
 
     def __init__(self, spec: AlexNetSpec, columns: OneProcess | OneColumn | None = None, *, seed: int = 0):
         super().__init__()
@@ -73,15 +81,16 @@ class AlexNet(nn.Module):
         side = spec.input_px if spec.mean == "image" else 1
         self.register_buffer("mean", torch.zeros(3, side, side))
         self.initialise(seed)
-        self.to(memory_format=torch.channels_last)  # what convolutions like best, and pooling and normalisation need
+        # Channels last is what convolutions like best, and pooling and normalisation need.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare this one
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
         for name, layer in self.table.items():
             weight, bias = initial_weights(layer, seed)
             held = self.columns.slice(layer.out)
-            self.get_submodule(name).weight.copy_(weight[held])
-            self.get_submodule(name).bias.copy_(bias[held])
+            self.get_parameter(f"{name}.weight").copy_(weight[held])
+            self.get_parameter(f"{name}.bias").copy_(bias[held])
 
     def set_mean(self, mean_HWC: np.ndarray) -> None:
         """The training set's mean image, whose central window is subtracted, or its mean over all pixels."""
@@ -132,10 +141,10 @@ class AlexNet(nn.Module):
         assert images_BCHW.shape[1:] == (3, side, side), f"images are {tuple(images_BCHW.shape)}, not B x 3 x {side}^2"
         overhang = (conv1.out_px - 1) * conv1.stride + conv1.kernel - side - 2 * conv1.pad
         shape = (images_BCHW.shape[0], 3, side + overhang, side + overhang)  # len() would fix the batch in an export
-        like = {"dtype": self.mean.dtype, "device": self.mean.device, "memory_format": torch.channels_last}
-        x = torch.empty(shape, **like).zero_()
+        mean = self.mean
+        x = torch.empty(shape, dtype=mean.dtype, device=mean.device, memory_format=torch.channels_last).zero_()
         inner = x[:, :, :side, :side]
-        torch.sub(images_BCHW, self.mean, out=inner)
+        torch.sub(images_BCHW, mean, out=inner)
         if self.training and self.input_scale != 1:
             inner.mul_(self.input_scale)
         return x

@@ -26,7 +26,7 @@ class OneProcess:
 
     def __init__(self, columns: int):
         self.held = columns
-        self.bytes_for = Counter()  # nothing moves
+        self.bytes_for = Counter[str]()  # nothing moves
 
     def slice(self, total: int) -> slice:
         """The outputs of a layer that live here."""
@@ -51,7 +51,7 @@ class OneColumn:
         self.column, self.group = column, group
         self.sister = dist.get_global_rank(group, 1 - column)
         self.staged = dist.get_backend(group) == "gloo"  # gloo moves host memory only
-        self.bytes_for = Counter()  # bytes sent by both columns together, for "layers", "batches" or "state"
+        self.bytes_for = Counter[str]()  # bytes sent by both columns together, for "layers", "batches" or "state"
 
     def slice(self, total: int) -> slice:
         return share(total, self.column, 2)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -65,7 +66,9 @@ def load_exported(folder: Path | str) -> Exported:
     """
     card, tensors = read_exported(Path(folder))
     try:
-        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in card["net"].items()}
+        settings: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in card["net"].items()
+        }
         net = AlexNet(AlexNetSpec(**settings))
         net.load_state_dict(tensors)
         return Exported(net.eval(), tuple(card["class_names"]), tuple(card["class_titles"]), card["provenance"])

@@ -111,8 +111,8 @@ class _Maps:
             if lrn.n & width:
                 part = line[done : done + length]
                 sums, done = part if sums is None else sums + part, done + width
-            if done == lrn.n:
-                return sums
+                if done == lrn.n:
+                    return sums
             line, width = line[:-width] + line[width:], 2 * width
 
     @staticmethod

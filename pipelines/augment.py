@@ -103,5 +103,5 @@ def augment(images, y, x, mirror, mean, *, crop_px: int, is_jpeg: bool, on_gpu: 
     elif on_gpu:
         images, where = fn.crop(images, **where).gpu(), {}  # so that only the crop crosses the bus
     return fn.crop_mirror_normalize(
-        images, mirror=mirror, mean=mean, std=[1.0] * 3, dtype=types.FLOAT, output_layout="CHW", **where
+        images, mirror=mirror, mean=mean, std=[1.0] * 3, dtype=types.DALIDataType.FLOAT, output_layout="CHW", **where
     )

@@ -6,7 +6,6 @@ out its memory without a copy and takes other memory for later runs, so that a t
 
 from collections import deque
 from contextlib import suppress
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,8 +13,8 @@ from nvidia.dali import fn, pipeline_def
 
 from pipelines.augment import Parameters, augment
 from pipelines.images import decode_jpeg, encode_jpeg
+from pipelines.records import Device
 
-Device = Literal["cpu", "cuda"]
 MAX_UNDER_WAY = 2
 
 

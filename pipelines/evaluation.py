@@ -12,10 +12,11 @@ import torch
 
 from pipelines.augment import Parameters
 from pipelines.batches import Batch, Run, batches_per_run, decode_runs
-from pipelines.decode import Decoder, Device
+from pipelines.decode import Decoder
 from pipelines.manifest import Manifest, ShardRecord
 from pipelines.order import EpochOrder, share
 from pipelines.reading import OrderedSamples, ShardReader
+from pipelines.records import Device
 from pipelines.storage import Folder
 from pipelines.timings import Timings
 

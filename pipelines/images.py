@@ -156,7 +156,7 @@ def _careful_square(data: bytes, size: int, max_pixels: int) -> Square:
         with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
             _refuse_enormous(*image.size, max_pixels)
             width, height = image.size
-            format = "jpeg" if image.format in ("JPEG", "MPO") else image.format.lower()
+            format = "jpeg" if image.format in ("JPEG", "MPO") else str(image.format).lower()
         with Image.open(io.BytesIO(_whole(data, format)), formats=_PILLOW_FORMATS) as image:
             return Square(_pillow_square(image, size), width, height, format)
     except (DamagedImage, MemoryError):

@@ -106,7 +106,7 @@ class Manifest:
         return sum(record.bytes for record in self.splits.get(split, ()))
 
     def label_counts(self, split: str) -> dict[int, int]:
-        total = Counter()
+        total = Counter[int]()
         for record in self.splits.get(split, ()):
             total.update(record.label_counts)
         return dict(sorted(total.items()))

@@ -6,7 +6,7 @@ set aside, so that any run of shards is already mixed.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -52,7 +52,7 @@ class ShardTask:
 
 
 @dataclass(frozen=True)
-class ShardPlan(Sequence):
+class ShardPlan:
     """The tasks of all shards, each made when it is asked for: 15 million rows are never cut at once."""
 
     source: "Source"
@@ -70,6 +70,9 @@ class ShardPlan(Sequence):
         chosen = self._orders[split][first_id : first_id + self.spec.rows_per_shard]
         rows = take_rows(self._listings[split], chosen)
         return ShardTask(name, split, first_id, rows, self.source.reader, self.spec, self.folder, self.origin)
+
+    def __iter__(self) -> Iterator[ShardTask]:
+        return (self[index] for index in range(len(self)))
 
     @cached_property
     def names(self) -> list[str]:

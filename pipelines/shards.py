@@ -50,7 +50,9 @@ def write_shard(task: ShardTask) -> ShardRecord:
     """Write the shard of a task, unless it is there already."""
     if finished := _finished_shard(task.folder, task.name, task.origin):
         return finished
-    codec, stored, quarantined = _codec(task.name), [], []
+    codec = _codec(task.name)
+    stored: list[int] = []  # their labels
+    quarantined: list[Quarantined] = []
 
     def write(file: BinaryIO) -> tuple[_HashingFile, str | None]:
         hashing = _HashingFile(file)
@@ -166,11 +168,11 @@ def _prepare(rows: "pa.Table", first_id: int, task: ShardTask) -> list[Row | Qua
     """Decode, cut and encode these rows: read as they lie in the source, returned in the order of their ids."""
     listing = rows.to_pylist()
     reading_order = sorted(range(len(listing)), key=lambda i: (listing[i]["file"], listing[i]["offset"]))
-    done: list[Row | Quarantined | None] = [None] * len(listing)
+    done: dict[int, Row | Quarantined] = {}
     contents = task.reader.read(rows.take(reading_order))
     for i, data in zip(reading_order, contents, strict=True):
         done[i] = _prepare_one(listing[i], first_id + i, data, task.spec)
-    return done
+    return [done[i] for i in range(len(listing))]
 
 
 def _prepare_one(row: dict, id: int, data: bytes, spec: IngestSpec) -> Row | Quarantined:

@@ -10,6 +10,7 @@ import io
 import json
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class Statistics:
 
     def save(self, folder: Folder) -> None:
         """stats.npz with everything, stats.json with what can be read at a glance."""
-        arrays = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+        arrays: dict[str, Any] = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
         with io.BytesIO() as buffer:
             np.savez_compressed(buffer, **arrays)
             folder.write(STATS_NPZ, buffer.getvalue())
@@ -63,7 +64,7 @@ class Statistics:
         if folder.size(STATS_NPZ) is None:
             raise ValueError(f"{folder.where()} holds no {STATS_NPZ}: stats has not finished there; run it (again)")
         with np.load(io.BytesIO(folder.read(STATS_NPZ))) as arrays:
-            return Statistics(**{name: array if array.ndim else int(array) for name, array in arrays.items()})
+            return Statistics(**{name: array if array.ndim else array.item() for name, array in arrays.items()})
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def sum_shard(folder: Folder, record: ShardRecord, size_px: int) -> PixelSums:
     images = np.empty((len(rows), 3), np.uint64)
     images[:, 2] = rows.ids
     for number, image in enumerate(rows.images):
-        images[number, :2] = np.frombuffer(hashlib.sha256(image).digest(), np.uint64, 2)
+        images[number, :2] = np.frombuffer(hashlib.sha256(image.data).digest(), np.uint64, 2)
     return PixelSums(
         size_px=size_px,
         class_counts=np.bincount(rows.labels[rows.labels >= 0]).astype(np.int64),

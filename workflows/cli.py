@@ -44,7 +44,7 @@ def _act(argv: list[str], args: argparse.Namespace) -> int:
         _parser().parse_args(argv, args)
         return args.act(args) or DONE
     except SystemExit as end:  # argparse has printed its help
-        return end.code
+        return int(end.code or DONE)
     except UsageError as error:
         return _fail(WRONG_USE, str(error), before=_trace(args))
     except Exception as error:
@@ -111,7 +111,7 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; `{self.prog} --help` says what there is")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     from workflows.commands import verbs
     from workflows.workflow import NAMES
 
@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     debug, common, running, json = _debug(), _common(), _running(), _json()
 
-    def command(name: str, act, what: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    def command(name: str, act, what: str, *parents: _Parser) -> _Parser:
         added = commands.add_parser(name, parents=[*parents, debug], help=what, description=what)
         added.set_defaults(act=act)
         return added
@@ -180,8 +180,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _common() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+def _common() -> _Parser:
+    common = _Parser(add_help=False)
     which = common.add_mutually_exclusive_group()
     which.add_argument("--recipe", metavar="NAME", help="start from a recipe (`alexnet recipes`)")
     which.add_argument("--config", metavar="FILE", type=Path, help="start from a file that `alexnet config` wrote")
@@ -198,10 +198,10 @@ def _common() -> argparse.ArgumentParser:
     return common
 
 
-def _running() -> argparse.ArgumentParser:
+def _running() -> _Parser:
     from workflows.workflow import NAMES
 
-    running = argparse.ArgumentParser(add_help=False)
+    running = _Parser(add_help=False)
     running.add_argument(
         "--redo",
         action="append",
@@ -216,14 +216,14 @@ def _running() -> argparse.ArgumentParser:
     return running
 
 
-def _json() -> argparse.ArgumentParser:
-    json = argparse.ArgumentParser(add_help=False)
+def _json() -> _Parser:
+    json = _Parser(add_help=False)
     json.add_argument("--json", action="store_true", help="a list of objects, for programs")
     return json
 
 
-def _debug() -> argparse.ArgumentParser:
-    debug = argparse.ArgumentParser(add_help=False)
+def _debug() -> _Parser:
+    debug = _Parser(add_help=False)
     debug.add_argument("--debug", action="store_true", help="show the trace of a failure, and what Ray's workers log")
     return debug
 

@@ -9,7 +9,6 @@ import difflib
 import hashlib
 import json
 import math
-import re
 import tomllib
 import typing
 from collections.abc import Callable, Sequence
@@ -108,9 +107,9 @@ class Key:
     default: Any
 
 
-def keys(spec: type = RunConfig, prefix: str = "") -> dict[str, Key]:
+def keys(spec: Any = RunConfig, prefix: str = "") -> dict[str, Key]:
     """Every key of a configuration class, by dotted name, in the order of definition."""
-    found = {}
+    found: dict[str, Key] = {}
     hints = typing.get_type_hints(spec, include_extras=True)
     for f in dataclasses.fields(spec):
         hint = hints[f.name]
@@ -124,7 +123,7 @@ def keys(spec: type = RunConfig, prefix: str = "") -> dict[str, Key]:
 
 def values(config: Any, prefix: str = "") -> dict[str, Any]:
     """The values of a configuration by dotted name."""
-    found = {}
+    found: dict[str, Any] = {}
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
@@ -244,8 +243,8 @@ def with_absolute_paths(config: RunConfig, folder: Path) -> RunConfig:
 
 
 def _absolute(value: str, folder: Path) -> str:
-    sqlite, path = re.match(r"(sqlite:///)?(.*)", value, re.DOTALL).groups()
-    return value if "://" in path else (sqlite or "") + str(folder.absolute() / Path(path).expanduser())
+    path = value.removeprefix("sqlite:///")
+    return value if "://" in path else value.removesuffix(path) + str(folder.absolute() / Path(path).expanduser())
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -327,7 +326,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read the configuration file {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in tables.items():
         flat |= {f"{name}.{leaf}": v for leaf, v in value.items()} if isinstance(value, dict) else {name: value}
     return {name: without_redactions(v) if isinstance(v, str) and "***" in v else v for name, v in flat.items()}
@@ -335,7 +334,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _replace(config: Any, changes: dict[str, Any]) -> Any:
     """A dataclass with dotted fields replaced, section by section, so that each checks itself once."""
-    direct, nested = {}, {}
+    direct: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
         head, dot, rest = name.partition(".")
         if dot:

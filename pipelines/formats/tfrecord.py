@@ -11,7 +11,7 @@ Framing: length (uint64), CRC of the length, the Example, CRC of the Example; ea
 import struct
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -99,7 +99,7 @@ def _frames(data: memoryview) -> Iterator[tuple[int, slice]]:
         offset, row = end + _CRC.size, row + 1
 
 
-def _image(content: np.ndarray, values: dict[str, slice | int], is_raw: bool) -> np.ndarray:
+def _image(content: np.ndarray, values: dict[str, Any], is_raw: bool) -> np.ndarray:
     image = content[values["image/encoded"]]
     return image.reshape(values["image/height"], values["image/width"], 3) if is_raw else image
 
@@ -157,8 +157,8 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def _parse_example(data: memoryview, example: slice) -> dict[str, slice | int]:
-    """Numbers, or the places of bytes, by name; as `_example` wrote them, of one value each.
+def _parse_example(data: memoryview, example: slice) -> dict[str, Any]:
+    """Numbers, or the places (slices) of bytes, by name; as `_example` wrote them, of one value each.
 
     Flat, because it runs for every image read.
     """

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy._core.multiarray import _reconstruct
 
 from pipelines.records import TRAIN, VAL
 from pipelines.sources.cache import cached_table
@@ -128,8 +129,9 @@ def _load(folder: Folder, archive: str, names: set[str]) -> Iterator[tuple[str, 
     try:
         with folder.open(archive) as file, tarfile.open(fileobj=file, mode="r|gz") as members:
             for member in members:
-                if (name := member.name.rpartition("/")[2]) in names:
-                    yield name, _unpickle(members.extractfile(member).read(), folder.where(f"{archive}/{name}"))
+                name = member.name.rpartition("/")[2]
+                if name in names and (content := members.extractfile(member)):
+                    yield name, _unpickle(content.read(), folder.where(f"{archive}/{name}"))
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{folder.where(archive)} is damaged: {error}; fetch it again") from error
 
@@ -137,8 +139,8 @@ def _load(folder: Folder, archive: str, names: set[str]) -> Iterator[tuple[str, 
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         allowed = {
-            ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-            ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+            ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+            ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
             ("numpy", "ndarray"): np.ndarray,
             ("numpy", "dtype"): np.dtype,
         }

@@ -25,8 +25,7 @@ class Devkit:
 
 def open_devkit(folder: Folder, name: str, year: int, cache: Path | None) -> Devkit:
     """The kit in the archive `name`; parsed once, since reading Matlab's format needs all of scipy."""
-    entry = folder.entry(name)
-    kept = cached_table(cache, ["devkit", *entry], lambda: _parse(folder, name, year))
+    kept = cached_table(cache, ["devkit", *(folder.entry(name) or ())], lambda: _parse(folder, name, year))
     row = {column: kept[column][0].as_py() for column in kept.column_names}
     return Devkit(tuple(row["wnids"]), tuple(row["titles"]), np.array(row["val_ids"]))
 
@@ -45,10 +44,14 @@ def parse_ground_truth(text: bytes, where: str, num_classes: int) -> np.ndarray:
 def _parse(folder: Folder, name: str, year: int) -> pa.Table:
     try:
         with tarfile.open(fileobj=io.BytesIO(folder.read(name)), mode="r:gz") as kit:
-            members = {member.name.rpartition("/")[2]: member for member in kit if member.isfile()}
-            meta = kit.extractfile(members["meta.mat"]).read()
+            members = {
+                member.name.rpartition("/")[2]: content
+                for member in kit
+                if member.isfile() and (content := kit.extractfile(member))
+            }
+            meta = members["meta.mat"].read()
             truth_name = f"ILSVRC{year}_validation_ground_truth.txt"
-            truth = kit.extractfile(members[truth_name]).read()
+            truth = members[truth_name].read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{folder.where(name)} is damaged: {error}; fetch it again") from error
     except KeyError as error:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ class ParquetReader:
 
     def read(self, rows: pa.Table) -> Iterator[bytes]:
         """Holds the encoded images of these rows, not more: the order asked for is not the order of the files."""
-        images: list[bytes | None] = [None] * rows.num_rows
+        images = [b""] * rows.num_rows
         files, offsets = rows["file"].combine_chunks(), rows["offset"].to_numpy()
         codes = files.indices.to_numpy()
         for code in np.unique(codes):
@@ -148,9 +149,7 @@ def _flatten(table: pa.Table) -> pa.ChunkedArray:
 
 def _list_split(folder: Folder, split: str, entries: list[FileEntry], image: str, label: str, cache) -> pa.Table:
     parts = [
-        cached_table(
-            cache, ["parquet", *entry, image, label], lambda name=entry.name: _list_file(folder, name, image, label)
-        )
+        cached_table(cache, ["parquet", *entry, image, label], partial(_list_file, folder, entry.name, image, label))
         for entry in entries
     ]
     counts = [part.num_rows for part in parts]

@@ -7,6 +7,7 @@ development kit, by the number in the image's name.
 import hashlib
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -190,14 +191,14 @@ def _check_md5(folder: Folder, edition: Edition, files: dict[str, FileEntry], ca
         raise ValueError(f"ingest.check_md5: no MD5 sums are known for ILSVRC{edition.year}; leave it false")
     for name, published in edition.md5.items():
         if name in files:
-            kept = cached_table(cache, ["md5", *files[name]], lambda name=name: pa.table({"md5": [_md5(folder, name)]}))
+            kept = cached_table(cache, ["md5", *files[name]], partial(_md5, folder, name))
             if (found := kept["md5"][0].as_py()) != published:
                 raise ValueError(f"{folder.where(name)} has the MD5 sum {found}, not {published}; fetch it again")
 
 
-def _md5(folder: Folder, name: str) -> str:
+def _md5(folder: Folder, name: str) -> pa.Table:
     digest = hashlib.md5(usedforsecurity=False)
     with folder.open(name) as file:
         while block := file.read(1 << 22):
             digest.update(block)
-    return digest.hexdigest()
+    return pa.table({"md5": [digest.hexdigest()]})

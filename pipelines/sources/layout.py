@@ -78,7 +78,7 @@ def _by_split(images: pa.Table, root: str, where: str) -> dict[str, tuple[str, p
         return {TRAIN: (root.rstrip("/"), images)}
     if "train" not in present:
         raise ValueError(f"{where} has {sorted(present)[0]}/ but no train/; {EXPECTED}")
-    parts = {}
+    parts: dict[str, tuple[str, pa.Table]] = {}
     for name in sorted(present):
         split = SPLIT_FOLDERS[name]
         if split in parts:

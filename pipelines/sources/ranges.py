@@ -4,7 +4,7 @@ import gzip
 import zlib
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -27,7 +27,7 @@ class ArchiveReader:
         return map(_unzipped, self._read_local(ranges) if self.folder.is_local else self._read_remote(ranges))
 
     def _read_remote(self, ranges) -> Iterator[bytes]:
-        files = {}  # opening asks the store for the size; these hold no connection
+        files: dict[str, pa.NativeFile] = {}  # opening asks the store for the size; these hold no connection
 
         def read(name: str, offset: int, size: int) -> bytes:
             file = files.get(name) or files.setdefault(name, self.folder.open(name))
@@ -36,7 +36,7 @@ class ArchiveReader:
         return _ahead(lambda where: read(*where), ranges)
 
     def _read_local(self, ranges) -> Iterator[bytes]:
-        files = OrderedDict()  # least recently used first
+        files = OrderedDict[str, pa.NativeFile]()  # least recently used first
         try:
             for name, offset, size in ranges:
                 if name not in files and len(files) == _OPEN_FILES:
@@ -80,7 +80,7 @@ def _unzipped(data: bytes) -> bytes:
 def _ahead(read, requests) -> Iterator[bytes]:
     """`read` of each request in order, several at a time."""
     with ThreadPoolExecutor(_REQUESTS) as pool:
-        waiting = deque()
+        waiting = deque[Future[bytes]]()
         for request in requests:
             waiting.append(pool.submit(read, request))
             if len(waiting) == _REQUESTS:

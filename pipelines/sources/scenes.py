@@ -208,7 +208,8 @@ def _palette(random: Random) -> list[tuple[int, int, int]]:
 
 def _colour(random: Random, lightness: float, saturation: float, hue: float | None = None) -> tuple[int, int, int]:
     hue = random.random() if hue is None else hue % 1
-    return tuple(round(255 * part) for part in hls_to_rgb(hue, lightness, saturation))
+    red, green, blue = hls_to_rgb(hue, lightness, saturation)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _background(random: Random, width: int, height: int) -> "Image.Image":

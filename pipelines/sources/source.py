@@ -100,8 +100,8 @@ def hash_column(column: pa.Array | pa.ChunkedArray) -> bytes:
         if pa.types.is_string(chunk.type) and len(chunk):
             _, offsets, data = chunk.buffers()
             ends = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-            numbers.update(np.diff(ends).astype("<i8"))
+            numbers.update(np.diff(ends).astype("<i8").data)
             text.update(memoryview(data)[ends[0] : ends[-1]] if data else b"")
         else:
-            numbers.update(np.ascontiguousarray(chunk.to_numpy(zero_copy_only=False), "<i8"))
+            numbers.update(np.ascontiguousarray(chunk.to_numpy(zero_copy_only=False), "<i8").data)
     return numbers.digest() + text.digest()

@@ -28,8 +28,7 @@ _FILE, _LONG_NAME, _PAX, _NO_CONTENT, _SKIPPED = (b"0", b"\0", b"7"), b"L", b"x"
 
 def open_index(folder: Folder, name: str, cache) -> pa.Table:
     """Columns path, offset, size of every regular file, in archive order; a tar inside is entered, not listed."""
-    entry = folder.entry(name)
-    return cached_table(cache, ["tar", entry.name, entry.size, entry.mtime_ns], lambda: index_tar(folder, name))
+    return cached_table(cache, ["tar", *(folder.entry(name) or ())], lambda: index_tar(folder, name))
 
 
 def index_tar(folder: Folder, name: str) -> pa.Table:
@@ -70,7 +69,8 @@ class _Window:
 
 def _members(window: _Window, position: int, end: int, prefix: bytes) -> Iterator[tuple[bytes, int, int]]:
     """(path, offset of the content, its size) of each regular file between two offsets."""
-    long_name, pax = b"", {}
+    long_name = b""
+    pax: dict[bytes, bytes] = {}
     while True:
         header = window.read(position, _BLOCK)
         if position + _BLOCK > end or len(header) < _BLOCK:

@@ -162,7 +162,7 @@ def test_md5_sums_are_checked_on_request_and_only_once(small, tmp_path, monkeypa
     for name in sums:
         monkeypatch.setitem(sums, name, hashlib.md5((small / name).read_bytes()).hexdigest())
     opened(small, tmp_path / "cache", check_md5=True)
-    monkeypatch.setattr(ilsvrc, "_md5", None)  # would fail if it were called again
+    monkeypatch.setattr(ilsvrc, "_md5", pytest.fail)  # would fail if it were called again
     opened(small, tmp_path / "cache", check_md5=True)
 
 

@@ -126,7 +126,7 @@ def test_columns_that_cannot_be_told_are_listed(tmp_path, columns):
 def test_a_listing_kept_from_before_reads_no_labels_again(tmp_path, monkeypatch):
     builders.huggingface(tmp_path / "set", TWO_FILES | VALIDATION)
     first = opened(tmp_path / "set", tmp_path / "cache")
-    monkeypatch.setattr(huggingface, "_list_file", None)  # would fail if it were called again
+    monkeypatch.setattr(huggingface, "_list_file", pytest.fail)  # would fail if it were called again
     again = opened(tmp_path / "set", tmp_path / "cache")
     assert again.fingerprint == first.fingerprint
     assert again.splits["train"].equals(first.splits["train"])

@@ -6,15 +6,16 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
 
-def interleaved(parts: dict[str, Callable[[], tuple[int, float]]], repeats: int) -> dict[str, float]:
+def interleaved(parts: Mapping[str, Callable[[], tuple[int, float]]], repeats: int) -> dict[str, float]:
     """Items per second of each part, which returns (items, seconds): the median of turns taken one after the other."""
-    rates = {name: [] for name in parts}
+    rates: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(repeats):
         for name, part in parts.items():
             items, seconds = part()
@@ -28,7 +29,7 @@ def peak_mib() -> float:
     return int(line.split()[1]) / 2**10
 
 
-def hardware() -> dict[str, str | int | float | list[str]]:
+def hardware() -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),

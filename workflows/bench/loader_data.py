@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -31,7 +32,9 @@ def write_tfrecords(images: str, target: Path) -> None:
     _write_shards(images, target, encoding="jpeg", format="tfrecord")
 
 
-def _write_shards(images: str, target: Path, encoding: str, format: str) -> None:
+def _write_shards(
+    images: str, target: Path, encoding: Literal["jpeg", "raw"], format: Literal["parquet", "tfrecord"]
+) -> None:
     spec = IngestSpec(source=images, val_fraction=0, format=format, encoding=encoding, rows_per_shard=ROWS_PER_SHARD)
     folder = Folder.at(target)
     source = _repeated(open_source(spec, target))

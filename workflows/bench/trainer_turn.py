@@ -18,17 +18,18 @@ from model.columns import OneProcess, place_ranks
 from model.specs import AlexNetSpec, TrainSpec
 from model.step import autocast, backward
 from model.trainer import Trainer
+from pipelines.records import Device
 
 WARM_UP = 3
 BATCH_SIZE = {"cpu": 64, "cuda": 1024}
 PRODUCT = {"cpu": (2048, torch.float32), "cuda": (8192, torch.bfloat16)}  # side and type of the large matrix product
 
 
-def main(name: str, seconds: float, folder: Path, device: str, meeting: str, world: int, rank: int) -> None:
+def main(name: str, seconds: float, folder: Path, device: Device, meeting: str, world: int, rank: int) -> None:
     if world > 1:  # gloo, also where both share one GPU, which NCCL refuses
         dist.init_process_group("gloo", init_method=f"file://{meeting}/ranks", rank=rank, world_size=world)
     batches = _stored(folder, device) if name in ("loader", "end_to_end") else _synthetic(device)
-    trainer = None if name == "loader" else _trainer(name, device, world, rank)
+    trainer: Any = None if name == "loader" else _trainer(name, device, world, rank)
     for _ in range(WARM_UP):
         _step(trainer, batches)
     _wait_for(device)
@@ -37,7 +38,8 @@ def main(name: str, seconds: float, folder: Path, device: str, meeting: str, wor
         _step(trainer, batches)
         steps += 1
     _wait_for(device)
-    elapsed, facts = time.perf_counter() - began, {"batch_size": BATCH_SIZE[device]}
+    elapsed = time.perf_counter() - began
+    facts: dict[str, Any] = {"batch_size": BATCH_SIZE[device]}
     if name == "ours":
         facts |= {"ms_per_part": _ms_per_part(trainer, *next(batches)), "product_tflops": _product_tflops(device)}
     elif world > 1:
@@ -63,7 +65,7 @@ def _all_agree(mine: bool, world: int) -> bool:
     return bool(answer)
 
 
-def _stored(folder: Path, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+def _stored(folder: Path, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
     from pipelines.manifest import Manifest
     from pipelines.storage import Folder
     from workflows.bench.peers.ours import open_loader
@@ -77,7 +79,7 @@ def _stored(folder: Path, device: str) -> Iterator[tuple[Tensor, Tensor]]:
         epoch += 1
 
 
-def _synthetic(device: str) -> Iterator[tuple[Tensor, Tensor]]:
+def _synthetic(device: Device) -> Iterator[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     images_BCHW = 255 * torch.rand(BATCH_SIZE[device], 3, 224, 224, generator=generator)
     labels_B = torch.randint(1000, (BATCH_SIZE[device],), generator=generator)
@@ -86,7 +88,7 @@ def _synthetic(device: str) -> Iterator[tuple[Tensor, Tensor]]:
         yield batch
 
 
-def _trainer(name: str, device: str, world: int, rank: int) -> Any:
+def _trainer(name: str, device: Device, world: int, rank: int) -> Any:
     """The trainer of a part."""
     if name.startswith("plain"):
         from workflows.bench.peers.plain_alexnet import PlainTrainer
@@ -94,16 +96,17 @@ def _trainer(name: str, device: str, world: int, rank: int) -> Any:
         return PlainTrainer(device)
     import numpy as np
 
-    spec, precision = AlexNetSpec(), "bf16" if device == "cuda" else "float32"
+    spec, train = AlexNetSpec(), TrainSpec(lr=1e-4, precision="bf16" if device == "cuda" else "float32")
     if name == "no_norm":
         spec = replace(spec, normalisation=False)
     elif name == "one_gpu_net":
         spec = replace(spec, columns=1, kernels=(48, 128, 192, 192, 256))
-    elif name in ("ours_tf32", "ours_float32"):
-        precision = name.removeprefix("ours_")
+    elif name == "ours_tf32":
+        train = replace(train, precision="tf32")
+    elif name == "ours_float32":
+        train = replace(train, precision="float32")
     columns = place_ranks(2, 1, rank, world)[0] if world > 1 else OneProcess(spec.columns)
-    train, mean_HWC = TrainSpec(lr=1e-4, precision=precision), np.full((256, 256, 3), 120.0)
-    return Trainer(spec, train, mean_HWC, 1000, columns=columns, device=device)
+    return Trainer(spec, train, np.full((256, 256, 3), 120.0), 1000, columns=columns, device=device)
 
 
 def _ms_per_part(trainer: Trainer, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, float]:
@@ -130,7 +133,7 @@ def _ms_per_part(trainer: Trainer, images_BCHW: Tensor, labels_B: Tensor) -> dic
     return {part: round(1e3 * value, 2) for part, value in seconds.items()}
 
 
-def _product_tflops(device: str) -> float:
+def _product_tflops(device: Device) -> float:
     """What one large matrix product reaches on this machine."""
     side, dtype = PRODUCT[device]
     left, right = torch.rand(2, side, side, dtype=dtype, device=device)
@@ -156,4 +159,4 @@ def _wait_for(device: str) -> None:
 
 if __name__ == "__main__":
     name, seconds, folder, device, meeting, world, rank = sys.argv[1:]
-    main(name, float(seconds), Path(folder), device, meeting, int(world), int(rank))
+    main(name, float(seconds), Path(folder), "cuda" if device == "cuda" else "cpu", meeting, int(world), int(rank))

@@ -109,7 +109,7 @@ def _predicted(exported: "Exported", path: str, size_px: int, max_pixels: int) -
     except DamagedImage as error:
         return Predicted(path, (), str(error))
     except OSError as error:
-        return Predicted(path, (), error.strerror)
+        return Predicted(path, (), error.strerror or str(error))
     pixels_BCHW = torch.from_numpy(square.pixels_HWC).permute(2, 0, 1)[None].float()
     likely = predict(exported.net, ten_views(pixels_BCHW, exported.net.spec.input_px))[0]
     best = likely.topk(min(TOP, len(exported.class_names)))

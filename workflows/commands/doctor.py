@@ -130,7 +130,7 @@ def room(config: RunConfig, root: Path) -> Finding:
         counts = estimate.counts_of(planned)
     except (ValueError, OSError, UsageError) as error:
         return Finding("disk", "note", f"{size(free)} free for {place.where()}; what is needed is unknown: {error}")
-    wanted = 0 if ingest.state == "CACHED" else estimate.predict(ingest, config, where, counts).num_bytes
+    wanted = 0 if ingest.state == "CACHED" else estimate.predict(ingest, config, where, counts).num_bytes or 0
     text = f"{size(free)} free for {place.where()}, shards still to be made take about {size(wanted)}"
     return Finding("disk", "ok" if free > wanted * estimate.DISK_MARGIN else "wrong", text)
 
@@ -188,13 +188,13 @@ def _by_dali(data: bytes):
     import numpy as np
     from nvidia.dali import fn, pipeline_def
 
-    @pipeline_def(batch_size=1, num_threads=1, device_id=None)
+    @pipeline_def
     def graph():
         return fn.decoders.image(fn.external_source(source=lambda: [np.frombuffer(data, np.uint8)]))
 
-    pipe = graph()
+    pipe = graph(batch_size=1, num_threads=1, device_id=None)
     pipe.build()
-    return pipe.run()[0].as_array()[0]
+    return pipe.run()[0].as_cpu().as_array()[0]
 
 
 def _leftovers(config: RunConfig, root: Path) -> Iterator[Finding]:

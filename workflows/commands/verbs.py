@@ -138,7 +138,7 @@ def plan(args: argparse.Namespace) -> None:
 def _notes(step: "Planned", commit: str) -> list[str]:
     """What a plan adds: what became of the source, and that other code made what is stored."""
     notes = [step.seen.note] if step.seen.note else []
-    made_by = (step.last or {}).get("commit") if step.state == "CACHED" else None
+    made_by = step.last.get("commit") if step.state == "CACHED" else None
     if made_by and made_by != commit:
         notes.append(f"made by commit {_short_commit(made_by)}, now {_short_commit(commit)}")
     return notes
@@ -188,7 +188,7 @@ def show_config(args: argparse.Namespace) -> None:
 def show_recipes(args: argparse.Namespace) -> None:
     """The recipes, what they cost and what to expect."""
     for name, recipe in recipes.RECIPES.items():
-        tell(name, *(f"    {line.strip()}" for line in recipe.__doc__.strip().splitlines()))
+        tell(name, *(f"    {line.strip()}" for line in (recipe.__doc__ or "").strip().splitlines()))
 
 
 def ui(args: argparse.Namespace) -> int:
@@ -360,7 +360,7 @@ def _tell_of_damage(here: Given, planned: list["Planned"]) -> None:
 def _status_row(step: "Planned", config: RunConfig, counts: dict[str, int]) -> dict[str, Any]:
     from workflows.engine import estimate
 
-    record = (step.last if step.state == "CACHED" else None) or {}
+    record = step.last if step.state == "CACHED" else {}
     left = estimate.left(step, config, counts)
     return {
         "stage": step.stage.name,

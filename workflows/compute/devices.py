@@ -47,7 +47,7 @@ def foreseen(device: str, built: str, version: str, is_here: bool) -> str:
 def torch_cuda() -> str:
     """The CUDA that torch is built for; nothing for a build for the CPU. Read without importing torch."""
     found = importlib.util.find_spec("torch")
-    text = (Path(found.origin).parent / "version.py").read_text() if found else ""
+    text = (Path(found.origin).parent / "version.py").read_text() if found and found.origin else ""
     match = re.search(r"^cuda\b.*= *'([\d.]+)'", text, re.MULTILINE)
     return match[1] if match else ""
 

@@ -48,7 +48,8 @@ class OnRay:
     def __init__(self, spec: RaySpec, say: Callable[[str], None] = lambda text: None, debug: bool = False):
         """With `debug`, what Ray and its workers log is shown and kept."""
         self._spec, self._say, self._debug = spec, say, debug
-        self._ray = self._folder = None
+        self._ray: Any = None
+        self._folder: RayFolder | None = None
         self._credentials = Credentials.of_driver()
         self.started_s = 0.0
 
@@ -88,7 +89,8 @@ class OnRay:
         """Results as they are done, in any order; an error in a task ends the map and cancels those in flight."""
         ray = self._start()
         remote = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=self._spec.task_retries)(_apply)
-        waiting, flying, looked = iter(items), set(), float("-inf")
+        waiting, looked = iter(items), float("-inf")
+        flying: set[Any] = set()  # what stands for results to come
         try:
             while True:
                 if time.monotonic() - looked > RESOURCES_EVERY_S:
@@ -191,7 +193,7 @@ def _connect(where: dict[str, Any], debug: bool):
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
-    from ray._raylet import Config
+    from ray._raylet import Config  # type: ignore[attr-defined]  # its stub lacks it
 
     Config.initialize("")  # reads the environment again: the user may have imported Ray before
     modules = [importlib.import_module(name) for name in ("pipelines", "model", "workflows")]
@@ -301,6 +303,7 @@ def _trainer(task: _Task, scratch: str):
     from ray.train.torch import TorchConfig, TorchTrainer
 
     plan = task.plan
+    environment = {"OMP_NUM_THREADS": str(plan.cpus_each), **plan.environment}
     return TorchTrainer(
         _on_worker,
         train_loop_config={"task": task},
@@ -313,12 +316,12 @@ def _trainer(task: _Task, scratch: str):
             storage_path=scratch,
             failure_config=FailureConfig(max_failures=0),  # `train` starts again, and says so
             checkpoint_config=CheckpointConfig(num_to_keep=1),
-            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(plan.cpus_each), **plan.environment}},
+            worker_runtime_env={"env_vars": environment},  # type: ignore[call-arg]  # of V2, which ENVIRONMENT chooses
         ),
     )
 
 
-def _resources_each(plan: WorkerPlan) -> dict[str, float]:
+def _resources_each(plan: WorkerPlan) -> dict[str, int]:
     return {"CPU": plan.cpus_each} | ({"GPU": 1} if plan.use_gpu else {})
 
 

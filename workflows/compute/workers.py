@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pipelines.records import Device
 from workflows.compute import machine
 from workflows.config import UsageError
 
@@ -19,7 +20,7 @@ class Worker:
     world: int
     report: Callable[[dict], None]  # rank 0's reach the driver, those of others nobody
     num_cpus: int
-    device: str = "cpu"
+    device: Device = "cpu"
 
 
 Loop = Callable[[Any, Worker], Any]
@@ -61,6 +62,8 @@ class Compute(Protocol):
     def train(
         self, loop: Loop, job: Any, plan: "WorkerPlan", on_report: OnReport, on_death: OnDeath = lambda who: None
     ) -> Any: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -136,5 +136,6 @@ def _bytes_each(config: RunConfig, like: dict[str, Any] | None) -> float:
     """Bytes that an image will take: as the like of it did, else by a rule for photographs."""
     from pipelines.plan import predicted_bytes
 
-    stored = sum(like["metrics"].get(f"images_{split}", 0) for split in SPLITS) if like else 0
-    return like["metrics"]["bytes"] / stored if stored else predicted_bytes(1, config.ingest)
+    if like and (stored := sum(like["metrics"].get(f"images_{split}", 0) for split in SPLITS)):
+        return like["metrics"]["bytes"] / stored
+    return predicted_bytes(1, config.ingest)

@@ -46,7 +46,7 @@ class Lease:
             said = json.loads(self.folder.read(self.name)) if entry else None
         except (FileNotFoundError, ValueError):  # released meanwhile, or being written
             return None
-        return {**said, "heartbeat": entry.mtime_ns / 1e9} if isinstance(said, dict) else None
+        return {**said, "heartbeat": entry.mtime_ns / 1e9} if entry and isinstance(said, dict) else None
 
     def is_dead(self) -> bool:
         """Whether it was left by a process that lives no more."""
@@ -129,7 +129,9 @@ def _beat(lease: Lease, mine: dict, every_s: float, ended: threading.Event, lost
             who = lease.holder()
             if who and not _is(mine, who):
                 lost.set()
-                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # wakes it, whatever it waits for
+                main = threading.main_thread().ident
+                assert main is not None, "it runs"
+                signal.pthread_kill(main, signal.SIGINT)  # wakes it, whatever it waits for
                 return
             _touch(lease, mine)
 

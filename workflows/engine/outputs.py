@@ -34,6 +34,12 @@ class Output:
         """What `stage.json` holds; None while the stage is not finished, or if that file is damaged (see `damage`)."""
         return self._read(RECORD)[0]
 
+    def require_record(self) -> dict[str, Any]:
+        """The same of an output that was finished. ValueError where it no longer is."""
+        if (record := self.record) is None:
+            raise ValueError(self.damage or f"{self.folder.where(RECORD)} is gone: make it again")
+        return record
+
     @property
     def begun(self) -> dict[str, Any]:
         """What `begun.json` holds; nothing where there is none that can be read."""

@@ -23,7 +23,7 @@ class Planned:
         state: CACHED: finished. PARTIAL: begun. STALE: finished for other ingredients, or from inputs that were made
             again since. MISSING: never run.
         reasons: For PARTIAL that it was begun (`predict.left` counts), for STALE what differs, old and new.
-        last: The record of the newest finished output of this stage, this one's if it is CACHED.
+        last: The record of the newest finished output of this stage, this one's if it is CACHED; {} where none is.
         outdated: There is an output of this key that cannot be used: it is made again, beside the old one.
         inputs_made: Which making of each input it reads; None for one that is still to be made.
     """
@@ -34,7 +34,7 @@ class Planned:
     seen: Seen
     state: State
     reasons: tuple[str, ...]
-    last: dict[str, Any] | None
+    last: dict[str, Any]
     outdated: bool = False
     inputs_made: dict[str, str | None] | None = None
 
@@ -110,15 +110,14 @@ def _planned(
     outdated = bool(exists and again)
     common = (stage, output, ingredients, seen)
     if record:
-        state, reasons = ("STALE", again) if outdated else ("CACHED", ())
-        return Planned(*common, state, reasons, record, outdated, made)
-    before = next((record for _, record in places.finished(stage.name)), None)
+        return Planned(*common, "STALE" if outdated else "CACHED", again if outdated else (), record, outdated, made)
+    before = next((record for _, record in places.finished(stage.name)), {})
     if exists:
         reasons = again or (output.damage or "begun, not finished",)
         return Planned(*common, "STALE" if outdated else "PARTIAL", reasons, before, outdated, made)
     if before:
         return Planned(*common, "STALE", differences(before["ingredients"], ingredients), before, False, made)
-    return Planned(*common, "MISSING", (), None, False, made)
+    return Planned(*common, "MISSING", (), before, False, made)
 
 
 def _made_again(facts: dict[str, Any], made: dict[str, str | None]) -> tuple[str, ...]:

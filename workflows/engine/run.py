@@ -119,16 +119,16 @@ class _Workflow:
             return
         with lock.held(output, uses=step.input_keys, take=self.take_lock, say=self.console.say):
             if done := self._finished_meanwhile(step):
-                self._row(done.record, done, "cached")
+                self._row(done.require_record(), done, "cached")
             else:
                 output = self._make(step)
-                self._row(output.record, output, "ran")
+                self._row(output.require_record(), output, "ran")
 
     def _finished_meanwhile(self, step: Planned) -> Output | None:
         """The output, if another process has made it while this one waited, or if only its move was left to do."""
         output = self.places.output(step.stage.name, step.output.key)
         record = output.record
-        if record is None or step.outdated and record.get("made", "") == (step.last or {}).get("made", ""):
+        if record is None or step.outdated and record.get("made", "") == step.last.get("made", ""):
             return None
         return self._in_place(output)
 

@@ -17,7 +17,7 @@ from workflows.engine.outputs import Output, Places
 if TYPE_CHECKING:
     from workflows.compute.workers import Compute
     from workflows.console import Console
-    from workflows.tracking.tracker import StageRun
+    from workflows.tracking.tracker import StageRun, Untracked
 
 KEY_DIGITS = 16
 
@@ -91,7 +91,7 @@ class Context:
     ingredients: dict[str, Any]  # of the output's key
     inputs: dict[str, Output]
     compute: "Compute"
-    run: "StageRun"
+    run: "StageRun | Untracked"
     console: "Console"
 
     @property

@@ -8,6 +8,7 @@ figures_results.py (training and errors).
 import functools
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,7 +25,7 @@ TRUE, OTHER = "#f08469", "#b4c8dc"  # Figure 4's bars: the true label's, and the
 RUNS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 RGB = ("#c8443c", "#3c9450", "#3c68c8")
 DPI = 120  # of the report's PNGs
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "text.usetex": False,
     "font.size": 9,

@@ -44,7 +44,7 @@ class FinishedRun:
 
     def record(self, stage: str) -> dict[str, Any]:
         """The stage's `stage.json`: key, result, seconds, commit, versions, MLflow run."""
-        return self.output(stage).record
+        return self.output(stage).require_record()
 
     @property
     def shards(self) -> Folder:
@@ -127,10 +127,10 @@ def open_run(root: str | Path | None = None) -> FinishedRun:
         raise ValueError(f"{root} holds no run; `alexnet run --root {root}` makes one, ALEXNET_ROOT names another root")
     keys = {**last["inputs"], last["stage"]: last["key"]}
     made = {name: where.output(name, key) for name, key in keys.items()}
-    outputs = {name: output for name, output in made.items() if output.record}  # others were deleted since
+    records = {name: record for name, output in made.items() if (record := output.record)}  # others were deleted since
     known = configuration.keys()
-    ingredients = {k: v for output in outputs.values() for k, v in output.record["ingredients"].items() if k in known}
-    return FinishedRun(root, configuration.with_values(config, ingredients), outputs)
+    ingredients = {k: v for record in records.values() for k, v in record["ingredients"].items() if k in known}
+    return FinishedRun(root, configuration.with_values(config, ingredients), {name: made[name] for name in records})
 
 
 def _frame(folder: Folder, name: str) -> "pd.DataFrame":

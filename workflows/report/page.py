@@ -5,7 +5,7 @@ Strings are escaped wherever they enter; `Html` marks what is markup already.
 
 import base64
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -95,7 +95,7 @@ def _anchor(title: str) -> str:
     return "-".join(word for word in "".join(c if c.isalnum() else " " for c in title.lower()).split())
 
 
-def page(title: str, lead: Sequence[Any], sections: dict[str, Sequence[Any]]) -> str:
+def page(title: str, lead: Sequence[Any], sections: Mapping[str, Sequence[Any]]) -> str:
     """The whole page: a head with the lead, links to the sections, the sections, figures and tables numbered."""
     links = [element("a", name, href=f"#{_anchor(name)}") for name in sections]
     body = element(

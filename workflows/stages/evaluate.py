@@ -13,6 +13,7 @@ import numpy as np
 
 from model.metrics import TopK
 from pipelines.manifest import Manifest
+from pipelines.records import Device
 from pipelines.storage import Folder
 from workflows.compute import devices
 from workflows.config import require_split
@@ -40,7 +41,7 @@ class Job:
     batch_size: int
     num_parts: int
     threads: int
-    device: str
+    device: Device
 
 
 class Part(NamedTuple):
@@ -62,7 +63,7 @@ def run(context: Context) -> dict:
     total = manifest.num_rows(spec.split)
     require_split(spec.split, {name: manifest.num_rows(name) for name in manifest.splits})
     have = devices.usable(context.config.train.device, context.compute.resources(), devices.torch_cuda())
-    device = "cuda" if have.gpus else "cpu"
+    device: Device = "cuda" if have.gpus else "cpu"
     num_parts = max(1, min((have.gpus or have.cpus) * TASKS_PER_DEVICE, -(-total // spec.batch_size)))
     model = context.inputs["train"].folder.child(FOLDER_OF[spec.weights])
     job = Job(shards, model, spec.split, spec.batch_size, num_parts, context.config.loader.threads or 1, device)

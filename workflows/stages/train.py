@@ -113,21 +113,21 @@ def _train(
     """The loop's result, and the epoch that this attempt went on from."""
     for point in history.points:
         context.run.metrics(as_metrics(point), step=point["step"])
-    warned, reports, deaths = False, 0, []
-    start_epoch: float | None = None
+    warned, reports = False, 0
+    starts: list[float] = []  # the epochs from which the workers went on
+    deaths: list[str] = []
     epochs = job.train.epochs
     done = history.points[-1]["epoch"] * images if history.points else 0
     with context.console.progress("train", images * epochs, "images", round(done)) as progress:
 
         def on_report(report: dict[str, Any]) -> None:
-            nonlocal start_epoch, reports
+            nonlocal reports
             if "resumed_epoch" in report:  # workers start; where others died before, from their checkpoint
                 reports = 0
-                if start_epoch is None:
-                    start_epoch = report["resumed_epoch"]
-                else:
+                if starts:
                     who = deaths[-1] if deaths else "a worker"
                     context.console.say(f"  {who} died; going on from step {report['resumed_step']}")
+                starts.append(report["resumed_epoch"])
             reports += 1
             for text in report.get("warnings", ()):
                 context.console.say(f"  warning: {text}")
@@ -153,7 +153,7 @@ def _train(
 
         result = context.compute.train(loop, job, plan, on_report, on_death)
     require_every_report(reports, result.pop("reports"))
-    return result, start_epoch
+    return result, starts[0]
 
 
 def require_every_report(arrived: int, sent: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from workflows.config import RunConfig, values, without_secrets
 
-MAIN = ("ingest.source", "ingest.size", "net.columns", "net.kernels", "net.fc", "net.input_px")
+MAIN: tuple[str, ...] = ("ingest.source", "ingest.size", "net.columns", "net.kernels", "net.fc", "net.input_px")
 MAIN += ("train.epochs", "train.batch_size", "train.lr", "train.schedule", "train.seed", "train.precision")
 ALIASES = {"model": "newest", "best": "best"}  # in the registry, by the folder that training exports
 IN_THE_TABLE = ("recipe", "train.epochs", "train.lr", "train.batch_size")

@@ -5,7 +5,6 @@ heartbeat); what a process could not send any more is sent here at the next star
 """
 
 import contextlib
-import importlib
 import io
 import logging
 import os
@@ -96,7 +95,9 @@ class Server:
 
         for name in ("mlflow", "mlflow.store.db.utils", "mlflow.system_metrics", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        importlib.import_module("mlflow.store.db.utils").MAX_RETRY_COUNT = 4  # 10 would take 100 s to say no
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 4  # 10 would take 100 s to say no
         uri = tracking_uri(self._spec, self._root)
         self._root.mkdir(parents=True, exist_ok=True)
         with database.locked(self._root):
@@ -190,13 +191,13 @@ class Server:
         send(run_id, str(whole), folder)
 
     def _dataset(self, run_id: str, rows: list[dict], name: str, source: str, digest: str, context: str) -> None:
-        import mlflow.data
         import pandas as pd
+        from mlflow.data.pandas_dataset import from_pandas
         from mlflow.entities import DatasetInput, InputTag
 
         with warnings.catch_warnings():  # hints on integer columns and on the kind of source
             warnings.simplefilter("ignore")
-            made = mlflow.data.from_pandas(pd.DataFrame(rows), source=source, name=name, digest=digest[:36])
+            made = from_pandas(pd.DataFrame(rows), source=source, name=name, digest=digest[:36])
             data = made._to_mlflow_entity()
         tags = [InputTag("mlflow.data.context", context), InputTag("manifest_sha256", digest)]
         self.client.log_inputs(run_id, datasets=[DatasetInput(data, tags)])
@@ -256,7 +257,7 @@ class Server:
         from mlflow.entities import LoggedModelInput, Metric
 
         made = self.client.search_logged_models([self.experiment_id], f"source_run_id = '{by}' and name = '{name}'")
-        link = {"dataset_name": dataset, "dataset_digest": digest[:36]}
+        link: dict[str, Any] = {"dataset_name": dataset, "dataset_digest": digest[:36]}
         if made:
             link |= {"model_id": made[0].model_id, "run_id": run_id}
             self.client.log_inputs(run_id, models=[LoggedModelInput(made[0].model_id)])

@@ -109,7 +109,7 @@ class Tracker:
     def __init__(self, spec: TrackingSpec, root: Path, say: Callable[[str], None] = lambda text: None):
         self._spec, self._root, self._say = spec, root, say
         self._open: list[StageRun] = []
-        self.server: Server | None = None
+        self.server: Server  # once a stage had work
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.parent: StageRun | None = None  # the workflow's run, once a stage had work

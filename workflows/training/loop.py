@@ -70,8 +70,9 @@ class _Training:
         self.job, self.worker = job, worker
         self.manifest = Manifest.load(job.shards)
         columns, self.replicas = _places(job, worker)
-        self.shares = isinstance(columns, OneColumn) and worker.device == "cuda"  # each column decodes half a batch
-        self.loader = self._loader(columns)
+        # The column, where each of the two decodes half a batch.
+        self.sharing = columns if isinstance(columns, OneColumn) and worker.device == "cuda" else None
+        self.loader = self._loader()
         self.trainer = Trainer(
             job.net,
             job.train,
@@ -82,7 +83,7 @@ class _Training:
             device=worker.device,
         )
         self.has_val = self.manifest.num_rows(VAL) > 0
-        self.best = {"top1_error": None, "epoch": 0}
+        self.best: dict[str, Any] = {"top1_error": None, "epoch": 0}
         self.last: dict[str, float] = {}
         self.reports: deque[dict[str, Any]] = deque(maxlen=REPORTS_KEPT)
         self.num_sent = 0
@@ -112,9 +113,14 @@ class _Training:
             self.trainer.load_weights(
                 export.starting_weights(Path(self.job.train.init_from), layers, self.manifest.class_names)
             )
-        start = {"resumed_step": step, "resumed_epoch": step / self.loader.steps_per_epoch}
-        start["earlier"] = list(self.reports)
-        self._send({**start, "warnings": [str(warning.message) for warning in passed_over]})
+        self._send(
+            {
+                "resumed_step": step,
+                "resumed_epoch": step / self.loader.steps_per_epoch,
+                "earlier": list(self.reports),
+                "warnings": [str(warning.message) for warning in passed_over],
+            }
+        )
 
     def run_epoch(self) -> None:
         """The rest of the epoch, its validation, its checkpoint."""
@@ -152,8 +158,8 @@ class _Training:
             whole = min(size, rows - number * size)
             start, stop = share(0, whole, self.replicas.index, self.replicas.count)
             pixels = (batch.images_BCHW, batch.labels_B)
-            if self.shares:
-                pixels = self.trainer.net.columns.share_batch(*pixels, stop - start)
+            if self.sharing:
+                pixels = self.sharing.share_batch(*pixels, stop - start)
             yield pixels, whole, start
 
     def _report_step(self, metrics: dict[str, float], images_per_s: float) -> None:
@@ -227,7 +233,7 @@ class _Training:
             device=self.worker.device,
         )
 
-    def _loader(self, columns: OneProcess | OneColumn) -> TrainLoader:
+    def _loader(self) -> TrainLoader:
         from dataclasses import replace
 
         job = self.job
@@ -242,8 +248,8 @@ class _Training:
             eigenvectors=job.eigenvectors,
             replica=self.replicas.index,
             num_replicas=self.replicas.count,
-            part=columns.column if self.shares else 0,
-            num_parts=2 if self.shares else 1,
+            part=self.sharing.column if self.sharing else 0,
+            num_parts=2 if self.sharing else 1,
             device=self.worker.device,
         )
 
@@ -252,7 +258,11 @@ def save_model(folder: Folder, spec: AlexNetSpec, weights: dict, mean, manifest:
     """Exports a network into any folder, through a disk where that is an object store."""
     import tempfile
 
-    names = {"class_names": manifest.class_names, "class_titles": manifest.class_titles, "provenance": facts}
+    names: dict[str, Any] = {
+        "class_names": manifest.class_names,
+        "class_titles": manifest.class_titles,
+        "provenance": facts,
+    }
     if folder.is_local:
         export.save_exported(folder.local_path(), spec, weights, mean, **names)
         return

@@ -1,6 +1,7 @@
 """DALI's own TFRecord reader, random operators and PyTorch iterator, on our shards; the same normalisation."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from nvidia.dali import fn, pipeline_def, tfrecord, types
@@ -21,12 +22,12 @@ def batches(data: BenchData, threads: int, device: str) -> Iterator[torch.Tensor
 
 @pipeline_def
 def _pipeline(paths: list[str], on_gpu: bool):
-    example = fn.readers.tfrecord(
+    example: Any = fn.readers.tfrecord(  # a dictionary of nodes
         name="reader",
         path=paths,
         index_path=[f"{path}.idx" for path in paths],
         features={
-            "image/encoded": tfrecord.FixedLenFeature((), tfrecord.string, ""),
+            "image/encoded": tfrecord.FixedLenFeature([], tfrecord.string, ""),
             "image/class/label": tfrecord.FixedLenFeature([1], tfrecord.int64, -1),
         },
         random_shuffle=True,
@@ -40,6 +41,11 @@ def _pipeline(paths: list[str], on_gpu: bool):
         crop_pos_y=fn.random.uniform(range=(0, 1)),
     )
     images = fn.crop_mirror_normalize(
-        images, mirror=fn.random.coin_flip(), mean=[0.0] * 3, std=[1.0] * 3, dtype=types.FLOAT, output_layout="CHW"
+        images,
+        mirror=fn.random.coin_flip(),
+        mean=[0.0] * 3,
+        std=[1.0] * 3,
+        dtype=types.DALIDataType.FLOAT,
+        output_layout="CHW",
     )
     return images, example["image/class/label"]

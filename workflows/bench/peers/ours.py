@@ -8,21 +8,22 @@ import torch
 
 from pipelines.loader import TrainLoader
 from pipelines.manifest import Manifest
+from pipelines.records import Device
 from pipelines.specs import LoaderSpec
 from pipelines.storage import Folder
 from workflows.bench.loader_setting import BATCH_SIZE, CROP_PX, EIGENVALUES, EIGENVECTORS, WINDOW_SHARDS, BenchData
 
 
-def batches(data: BenchData, threads: int, device: str) -> Iterator[torch.Tensor]:
+def batches(data: BenchData, threads: int, device: Device) -> Iterator[torch.Tensor]:
     return _batches(data.tfrecord, threads, device)
 
 
-def raw_batches(data: BenchData, threads: int, device: str) -> Iterator[torch.Tensor]:
+def raw_batches(data: BenchData, threads: int, device: Device) -> Iterator[torch.Tensor]:
     return _batches(data.raw, threads, device)
 
 
 def open_loader(
-    folder: Path, manifest: Manifest, threads: int, device: str, batch_size: int = BATCH_SIZE
+    folder: Path, manifest: Manifest, threads: int, device: Device, batch_size: int = BATCH_SIZE
 ) -> TrainLoader:
     return TrainLoader(
         Folder.at(folder),
@@ -37,7 +38,7 @@ def open_loader(
     )
 
 
-def _batches(folder: Path, threads: int, device: str) -> Iterator[torch.Tensor]:
+def _batches(folder: Path, threads: int, device: Device) -> Iterator[torch.Tensor]:
     loader = open_loader(folder, Manifest.load(Folder.at(folder)), threads, device)
     for epoch in count():
         for batch in loader.epoch(epoch):

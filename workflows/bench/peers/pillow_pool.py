@@ -15,12 +15,12 @@ def write_files(source: Source, folder: Path) -> list[str]:
     folder.mkdir()
     rows = source.splits["train"]
     keys = rows["key"].to_pylist()
-    distinct = dict.fromkeys(keys)
-    first = rows.slice(0, len(distinct))
+    first = rows.slice(0, len(set(keys)))
+    files: dict[str, str] = {}
     for number, (key, data) in enumerate(zip(first["key"].to_pylist(), source.reader.read(first), strict=True)):
-        distinct[key] = str(folder / f"{number:06d}.jpg")
-        Path(distinct[key]).write_bytes(data)
-    return [distinct[key] for key in keys]
+        files[key] = str(folder / f"{number:06d}.jpg")
+        Path(files[key]).write_bytes(data)
+    return [files[key] for key in keys]
 
 
 def prepare(folder: Path, paths: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Ray Data: Parquet, Pillow in map_batches, iter_torch_batches."""
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +14,7 @@ _EPOCHS_IN_ONE = 16  # the same files again: starting an execution takes Ray Dat
 
 
 def batches(data: BenchData, threads: int, device: str) -> Iterator[torch.Tensor]:
-    ray.init(num_cpus=threads, include_dashboard=False, logging_level="error", log_to_driver=False)
+    ray.init(num_cpus=threads, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     paths = sorted(map(str, data.parquet.glob("*.parquet"))) * _EPOCHS_IN_ONE
     dataset = ray.data.read_parquet(paths, columns=["image", "label"], shuffle="files")
