@@ -62,12 +62,15 @@ def dying_loop(job, worker):
 
 def exchanging_and_dying_loop(job, worker):
     """Worker 1 is killed once; worker 0 waits for it in a collective, and meets gloo's error."""
+    import time
+
     import torch
     import torch.distributed as dist
 
     worker.report({"step": 0})
     if worker.rank == 1 and not os.path.exists(job):
         open(job, "w").close()
+        time.sleep(5)  # Ray Train has seen all workers start: one that dies before has no name
         os.kill(os.getpid(), signal.SIGKILL)
     dist.all_reduce(torch.ones(1))
     worker.report({"step": 1})
