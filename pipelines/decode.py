@@ -13,7 +13,7 @@ from nvidia.dali import fn, pipeline_def
 
 from pipelines.augment import Parameters, augment
 from pipelines.images import decode_jpeg, encode_jpeg
-from pipelines.records import Device
+from pipelines.names import Device
 
 MAX_UNDER_WAY = 2
 

@@ -13,10 +13,11 @@ import torch
 from pipelines.augment import Parameters
 from pipelines.batches import Batch, Run, batches_per_run, decode_runs
 from pipelines.decode import Decoder
-from pipelines.manifest import Manifest, ShardRecord
+from pipelines.manifest import Manifest
+from pipelines.names import Device
 from pipelines.order import EpochOrder, share
 from pipelines.reading import OrderedSamples, ShardReader
-from pipelines.records import Device
+from pipelines.shard_record import ShardRecord
 from pipelines.storage import Folder
 from pipelines.timings import Timings
 

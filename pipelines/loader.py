@@ -17,9 +17,9 @@ from pipelines.augment import Augmentation
 from pipelines.batches import Batch, Run, batches_per_run, decode_runs
 from pipelines.decode import Decoder
 from pipelines.manifest import Manifest
+from pipelines.names import Device
 from pipelines.order import EpochOrder, num_batches, share
 from pipelines.reading import OrderedSamples, ShardReader
-from pipelines.records import Device
 from pipelines.specs import LoaderSpec
 from pipelines.storage import Folder
 from pipelines.timings import Timings

@@ -14,61 +14,18 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pipelines.quarantine import refuse_damaged, write_quarantine
+from pipelines.shard_record import ShardRecord
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
-from pipelines.tables import read_table
 
 if TYPE_CHECKING:
     from pipelines.sources.source import Source
 
-MANIFEST, QUARANTINE = "manifest.json", "quarantine.parquet"
+MANIFEST = "manifest.json"
 _NOT_CONTENT = ("source", "check_md5", "max_bad")  # fields of IngestSpec without a part in what is stored
 REDO = "run `alexnet verify` and then `alexnet ingest`, which writes anew what is damaged"
 _PACKAGES = ("numpy", "pillow", "pyarrow", "simplejpeg", "torch")
-
-
-@dataclass(frozen=True)
-class Quarantined:
-    """An image that could not be stored: where it is in the source (archive, member, offset), and why.
-
-    A row of `quarantine.parquet`, which also says the split.
-    """
-
-    id: int
-    key: str  # its name in the source: the member of the archive, the path below the folder
-    label: int
-    file: str  # the source's archive or file
-    offset: int  # in it, bytes
-    reason: str
-
-
-@dataclass(frozen=True)
-class ShardRecord:
-    """One shard: ids [first_id, first_id + listed) of its split without the quarantined ones, in this order."""
-
-    name: str
-    split: str
-    first_id: int
-    listed: int
-    rows: int
-    bytes: int
-    sha256: str
-    labels: str  # "label:count label:count .."; as text, since a split may have 15,000 shards of 1,000 classes
-    quarantined: tuple[Quarantined, ...] = ()
-
-    @property
-    def label_counts(self) -> dict[int, int]:
-        pairs = (pair.split(":") for pair in self.labels.split())
-        return {int(label): int(count) for label, count in pairs}
-
-    @staticmethod
-    def from_json(values: dict) -> "ShardRecord":
-        quarantined = tuple(Quarantined(**entry) for entry in values["quarantined"])
-        return ShardRecord(**{**values, "quarantined": quarantined})
-
-
-def pack_label_counts(labels: Iterable[int]) -> str:
-    return " ".join(f"{label}:{count}" for label, count in sorted(Counter(labels).items()))
 
 
 @dataclass(frozen=True)
@@ -190,27 +147,9 @@ def write_manifest(folder: Folder, source: "Source", spec: IngestSpec, records: 
     )
     _check_balance(manifest, {split: len(rows) for split, rows in source.splits.items()}, spec.limit)
     refuse_damaged(folder, manifest.records(), sum(map(manifest.num_listed, manifest.splits)), spec.max_bad)
-    _write_quarantine(folder, manifest.records())
+    write_quarantine(folder, manifest.records())
     manifest.save(folder)
     return manifest
-
-
-def refuse_damaged(folder: Folder, records: Iterable[ShardRecord], listed: int, max_bad: float) -> None:
-    """ValueError, and a list of what was set aside, where that is more than the fraction `max_bad` of all `listed`."""
-    records = list(records)
-    if too_damaged(records, listed, max_bad):
-        bad = [entry for record in records for entry in record.quarantined]
-        _write_quarantine(folder, records)
-        examples = "; ".join(f"{entry.key}: {entry.reason}" for entry in bad[:3])
-        raise ValueError(
-            f"{len(bad)} of {listed} images are damaged, more than ingest.max_bad={max_bad:g} ({examples}); "
-            f"see {folder.where(QUARANTINE)}; mend the source or raise ingest.max_bad"
-        )
-
-
-def too_damaged(records: Iterable[ShardRecord], listed: int, max_bad: float) -> bool:
-    """Whether it is certain already that more than the fraction `max_bad` of all `listed` images are damaged."""
-    return sum(len(record.quarantined) for record in records) > max_bad * listed
 
 
 def _check_balance(manifest: Manifest, listed: dict[str, int], limit: int) -> None:
@@ -223,25 +162,3 @@ def _check_balance(manifest: Manifest, listed: dict[str, int], limit: int) -> No
             assert record.listed == record.rows + len(record.quarantined), record.name
             assert record.rows == sum(record.label_counts.values()), record.name
             next_id += record.listed
-
-
-def _write_quarantine(folder: Folder, records: Iterable[ShardRecord]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pa.schema(
-        [("id", pa.int64()), ("key", pa.string()), ("label", pa.int32()), ("split", pa.string())]
-        + [("file", pa.string()), ("offset", pa.int64()), ("reason", pa.string())]
-    )
-    rows = [{"split": record.split, **asdict(bad)} for record in records for bad in record.quarantined]
-    folder.publish(QUARANTINE, lambda file: pq.write_table(pa.Table.from_pylist(rows, schema), file))
-
-
-def verify_quarantine(folder: Folder, manifest: Manifest) -> list[str]:
-    """The problems of the quarantine list."""
-    try:
-        listed = read_table(folder, QUARANTINE, ["split", "id"]).to_pylist()
-    except (ValueError, OSError) as error:
-        return [f"{folder.where(QUARANTINE)}: {error}"]
-    known = [{"split": record.split, "id": bad.id} for record in manifest.records() for bad in record.quarantined]
-    return [] if listed == known else [f"{folder.where(QUARANTINE)}: not the images that the manifest sets aside"]

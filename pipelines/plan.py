@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.manifest import content_config
-from pipelines.records import TEST, TRAIN, VAL
+from pipelines.names import TEST, TRAIN, VAL
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.formats.rows import ShardRows
-from pipelines.manifest import ShardRecord
 from pipelines.order import EpochOrder
+from pipelines.shard_record import ShardRecord
 from pipelines.shards import read_shard
 from pipelines.storage import Folder
 

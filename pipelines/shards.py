@@ -13,34 +13,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipelines.formats.rows import Row, ShardRows
-from pipelines.manifest import (
-    MANIFEST,
-    QUARANTINE,
-    REDO,
-    Manifest,
-    Quarantined,
-    ShardRecord,
-    pack_label_counts,
-    verify_quarantine,
-)
-from pipelines.plan import ShardTask, plan_shards, predicted_bytes
+from pipelines.manifest import MANIFEST, REDO, Manifest
+from pipelines.plan import ShardTask
+from pipelines.quarantine import QUARANTINE, verify_quarantine
+from pipelines.shard_record import Quarantined, ShardRecord, pack_label_counts
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-__all__ = [
-    "finished_shards",
-    "forget",
-    "plan_shards",
-    "predicted_bytes",
-    "problems_by_file",
-    "read_shard",
-    "verify",
-    "verify_shard",
-    "write_shard",
-]
 
 _PARTS = "parts"
 _MAX_CHUNK_BYTES = 100 << 20  # of encoded images that a task holds until they are in order
@@ -120,7 +101,7 @@ def problems_by_file(folder: Folder) -> dict[str, list[str]]:
     except ValueError as error:
         return {MANIFEST: [str(error)]}
     found = {record.name: verify_shard(folder, record) for record in manifest.records()}
-    found[QUARANTINE] = verify_quarantine(folder, manifest)
+    found[QUARANTINE] = verify_quarantine(folder, manifest.records())
     return {name: problems for name, problems in found.items() if problems}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.manifest import ShardRecord
+from pipelines.shard_record import ShardRecord
 from pipelines.shards import read_shard
 from pipelines.storage import Folder
 

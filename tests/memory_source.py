@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipelines.manifest import Manifest, write_manifest
-from pipelines.shards import plan_shards, write_shard
+from pipelines.plan import plan_shards
+from pipelines.shards import write_shard
 from pipelines.sources.source import Source, listing
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder

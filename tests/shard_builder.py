@@ -11,7 +11,8 @@ from PIL import Image
 from pipelines.formats import parquet, tfrecord
 from pipelines.formats.rows import Row
 from pipelines.images import encode_jpeg
-from pipelines.manifest import Manifest, Quarantined, ShardRecord, pack_label_counts
+from pipelines.manifest import Manifest
+from pipelines.shard_record import Quarantined, ShardRecord, pack_label_counts
 from pipelines.storage import Folder
 
 

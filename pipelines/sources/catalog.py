@@ -4,17 +4,15 @@ from pathlib import Path
 
 from pipelines.sources.cifar import EDITIONS as CIFAR_EDITIONS
 from pipelines.sources.cifar import find_cifar, open_cifar
+from pipelines.sources.class_folders import open_folder, open_tar
 from pipelines.sources.demo import open_demo
-from pipelines.sources.folder import open_folder
 from pipelines.sources.huggingface import find_files, open_huggingface
-from pipelines.sources.ilsvrc import find_edition, open_ilsvrc, open_synset_tars, synset_tars
+from pipelines.sources.ilsvrc import find_edition, open_ilsvrc
 from pipelines.sources.kaggle import find_images, open_kaggle
-from pipelines.sources.source import Reader, Source
-from pipelines.sources.tar import open_tar
+from pipelines.sources.source import Source
+from pipelines.sources.synset_tars import open_synset_tars, synset_tars
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
-
-__all__ = ["Reader", "Source", "is_there", "open_source"]
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 

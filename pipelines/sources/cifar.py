@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy._core.multiarray import _reconstruct
 
-from pipelines.records import TRAIN, VAL
+from pipelines.names import TRAIN, VAL
 from pipelines.sources.cache import cached_table
 from pipelines.sources.source import Source, fingerprint_of, listing
 from pipelines.storage import Folder

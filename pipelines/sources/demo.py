@@ -11,7 +11,7 @@ from random import Random
 
 import pyarrow as pa
 
-from pipelines.records import TRAIN, VAL
+from pipelines.names import TRAIN, VAL
 from pipelines.sources.scenes import SCENES, draw_scene
 from pipelines.sources.source import Source, fingerprint_of, listing
 

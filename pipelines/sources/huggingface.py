@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.records import TEST, TRAIN, VAL
+from pipelines.names import TEST, TRAIN, VAL
 from pipelines.sources.cache import cached_table
 from pipelines.sources.source import Source, fingerprint_of, listing, with_val
 from pipelines.storage import FileEntry, Folder

@@ -1,11 +1,10 @@
-"""ImageNet as downloaded: the ILSVRC archives of 2012 or 2010, or a folder of one tar per synset. Nothing is extracted.
+"""ImageNet as downloaded: the ILSVRC archives of 2012 or 2010. Nothing is extracted.
 
 Training images lie in a tar of class tars, which one index of headers flattens; labels of the others are in the
 development kit, by the number in the image's name.
 """
 
 import hashlib
-import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,17 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.records import TEST, TRAIN, VAL
+from pipelines.names import TEST, TRAIN, VAL
 from pipelines.sources.cache import cached_table
 from pipelines.sources.devkit import Devkit, open_devkit, parse_ground_truth
-from pipelines.sources.layout import first_folders
 from pipelines.sources.ranges import ArchiveReader
 from pipelines.sources.source import Source, fingerprint_of, listing, with_val
-from pipelines.sources.tar_index import index_tar, open_index
+from pipelines.sources.synset_tars import keys_and_synsets
+from pipelines.sources.tar_index import open_index
 from pipelines.specs import IngestSpec
 from pipelines.storage import FileEntry, Folder
-
-_SYNSET_TAR = re.compile(r"^n\d{8}\.tar$")
 
 
 @dataclass(frozen=True)
@@ -101,48 +98,10 @@ def open_ilsvrc(folder: Folder, edition: Edition, spec: IngestSpec, cache: Path 
     )
 
 
-def synset_tars(files: list[FileEntry]) -> list[FileEntry]:
-    return [entry for entry in files if _SYNSET_TAR.match(entry.name)]
-
-
-def open_synset_tars(folder: Folder, tars: list[FileEntry], spec: IngestSpec, cache: Path | None) -> Source:
-    """A folder of n00000000.tar files, such as the whole of ImageNet (21,841 of them)."""
-    index = cached_table(cache, ["synset tars", *tars], lambda: _index_tars(folder, tars))
-    names = tuple(entry.name.removesuffix(".tar") for entry in tars)
-    keys, codes, found = _keys_and_synsets(index)
-    label_of = {name: i for i, name in enumerate(names)}
-    labels = np.array([label_of[wnid] for wnid in found], np.int32)[codes]
-    files = pa.DictionaryArray.from_arrays(labels, pa.array([entry.name for entry in tars]))
-    rows = listing(keys, labels, files, index["offset"], index["size"])
-    return Source(
-        kind="synset tars",
-        fingerprint=fingerprint_of(["synset tars", [entry[:2] for entry in tars], *index.columns]),
-        class_names=names,
-        class_titles=names,
-        splits=with_val({TRAIN: rows}, spec.val_fraction),
-        reader=ArchiveReader(folder),
-    )
-
-
-def _index_tars(folder: Folder, tars: list[FileEntry]) -> pa.Table:
-    indexes = []
-    for entry in tars:
-        index = index_tar(folder, entry.name)
-        paths = pc.binary_join_element_wise(entry.name, index["path"], "/")
-        indexes.append(index.set_column(0, "path", paths))
-    return pa.concat_tables(indexes)
-
-
-def _keys_and_synsets(index: pa.Table) -> tuple[pa.ChunkedArray, np.ndarray, list[str]]:
-    """From paths n01440764.tar/n01440764_1.JPEG: the keys without .tar, and their synsets as codes into a list."""
-    keys = pc.replace_substring(index["path"], ".tar/", "/", max_replacements=1)
-    return keys, *first_folders(keys)
-
-
 def _list_train(index: pa.Table, name: str, kit: Devkit, label_of_id: np.ndarray, folder: Folder) -> pa.Table:
     if not index.num_rows:
         raise ValueError(f"{folder.where(name)} holds no images; it should be a tar of {len(kit.wnids)} class tars")
-    keys, codes, found = _keys_and_synsets(index)
+    keys, codes, found = keys_and_synsets(index)
     ids = {wnid: i for i, wnid in enumerate(kit.wnids)}
     if unknown := [wnid for wnid in found if wnid not in ids]:
         raise ValueError(f"{folder.where(name)} holds {unknown[0]!r}, which is no class of the development kit")

@@ -6,8 +6,8 @@ import io
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.records import VAL
-from pipelines.sources.folder import list_paths
+from pipelines.names import VAL
+from pipelines.sources.class_folders import list_paths
 from pipelines.sources.layout import class_layout
 from pipelines.sources.ranges import FileReader
 from pipelines.sources.source import Source, fingerprint_of, listed, listing, with_val

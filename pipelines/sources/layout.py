@@ -10,12 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.records import TEST, TRAIN, VAL
+from pipelines.names import IMAGE_NAME, SPLIT_FOLDERS, TEST, TRAIN
 from pipelines.sources.source import listing
 
-SPLIT_FOLDERS = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
 EXPECTED = "expected CLASS/image.jpg or train/CLASS/image.jpg (val/ and test/ beside train/ if there are any)"
-IMAGE_NAME = r"(?i)(^|/)[^./][^/]*\.(jpe?g|png|bmp|gif|webp|tiff?|ppm|pgm)$"
 _PIECE = 65536  # rows taken apart at once
 
 

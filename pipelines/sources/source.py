@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.records import TEST, TRAIN, VAL
+from pipelines.names import TEST, TRAIN, VAL
 
 SCHEMA = pa.schema(
     [

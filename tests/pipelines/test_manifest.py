@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from builders import tar_bytes
 
-from pipelines.manifest import MANIFEST, QUARANTINE, Manifest, pack_label_counts, refuse_damaged, write_manifest
+from pipelines.manifest import MANIFEST, Manifest, write_manifest
 from pipelines.plan import plan_shards
+from pipelines.quarantine import QUARANTINE, refuse_damaged
+from pipelines.shard_record import pack_label_counts
 from pipelines.shards import verify, write_shard
 from pipelines.sources.catalog import open_source
 from pipelines.specs import IngestSpec

@@ -14,8 +14,9 @@ import pytest
 from pipelines import shards
 from pipelines.formats import tfrecord
 from pipelines.images import decode_jpeg, to_square
-from pipelines.manifest import MANIFEST, QUARANTINE
+from pipelines.manifest import MANIFEST
 from pipelines.plan import permutation, plan_shards
+from pipelines.quarantine import QUARANTINE
 from pipelines.shards import finished_shards, read_shard, verify, write_shard
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder

@@ -73,7 +73,8 @@ from pathlib import Path
 import numpy as np, pyarrow as pa, torch
 from pipelines.formats import parquet
 from pipelines.formats.rows import Row
-from pipelines.manifest import Quarantined, ShardRecord, _write_quarantine
+from pipelines.quarantine import write_quarantine
+from pipelines.shard_record import Quarantined, ShardRecord
 from pipelines.sources.cache import cached_table
 from pipelines.storage import Folder
 from workflows.report.album import Album
@@ -92,7 +93,7 @@ table = pa.table({"a": np.random.default_rng(0).random(9999)})
 writers = {
     "text": lambda: Folder.at(folder).publish("text", lambda file: file.write(long.encode())),
     "a.parquet": lambda: Folder.at(folder).publish("a.parquet", lambda file: parquet.write(file, rows, "jpeg", 9)),
-    "quarantine.parquet": lambda: _write_quarantine(Folder.at(folder), [record]),
+    "quarantine.parquet": lambda: write_quarantine(Folder.at(folder), [record]),
     "index-": lambda: cached_table(folder, [1], lambda: table),
     "history.jsonl": lambda: history.add({"kind": "step", "step": 1, "long": long}),
     "a.png": lambda: album.add("a", figure, "", ""),

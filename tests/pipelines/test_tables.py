@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from memory_source import ingest, jpegs, memory_source
 
-from pipelines.manifest import QUARANTINE
+from pipelines.quarantine import QUARANTINE
 from pipelines.storage import Folder
 from pipelines.tables import read_table
 

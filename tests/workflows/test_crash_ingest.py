@@ -15,7 +15,8 @@ import crash
 import pytest
 from builders import jpeg, tar_bytes
 
-from pipelines.shards import finished_shards, plan_shards, verify, write_shard
+from pipelines.plan import plan_shards
+from pipelines.shards import finished_shards, verify, write_shard
 from pipelines.sources.catalog import open_source
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
@@ -25,7 +26,8 @@ SPEC = {"size": 192, "rows_per_shard": 12, "max_bad": 0.5, "encoding": "raw"}
 SHARDS = 41
 WRITER = f"""
 import sys
-from pipelines.shards import finished_shards, plan_shards, write_shard
+from pipelines.plan import plan_shards
+from pipelines.shards import finished_shards, write_shard
 from pipelines.sources.catalog import open_source
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder

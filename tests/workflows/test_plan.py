@@ -9,7 +9,8 @@ import torch
 from conftest import run_alexnet
 
 from model import checkpoint
-from pipelines.shards import plan_shards, write_shard
+from pipelines.plan import plan_shards
+from pipelines.shards import write_shard
 from pipelines.sources.catalog import open_source
 from workflows.engine.outputs import places
 from workflows.engine.plan import plan

@@ -236,7 +236,7 @@ def test_the_paper_is_compared_on_its_own_images_only(kind, split, listed, class
 
 
 def manifest_of(kind: str, split: str, listed: int, classes: int) -> Manifest:
-    from pipelines.manifest import ShardRecord
+    from pipelines.shard_record import ShardRecord
 
     record = ShardRecord(f"{split}-00000-of-00001.parquet", split, 0, listed, listed, 1, "", "")
     names = tuple(map(str, range(classes)))

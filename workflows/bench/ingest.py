@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.manifest import Manifest, write_manifest
-from pipelines.shards import plan_shards, read_shard, write_shard
+from pipelines.plan import plan_shards
+from pipelines.shards import read_shard, write_shard
 from pipelines.sources.catalog import open_source
 from pipelines.sources.source import Source
 from pipelines.specs import IngestSpec

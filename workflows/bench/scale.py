@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.plan import ShardTask
-from pipelines.shards import finished_shards, plan_shards, write_shard
+from pipelines.plan import ShardTask, plan_shards
+from pipelines.shards import finished_shards, write_shard
 from pipelines.sources.catalog import open_source
 from pipelines.sources.source import Source
 from pipelines.specs import IngestSpec

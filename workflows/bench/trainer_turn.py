@@ -18,7 +18,7 @@ from model.columns import OneProcess, place_ranks
 from model.specs import AlexNetSpec, TrainSpec
 from model.step import autocast, backward
 from model.trainer import Trainer
-from pipelines.records import Device
+from pipelines.names import Device
 
 WARM_UP = 3
 BATCH_SIZE = {"cpu": 64, "cuda": 1024}

@@ -82,7 +82,7 @@ def _load(folder: Path) -> "tuple[Exported, int]":
 
 def _files(path: str) -> list[str]:
     """The file itself, or all images below a folder, sorted. ValueError or OSError: there is nothing to look at."""
-    from pipelines.sources.layout import IMAGE_NAME
+    from pipelines.names import IMAGE_NAME
 
     if _URL.match(path):
         raise ValueError("a URL is not opened: download it first")

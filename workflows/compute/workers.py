@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pipelines.records import Device
+from pipelines.names import Device
 from workflows.compute import machine
 from workflows.config import UsageError
 

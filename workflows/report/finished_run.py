@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from model.shapes import Layer, layer_table
 from model.specs import AlexNetSpec
-from pipelines.manifest import QUARANTINE, Manifest
+from pipelines.manifest import Manifest
+from pipelines.quarantine import QUARANTINE
 from pipelines.storage import Folder
 from pipelines.tables import read_table
 from workflows import config as configuration

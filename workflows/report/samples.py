@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.manifest import Manifest, ShardRecord
+from pipelines.manifest import Manifest
+from pipelines.shard_record import ShardRecord
 from pipelines.shards import read_shard
 from pipelines.storage import Folder
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from model.metrics import TopK
 from pipelines.manifest import Manifest
-from pipelines.records import Device
+from pipelines.names import Device
 from pipelines.storage import Folder
 from workflows.compute import devices
 from workflows.config import require_split

@@ -8,17 +8,11 @@ import errno
 import time
 from collections.abc import Iterable, Iterator
 
-from pipelines.manifest import (
-    MANIFEST,
-    QUARANTINE,
-    Manifest,
-    ShardRecord,
-    refuse_damaged,
-    too_damaged,
-    write_manifest,
-)
-from pipelines.plan import ShardTask
-from pipelines.shards import finished_shards, plan_shards, predicted_bytes, write_shard
+from pipelines.manifest import MANIFEST, Manifest, write_manifest
+from pipelines.plan import ShardTask, plan_shards, predicted_bytes
+from pipelines.quarantine import QUARANTINE, refuse_damaged, too_damaged
+from pipelines.shard_record import ShardRecord
+from pipelines.shards import finished_shards, write_shard
 from pipelines.sources.catalog import open_source
 from pipelines.sources.source import Source
 from pipelines.storage import Folder

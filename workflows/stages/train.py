@@ -11,7 +11,7 @@ from typing import Any
 from model.shapes import layer_table, num_params
 from model.specs import AlexNetSpec, TrainSpec
 from pipelines.manifest import Manifest
-from pipelines.records import VAL
+from pipelines.names import VAL
 from pipelines.statistics import Statistics
 from workflows.compute import devices
 from workflows.compute.workers import Resources, WorkerPlan

@@ -22,8 +22,8 @@ from model.trainer import Trainer
 from pipelines.evaluation import eval_batches
 from pipelines.loader import TrainLoader
 from pipelines.manifest import Manifest
+from pipelines.names import VAL
 from pipelines.order import share
-from pipelines.records import VAL
 from pipelines.specs import LoaderSpec
 from pipelines.storage import Folder
 from pipelines.timings import verdict

@@ -8,7 +8,7 @@ import torch
 
 from pipelines.loader import TrainLoader
 from pipelines.manifest import Manifest
-from pipelines.records import Device
+from pipelines.names import Device
 from pipelines.specs import LoaderSpec
 from pipelines.storage import Folder
 from workflows.bench.loader_setting import BATCH_SIZE, CROP_PX, EIGENVALUES, EIGENVECTORS, WINDOW_SHARDS, BenchData

@@ -1,10 +1,16 @@
-"""A folder of class folders, on disk or in an object store: listed anew each time, read file by file."""
+"""Class folders: in a folder, here or in an object store, listed anew each time; or in a tar, indexed once.
+
+Both are read in place.
+"""
+
+from pathlib import Path
 
 import pyarrow as pa
 
 from pipelines.sources.layout import class_layout
-from pipelines.sources.ranges import FileReader
+from pipelines.sources.ranges import ArchiveReader, FileReader
 from pipelines.sources.source import Source, fingerprint_of, listed, with_val
+from pipelines.sources.tar_index import open_index
 from pipelines.storage import Folder
 
 _CHUNK = 65536
@@ -19,6 +25,19 @@ def open_folder(folder: Folder, val_fraction: float) -> Source:
         class_titles=names,
         splits=with_val(splits, val_fraction),
         reader=FileReader(folder),
+    )
+
+
+def open_tar(folder: Folder, name: str, val_fraction: float, cache: Path | None) -> Source:
+    index = open_index(folder, name, cache)
+    classes, splits = class_layout(index, folder.where(name), archive=name)
+    return Source(
+        kind="tar",
+        fingerprint=fingerprint_of(["tar", name, folder.size(name), *index.columns]),
+        class_names=classes,
+        class_titles=classes,
+        splits=with_val(splits, val_fraction),
+        reader=ArchiveReader(folder),
     )
 
 

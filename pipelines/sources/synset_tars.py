@@ -1,0 +1,57 @@
+"""ImageNet as a folder of one tar per synset, n00000000.tar, such as the whole of it (21,841 of them)."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.names import TRAIN
+from pipelines.sources.cache import cached_table
+from pipelines.sources.layout import first_folders
+from pipelines.sources.ranges import ArchiveReader
+from pipelines.sources.source import Source, fingerprint_of, listing, with_val
+from pipelines.sources.tar_index import index_tar
+from pipelines.specs import IngestSpec
+from pipelines.storage import FileEntry, Folder
+
+_SYNSET_TAR = re.compile(r"^n\d{8}\.tar$")
+
+
+def synset_tars(files: list[FileEntry]) -> list[FileEntry]:
+    return [entry for entry in files if _SYNSET_TAR.match(entry.name)]
+
+
+def open_synset_tars(folder: Folder, tars: list[FileEntry], spec: IngestSpec, cache: Path | None) -> Source:
+    """A folder of n00000000.tar files, such as the whole of ImageNet (21,841 of them)."""
+    index = cached_table(cache, ["synset tars", *tars], lambda: _index_tars(folder, tars))
+    names = tuple(entry.name.removesuffix(".tar") for entry in tars)
+    keys, codes, found = keys_and_synsets(index)
+    label_of = {name: i for i, name in enumerate(names)}
+    labels = np.array([label_of[wnid] for wnid in found], np.int32)[codes]
+    files = pa.DictionaryArray.from_arrays(labels, pa.array([entry.name for entry in tars]))
+    rows = listing(keys, labels, files, index["offset"], index["size"])
+    return Source(
+        kind="synset tars",
+        fingerprint=fingerprint_of(["synset tars", [entry[:2] for entry in tars], *index.columns]),
+        class_names=names,
+        class_titles=names,
+        splits=with_val({TRAIN: rows}, spec.val_fraction),
+        reader=ArchiveReader(folder),
+    )
+
+
+def _index_tars(folder: Folder, tars: list[FileEntry]) -> pa.Table:
+    indexes = []
+    for entry in tars:
+        index = index_tar(folder, entry.name)
+        paths = pc.binary_join_element_wise(entry.name, index["path"], "/")
+        indexes.append(index.set_column(0, "path", paths))
+    return pa.concat_tables(indexes)
+
+
+def keys_and_synsets(index: pa.Table) -> tuple[pa.ChunkedArray, np.ndarray, list[str]]:
+    """From paths n01440764.tar/n01440764_1.JPEG: the keys without .tar, and their synsets as codes into a list."""
+    keys = pc.replace_substring(index["path"], ".tar/", "/", max_replacements=1)
+    return keys, *first_folders(keys)
