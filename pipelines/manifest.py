@@ -40,6 +40,7 @@ class Manifest:
     config: dict[str, str | int | float]  # of IngestSpec, what decides the content
     splits: dict[str, tuple[ShardRecord, ...]]
     versions: dict[str, str] = field(compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)  # of the source: what was left out, what is odd
 
     @property
     def num_classes(self) -> int:
@@ -96,7 +97,7 @@ class Manifest:
         }
 
     def save(self, folder: Folder) -> None:
-        document = {"digest": self.digest, "versions": self.versions, **self._content()}
+        document = {"digest": self.digest, "versions": self.versions, "notes": self.notes, **self._content()}
         folder.write(MANIFEST, json.dumps(document, indent=1))
 
     @staticmethod
@@ -118,6 +119,7 @@ class Manifest:
                 for split, part in values["splits"].items()
             },
             versions=values["versions"],
+            notes=tuple(values.get("notes", ())),
         )
         if manifest.digest != values["digest"]:
             raise ValueError(f"{folder.where(MANIFEST)} was changed after it was written; {REDO}")
@@ -144,6 +146,7 @@ def write_manifest(folder: Folder, source: "Source", spec: IngestSpec, records: 
         config=content_config(spec),
         splits={split: shards for split, shards in splits.items() if shards},
         versions={"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
+        notes=source.notes,
     )
     _check_balance(manifest, {split: len(rows) for split, rows in source.splits.items()}, spec.limit)
     refuse_damaged(folder, manifest.records(), sum(map(manifest.num_listed, manifest.splits)), spec.max_bad)

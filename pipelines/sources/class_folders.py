@@ -3,10 +3,14 @@
 Both are read in place.
 """
 
+import re
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
+from pipelines.names import JUNK_FOLDER
 from pipelines.sources.layout import class_layout
 from pipelines.sources.ranges import ArchiveReader, FileReader
 from pipelines.sources.source import Source, fingerprint_of, listed, with_val
@@ -17,7 +21,7 @@ _CHUNK = 65536
 
 
 def open_folder(folder: Folder, val_fraction: float) -> Source:
-    names, splits = class_layout(list_paths(folder), folder.where())
+    names, splits, notes = class_layout(list_paths(folder), folder.where(), empty_in=partial(_empty_folders, folder))
     return Source(
         kind="folder",
         fingerprint=fingerprint_of(["folder", *listed(splits)]),
@@ -25,20 +29,30 @@ def open_folder(folder: Folder, val_fraction: float) -> Source:
         class_titles=names,
         splits=with_val(splits, val_fraction),
         reader=FileReader(folder),
+        notes=notes,
     )
 
 
 def open_tar(folder: Folder, name: str, val_fraction: float, cache: Path | None) -> Source:
     index = open_index(folder, name, cache)
-    classes, splits = class_layout(index, folder.where(name), archive=name)
+    names, splits, notes = class_layout(index, folder.where(name), archive=name)
     return Source(
         kind="tar",
         fingerprint=fingerprint_of(["tar", name, folder.size(name), *index.columns]),
-        class_names=classes,
-        class_titles=classes,
+        class_names=names,
+        class_titles=names,
         splits=with_val(splits, val_fraction),
         reader=ArchiveReader(folder),
+        notes=notes,
     )
+
+
+def _empty_folders(folder: Folder, place: str) -> Iterator[str]:
+    """Names of the folders in a place that hold nothing at all; an object store has none."""
+    around = folder.child(place) if place else folder
+    for name in around.folders() if folder.is_local else ():
+        if not re.match(JUNK_FOLDER, f"{name}/") and next(around.child(name).walk(), None) is None:
+            yield name
 
 
 def list_paths(folder: Folder) -> pa.Table:

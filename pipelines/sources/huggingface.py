@@ -15,14 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.names import TEST, TRAIN, VAL
+from pipelines.names import SPLIT_WORDS, TEST, TRAIN, VAL
 from pipelines.sources.cache import cached_table
 from pipelines.sources.source import Source, fingerprint_of, listing, with_val
 from pipelines.storage import FileEntry, Folder
 
-_FILE = re.compile(r"^(train|validation|val|test)(?:[-_.].*)?\.parquet$")
+_FILE = re.compile(rf"(?i)^({'|'.join(SPLIT_WORDS)})(?:[-_.].*)?\.parquet$")
 _PART = re.compile(r"-(\d+)-of-(\d+)")
-_SPLITS = {"train": TRAIN, "validation": VAL, "val": VAL, "test": TEST}
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "cls")
 
 
@@ -68,7 +67,7 @@ def find_files(folder: Folder) -> tuple[Folder, dict[str, list[FileEntry]]]:
         splits: dict[str, list[FileEntry]] = {}
         for entry in place.files():
             if match := _FILE.match(entry.name):
-                splits.setdefault(_SPLITS[match[1]], []).append(entry)
+                splits.setdefault(SPLIT_WORDS[match[1].lower()], []).append(entry)
         if splits:
             return place, splits
     return folder, {}

@@ -28,7 +28,9 @@ def find_images(folder: Folder, files: set[str]) -> str | None:
 def open_kaggle(folder: Folder, images: str, val_fraction: float) -> Source:
     place = folder.child(images) if images else folder
     prefix = f"{images}/" if images else ""
-    names, splits = class_layout(list_paths(place.child("train")), place.where("train"), archive=f"{prefix}train")
+    names, splits, notes = class_layout(
+        list_paths(place.child("train")), place.where("train"), archive=f"{prefix}train"
+    )
     if "val" in place.folders():
         splits[VAL] = _list_val(folder, list_paths(place.child("val")), names, f"{prefix}val")
     titles = _read_titles(folder)
@@ -39,6 +41,7 @@ def open_kaggle(folder: Folder, images: str, val_fraction: float) -> Source:
         class_titles=tuple(titles.get(name, name) for name in names),
         splits=with_val(splits, val_fraction),
         reader=FileReader(folder),
+        notes=notes,
     )
 
 

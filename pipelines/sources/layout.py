@@ -1,32 +1,53 @@
 """Class folders, as found in a folder or a tar: which paths are images, and what their class and split are.
 
-Either CLASS/image.jpg, or train/CLASS/image.jpg with or without val/ (or validation/) and test/ beside it. Everything
-here works on whole Arrow columns, because a listing may have millions of rows.
+Either CLASS/image.jpg, or train/CLASS/image.jpg with or without val/ and test/ beside it (under any of their usual
+names). All images of a class lie at one depth: directly in its folder, or all of them in one folder of the same name in
+each class, such as images/. Everything here works on whole Arrow columns, because a listing may have millions of rows.
 """
 
 from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.names import IMAGE_NAME, SPLIT_FOLDERS, TEST, TRAIN
+from pipelines.names import IMAGE_NAME, JUNK_FOLDER, TEST, TRAIN, split_of
 from pipelines.sources.source import listing
 
 EXPECTED = "expected CLASS/image.jpg or train/CLASS/image.jpg (val/ and test/ beside train/ if there are any)"
 _PIECE = 65536  # rows taken apart at once
 
 
-def class_layout(paths: pa.Table, where: str, archive: str = "") -> tuple[tuple[str, ...], dict[str, pa.Table]]:
+class Layout(NamedTuple):
+    """What class folders hold; the notes say what is left out and what is odd."""
+
+    class_names: tuple[str, ...]
+    splits: dict[str, pa.Table]
+    notes: tuple[str, ...]
+
+
+def class_layout(
+    paths: pa.Table, where: str, archive: str = "", empty_in: Callable[[str], Iterable[str]] = lambda folder: ()
+) -> Layout:
     """Class names and splits from a table of path, offset, size.
 
     A key is the path from the class folder on; `file` is the archive, or else the folder above the class folders.
+
+    Args:
+        empty_in: Names of the empty folders in a folder, which no path shows: classes without images.
+
+    Raises:
+        ValueError: The folders are no classes, or some of them are not.
     """
-    images = _only_images(paths, where)
+    images, left_out = _only_images(paths, where)
     root, images = _strip_common_folders(images)
-    parts = _by_split(images, root, where)
+    parts, unlabelled = _by_split(images, root, where)
     classes = {split: first_folders(table["path"]) for split, (_, table) in parts.items()}
-    names = sorted(set(classes[TRAIN][1]))
+    empty = sorted(set(empty_in(parts[TRAIN][0])) - set(classes[TRAIN][1]))
+    names = in_order({*classes[TRAIN][1], *empty})
+    _require_classes(names, where)
     for split, (_, found) in classes.items():
         if unknown := sorted(set(found) - set(names)):
             raise ValueError(f"{where}: {split} has the class {unknown[0]!r}, which train lacks; {EXPECTED}")
@@ -36,20 +57,57 @@ def class_layout(paths: pa.Table, where: str, archive: str = "") -> tuple[tuple[
         codes, found = classes[split]
         labels = np.array([label_of[name] for name in found], np.int32)[codes]
         splits[split] = listing(table["path"], labels, archive or folder, table["offset"], table["size"])
-    return tuple(names), splits
+    return Layout(tuple(names), splits, _notes(left_out + unlabelled, names, empty))
 
 
-def _only_images(paths: pa.Table, where: str) -> pa.Table:
+def in_order(names: Iterable[str]) -> list[str]:
+    """Class names by the alphabet, as everybody numbers them; by value where all are numbers (0..999)."""
+    names = sorted(names)
+    return sorted(names, key=int) if all(name.isascii() and name.isdecimal() for name in names) else names
+
+
+def _only_images(paths: pa.Table, where: str) -> tuple[pa.Table, Counter[str]]:
+    """The images, and how many files of each other kind there are."""
     if not paths.num_rows:
         raise ValueError(f"{where} is empty; {EXPECTED}")
-    is_image = pc.match_substring_regex(paths["path"], IMAGE_NAME)
-    images = paths if pc.all(is_image).as_py() else paths.filter(is_image)
+    is_junk = pc.match_substring_regex(paths["path"], JUNK_FOLDER)
+    is_image = pc.and_not(pc.match_substring_regex(paths["path"], IMAGE_NAME), is_junk)
+    if pc.all(is_image).as_py():
+        return paths, Counter()
+    others = paths["path"].filter(pc.invert(is_image))
+    kinds = pc.extract_regex(pc.utf8_lower(others), r"(?P<kind>[^/.]\.[^./]+)$")
+    kinds = pc.utf8_slice_codeunits(pc.struct_field(kinds, "kind"), 1).fill_null("without an ending")
+    kinds = pc.if_else(is_junk.filter(pc.invert(is_image)), "in hidden folders", kinds)
+    left_out = Counter({count["values"]: count["counts"] for count in pc.value_counts(kinds).to_pylist()})
+    images = paths.filter(is_image)
     if not images.num_rows:
-        names = (path.rpartition("/")[2] for path in paths["path"].slice(0, 10_000).to_pylist())
-        kinds = Counter("." + name.rpartition(".")[2] if "." in name else name for name in names)
-        found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
-        raise ValueError(f"{where} holds no images: found {found}; {EXPECTED}")
-    return images
+        raise ValueError(f"{where} holds no images: found {_listed(left_out)}; {EXPECTED}")
+    return images, left_out
+
+
+def _listed(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+
+
+def _notes(left_out: Counter[str], names: list[str], empty: list[str]) -> tuple[str, ...]:
+    notes = [f"{left_out.total():,} files left out: {_listed(left_out)}"] if left_out else []
+    if empty:
+        notes.append(f"{len(empty):,} classes have no image, such as {empty[0]!r}; each keeps its label")
+    twins = [name for name, count in Counter(name.lower() for name in names).items() if count > 1]
+    if twins:
+        alike = " and ".join(repr(name) for name in names if name.lower() == twins[0])
+        notes.append(f"{len(twins):,} names of classes differ only in case, such as {alike}; each is a class")
+    return tuple(notes)
+
+
+def _require_classes(names: list[str], where: str) -> None:
+    """ValueError where the folders are hardly classes."""
+    if len(names) == 1:
+        raise ValueError(
+            f"{where} holds a single class, {names[0]!r}; name the folder that holds the folders of all classes"
+        )
+    if all(map(split_of, names)):
+        raise ValueError(f"{where}: {names[0]}/ and {names[1]}/ are names of splits, not of classes; {EXPECTED}")
 
 
 def _strip_common_folders(images: pa.Table) -> tuple[str, pa.Table]:
@@ -59,7 +117,7 @@ def _strip_common_folders(images: pa.Table) -> tuple[str, pa.Table]:
     while True:
         end = shortest.find("/", common) + 1
         deeper = end > 0 and shortest[:end] == first[:end] and "/" in shortest[end:] and "/" in first[end:]
-        if not deeper or shortest[common : end - 1] in SPLIT_FOLDERS:
+        if not deeper or split_of(shortest[common : end - 1]):
             break
         common = end
     if common:
@@ -67,35 +125,61 @@ def _strip_common_folders(images: pa.Table) -> tuple[str, pa.Table]:
     return shortest[:common], images
 
 
-def _by_split(images: pa.Table, root: str, where: str) -> dict[str, tuple[str, pa.Table]]:
-    """split -> (its folder, its images with paths from there)."""
+def _by_split(images: pa.Table, root: str, where: str) -> tuple[dict[str, tuple[str, pa.Table]], Counter[str]]:
+    """split -> (its folder, its images with paths from there); and how many images have no class."""
     codes, tops = first_folders(images["path"])
-    present = {name for name in tops if name in SPLIT_FOLDERS}
+    present = sorted(name for name in tops if split_of(name))
     if not present:
         _require_class_folders(images, root or ".", where)
-        return {TRAIN: (root.rstrip("/"), images)}
-    if "train" not in present:
-        raise ValueError(f"{where} has {sorted(present)[0]}/ but no train/; {EXPECTED}")
+        return {TRAIN: (root.rstrip("/"), images)}, Counter()
+    if strangers := sorted(set(tops) - set(present)):
+        raise ValueError(
+            f"{where} has {present[0]}/, a split, beside {strangers[0]!r}, which is none: name a folder that holds "
+            f"nothing else than splits, or than classes; {EXPECTED}"
+        )
+    if TRAIN not in map(split_of, present):
+        raise ValueError(f"{where} has {present[0]}/ but no train/; {EXPECTED}")
     parts: dict[str, tuple[str, pa.Table]] = {}
-    for name in sorted(present):
-        split = SPLIT_FOLDERS[name]
+    unlabelled = Counter[str]()
+    for name in present:
+        split = split_of(name)
+        assert split, name
         if split in parts:
             raise ValueError(f"{where} has both {parts[split][0]}/ and {name}/; keep one of them")
         rows = images.filter(pa.array(codes == tops.index(name)))
         rows = rows.set_column(0, "path", pc.utf8_slice_codeunits(rows["path"], len(name) + 1))
         if split == TEST and not pc.any(pc.match_substring(rows["path"], "/")).as_py():
-            continue  # images without classes: nothing to measure with
+            unlabelled[f"images of {name}/ without a class"] = rows.num_rows  # nothing to measure with
+            continue
         _require_class_folders(rows, root + name, where)
         parts[split] = (root + name, rows)
-    return parts
+    return parts, unlabelled
 
 
 def _require_class_folders(images: pa.Table, folder: str, where: str) -> None:
-    flat = images.filter(pc.invert(pc.match_substring(images["path"], "/")))
-    if flat.num_rows:
+    """ValueError where images lie elsewhere than in their class folder, or all in one folder of it."""
+    depths = pc.count_substring(images["path"], "/")
+    least, most = pc.min_max(depths).as_py().values()
+    if least == most == 1:
+        return
+    if least == 0:
+        flat = images.filter(pc.equal(depths, 0))
         example = flat["path"][0].as_py()
         raise ValueError(
             f"{where}: {flat.num_rows} images lie outside class folders, such as {example!r} in {folder}; {EXPECTED}"
+        )
+    deepest = images["path"].filter(pc.equal(depths, most))[0].as_py()
+    if least < most:
+        nearest = images["path"].filter(pc.equal(depths, least))[0].as_py()
+        raise ValueError(
+            f"{where}: images lie at different depths in {folder}, such as {nearest!r} and {deepest!r}, so which "
+            f"folder is the class? Move them to one depth; {EXPECTED}"
+        )
+    inner = pc.list_element(pc.split_pattern(images["path"], "/", max_splits=2), 1)
+    if most > 2 or pc.count_distinct(inner).as_py() > 1:
+        raise ValueError(
+            f"{where}: images lie deeper than in their class folder, such as {deepest!r} in {folder}: if the inner "
+            f"folders are the classes, move them up, or name the folder around them; {EXPECTED}"
         )
 
 

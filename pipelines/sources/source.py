@@ -41,6 +41,7 @@ class Source:
     class_titles: tuple[str, ...]  # in words, where known; else the names
     splits: dict[str, pa.Table]  # rows of SCHEMA, in an order that the file system has no part in
     reader: Reader
+    notes: tuple[str, ...] = ()  # what is left out, and what is odd, a line each
 
 
 def listing(keys, labels, files, offsets, sizes) -> pa.Table:

@@ -1,10 +1,13 @@
 """Class folders, on disk, in a tar and in an object store: what is an image, of which class and split."""
 
+import re
 import tarfile
+from pathlib import Path
 
 import builders
 import pytest
 
+from pipelines.names import EXTENSIONS, IMAGE_NAME
 from pipelines.sources.catalog import open_source
 from pipelines.specs import IngestSpec
 
@@ -43,7 +46,7 @@ def test_plain_class_folders_are_all_train(tmp_path, pack):
 
 
 @both
-@pytest.mark.parametrize("val", ["val", "validation", "valid"])
+@pytest.mark.parametrize("val", ["val", "validation", "valid", "dev", "Val", "VALIDATION", "ILSVRC2012_img_val"])
 def test_split_folders_become_splits(tmp_path, pack, val):
     files = builders.class_folders("train/", f"{val}/", "test/")
     source = opened(pack(tmp_path, files))
@@ -89,15 +92,80 @@ def test_folders_around_the_data_set_are_seen_through(tmp_path, pack):
 
 
 @both
-def test_a_single_class_keeps_its_name(tmp_path, pack):
-    assert opened(pack(tmp_path, builders.class_folders(classes=("cat",)))).class_names == ("cat",)
+def test_other_files_and_hidden_files_are_no_images_and_are_counted(tmp_path, pack):
+    files = builders.class_folders()
+    extra = {"README.txt": b"hello", "cat/._cat_0.jpg": b"mac", "dog/labels.csv": b"1,2", ".DS_Store": b""}
+    extra |= {"cat/a.TXT": b"", "cat/b.ppm": b"P6", "cat/LICENSE": b"", ".ipynb_checkpoints/a/1.jpg": b"x"}
+    extra |= {"__MACOSX/cat/1.jpg": b"x", "cat/@eaDir/cat_0.jpg/1.jpg": b"x", ".Trash-1000/files/1.jpg": b"x"}
+    source = opened(pack(tmp_path, files | extra))
+    assert source.class_names == ("cat", "dog")
+    assert source.splits["train"].num_rows == len(files)
+    (note,) = source.notes
+    total, _, kinds = note.partition(" files left out: ")
+    assert total == "11"
+    assert set(kinds.split(", ")) == {
+        "4 in hidden folders",
+        "2 .txt",
+        "2 without an ending",
+        "1 .csv",
+        "1 .jpg",
+        "1 .ppm",
+    }
+
+
+def test_one_table_of_extensions_serves_listing_and_decoding():
+    from PIL import Image
+
+    from pipelines.images import _PILLOW_FORMATS
+
+    registered = Image.registered_extensions()
+    for extension in EXTENSIONS:
+        assert registered[f".{extension}"] in _PILLOW_FORMATS
+        assert re.search(IMAGE_NAME, f"a/b.{extension.upper()}")
+    assert {registered[f".{extension}"] for extension in EXTENSIONS} == set(_PILLOW_FORMATS)
 
 
 @both
-def test_other_files_and_hidden_files_are_no_images(tmp_path, pack):
-    files = builders.class_folders()
-    extra = {"README.txt": b"hello", "cat/._cat_0.jpg": b"mac", "dog/labels.csv": b"1,2", ".DS_Store": b""}
-    assert opened(pack(tmp_path, files | extra)).splits["train"].num_rows == len(files)
+@pytest.mark.parametrize("inner", ["images/", "JPEG/"])
+def test_one_folder_of_the_same_name_in_each_class_is_seen_through(tmp_path, pack, inner):
+    files = {f"train/{name}/{inner}{i}.jpg": f"{name}{i}".encode() for name in ("a", "b") for i in range(2)}
+    source = opened(pack(tmp_path, files | {"val/a/1.jpg": b"v"}))
+    assert source.class_names == ("a", "b")
+    assert contents(source, "train")[f"b/{inner}1.jpg"] == ("b", b"b1")
+    assert contents(source, "val") == {"a/1.jpg": ("a", b"v")}
+
+
+@both
+def test_folders_named_by_numbers_are_labelled_by_value(tmp_path, pack):
+    source = opened(pack(tmp_path, {f"{i}/1.jpg": str(i).encode() for i in (0, 2, 10, 9, 100)}))
+    assert source.class_names == ("0", "2", "9", "10", "100")
+    assert contents(source, "train")["10/1.jpg"] == ("10", b"10")
+    mixed = opened(pack(tmp_path / "mixed", {"10/1.jpg": b"", "9/1.jpg": b"", "a/1.jpg": b""}))
+    assert mixed.class_names == ("10", "9", "a")  # as everybody sorts them
+
+
+@both
+def test_classes_that_differ_only_in_case_are_two_and_said(tmp_path, pack):
+    source = opened(pack(tmp_path, {"Cat/1.jpg": b"1", "cat/1.jpg": b"2", "dog/1.jpg": b"3"}))
+    assert source.class_names == ("Cat", "cat", "dog")
+    assert source.notes == ("1 names of classes differ only in case, such as 'Cat' and 'cat'; each is a class",)
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_an_empty_class_keeps_its_label_and_is_said(tmp_path, prefix):
+    folder = as_folder(tmp_path, builders.class_folders(prefix, classes=("cat", "elk")))
+    for name in ("dog", ".hidden", "@eaDir"):
+        (Path(folder) / prefix / name).mkdir()
+    source = opened(folder)
+    assert source.class_names == ("cat", "dog", "elk")
+    assert set(source.splits["train"]["label"].to_pylist()) == {0, 2}
+    assert source.notes == ("1 classes have no image, such as 'dog'; each keeps its label",)
+
+
+@both
+def test_unlabelled_test_images_are_counted(tmp_path, pack):
+    files = builders.class_folders("train/") | {"test/1.jpg": b"1", "test/2.jpg": b"2"}
+    assert opened(pack(tmp_path, files)).notes == ("2 files left out: 2 images of test/ without a class",)
 
 
 @both
@@ -112,10 +180,36 @@ def test_other_files_and_hidden_files_are_no_images(tmp_path, pack):
         ({"train/a/1.jpg": b"x", "train/2.jpg": b"x"}, r"1 images lie outside class folders, such as '2.jpg' in train"),
         ({"val/a/1.jpg": b"x", "test/a/2.jpg": b"x"}, r"has test/ but no train/"),
         (
-            {"train/a/1.jpg": b"x", "val/a/1.jpg": b"x", "val/b/1.jpg": b"x"},
+            {"train/a/1.jpg": b"x", "train/c/1.jpg": b"x", "val/a/1.jpg": b"x", "val/b/1.jpg": b"x"},
             r"val has the class 'b', which train lacks",
         ),
-        ({"train/a/1.jpg": b"x", "val/a/1.jpg": b"x", "valid/a/1.jpg": b"x"}, r"both val/ and valid/"),
+        (
+            {"train/a/1.jpg": b"x", "train/b/1.jpg": b"x", "val/a/1.jpg": b"x", "valid/a/1.jpg": b"x"},
+            r"both val/ and valid/",
+        ),
+        ({"cat/1.jpg": b"x"}, r"a single class, 'cat'; name the folder that holds the folders of all classes"),
+        ({"train/images/1.jpg": b"x", "val/images/1.jpg": b"x"}, r"a single class, 'images'"),
+        (
+            {"train/a/1.jpg": b"x", "train/b/1.jpg": b"x", "thumbs/a/1.jpg": b"x"},
+            r"has train/, a split, beside 'thumbs', which is none: name a folder that holds nothing else",
+        ),
+        ({"a/1.jpg": b"x", "b/1.jpg": b"x", "VALIDATION/1.jpg": b"x"}, r"has VALIDATION/, a split, beside 'a'"),
+        (
+            {"a/b/1.jpg": b"x", "a/c/1.jpg": b"x", "d/b/1.jpg": b"x"},
+            r"deeper than in their class folder, such as 'a/b/1",
+        ),
+        ({"a/i/1/1.jpg": b"x", "b/i/1/2.jpg": b"x"}, r"deeper than in their class folder"),
+        ({"a/1.jpg": b"x", "b/c/2.jpg": b"x"}, r"different depths in \., such as 'a/1.jpg' and 'b/c/2.jpg', so which"),
+        (
+            {"train/a/1.jpg": b"x", "train/a/b/2.jpg": b"x", "train/b/1.jpg": b"x"},
+            r"different depths in train, such as 'a/1.jpg' and 'a/b/2.jpg'",
+        ),
+        (
+            {"x/train/1.jpg": b"x", "x/val/1.jpg": b"x"},
+            r"1 images lie outside class folders, such as '1.jpg' in x/train",
+        ),
+        ({"x/dev/a/1.jpg": b"x", "x/val/a/1.jpg": b"x"}, r"has dev/ but no train/"),
+        ({"sets/train/val/1.jpg": b"x", "sets/train/test/1.jpg": b"x"}, r"test/ but no train/|names of splits"),
     ],
 )
 def test_unusable_layouts_are_refused_in_one_line(tmp_path, pack, files, message):

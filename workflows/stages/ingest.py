@@ -28,6 +28,8 @@ def run(context: Context) -> dict:
     spec, store = context.config.ingest, context.folder
     source = open_source(spec, context.root / INDEX)
     _check_unchanged(context, source)
+    for note in source.notes:
+        context.console.say(f"  {note}")
     plan = plan_shards(source, spec, store)
     store.remove_stale_temporaries()
     done = finished_shards(store, plan.origin)
