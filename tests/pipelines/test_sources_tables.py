@@ -35,6 +35,12 @@ def test_labels_names_and_splits_come_from_the_files(tmp_path, place):
     assert min(source.splits["train"]["size"].to_pylist()) > 100
 
 
+@pytest.mark.parametrize("val", ["valid-00000-of-00001", "val", "Validation-0", "dev_0", "validation.0"])
+def test_a_validation_split_has_many_names(tmp_path, val):
+    source = opened(builders.huggingface(tmp_path, {"Train.parquet": [0, 1], f"{val}.parquet": [1, 1, 0]}))
+    assert source.splits["val"]["label"].to_pylist() == [1, 1, 0]
+
+
 def test_rows_in_any_order_get_their_own_image(tmp_path):
     source = opened(builders.huggingface(tmp_path, TWO_FILES | VALIDATION))
     order = np.random.default_rng(0).permutation(11)

@@ -32,6 +32,7 @@ def data(album: Album) -> list[Html]:
             f"{manifest.size_px} px; its central square was kept and stored as "
             f"{'JPEG' if manifest.encoding == 'jpeg' else 'raw pixels'} in {manifest.format} shards."
         ),
+        *(paragraph(f"Of the source: {note}.") for note in manifest.notes),
         album.add(
             "samples",
             figures_data.samples_by_class(rows, titles),
