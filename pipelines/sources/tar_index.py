@@ -2,7 +2,7 @@
 
 The headers are parsed here rather than by `tarfile`, which spends some 50 us and 1 kB on a member, and ImageNet has 1.3
 to 15 million. Understands ustar, GNU (long names, binary sizes) and pax; anything else, such as a truncated archive, is
-an error that names the offset.
+an error that names the offset. So is an end mark in the middle, at which other readers stop without a word.
 """
 
 from collections.abc import Iterator
@@ -23,12 +23,13 @@ _FAR_BYTES, _NEAR_BYTES, _REMOTE_BYTES = (
 )  # read at once: large members, small ones, any by network
 _NEAR = 1 << 15  # a step of at most so many bytes means that members are small
 _ZEROS = bytes(_BLOCK)
+_END_BYTES = 22 * _BLOCK  # at most: the mark, and what fills a record of 20 blocks
 _FILE, _LONG_NAME, _PAX, _NO_CONTENT, _SKIPPED = (b"0", b"\0", b"7"), b"L", b"x", b"123456", b"gKVM"
 
 
 def open_index(folder: Folder, name: str, cache) -> pa.Table:
     """Columns path, offset, size of every regular file, in archive order; a tar inside is entered, not listed."""
-    return cached_table(cache, ["tar", *(folder.entry(name) or ())], lambda: index_tar(folder, name))
+    return cached_table(cache, ["tar to its end", *(folder.entry(name) or ())], lambda: index_tar(folder, name))
 
 
 def index_tar(folder: Folder, name: str) -> pa.Table:
@@ -76,6 +77,7 @@ def _members(window: _Window, position: int, end: int, prefix: bytes) -> Iterato
         if position + _BLOCK > end or len(header) < _BLOCK:
             raise ValueError(f"{window.where} is truncated: no end mark at offset {position}; fetch it again")
         if header == _ZEROS:
+            _require_end(window, position, end)
             return
         _check(header, window.where, position)
         kind, content = header[156:157], position + _BLOCK
@@ -92,6 +94,24 @@ def _members(window: _Window, position: int, end: int, prefix: bytes) -> Iterato
             elif kind in _FILE and not path.endswith(b"/"):  # the oldest tars mark a folder so
                 yield prefix + path, content, size
             long_name, pax = b"", {}
+
+
+def _require_end(window: _Window, position: int, end: int) -> None:
+    """The end is two blocks of zeros, and behind them nothing but zeros that fill a record."""
+    found = window.read(position, min(end - position, _END_BYTES + _BLOCK))
+    zeros = len(found) - len(found.lstrip(b"\0"))
+    if zeros < len(found):
+        raise ValueError(
+            f"{window.where} has an end mark at offset {position}, and more behind it, at {position + zeros}: two "
+            "archives in one file, or a damaged one; fetch it again, or unpack each and name the folder"
+        )
+    if len(found) < 2 * _BLOCK:
+        raise ValueError(f"{window.where} is truncated in its end mark at offset {position}; fetch it again")
+    if end - position > _END_BYTES:
+        raise ValueError(
+            f"{window.where} holds only zeros from offset {position} on, {end - position:,} bytes: a download that "
+            "stopped, in a file that was made as long as the whole; fetch it again"
+        )
 
 
 def _check(header: bytes, where: str, position: int) -> None:

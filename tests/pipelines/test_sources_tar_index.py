@@ -123,6 +123,48 @@ def test_an_archive_cut_anywhere_is_an_error_that_names_it(write, nested):
             indexed(path)
 
 
+def images_tar(count: int = 30, size: int = 900) -> bytes:
+    return builders.tar_bytes({f"a/{i:02d}.jpg": bytes([i + 1]) * size for i in range(count)})
+
+
+def nested_in(tar: bytes, nested: bool) -> bytes:
+    return builders.tar_bytes({"n01440764.tar": tar, "n01443537.tar": images_tar()}) if nested else tar
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_zeros_in_the_middle_are_no_end(write, nested):
+    """From any member on: its header, the whole of it, or all that follows, as in a download that stopped."""
+    whole = images_tar()
+    for start in range(0, 25 * 1536, 1536):  # a block for the header, two for the content
+        for length, message in ((512, "more behind"), (1536, "more behind"), (len(whole) - start, "only zeros from")):
+            damaged = whole[:start] + bytes(length) + whole[start + length :]
+            with pytest.raises(ValueError, match=message):
+                indexed(write(nested_in(damaged, nested)))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_two_archives_in_one_file_are_refused(write, nested):
+    with pytest.raises(ValueError, match=r"has an end mark at offset \d+, and more behind it, at \d+: two archives in"):
+        indexed(write(nested_in(images_tar(3) + images_tar(4), nested)))
+
+
+@pytest.mark.parametrize("behind", [b"x", b"\0" * 5000 + b"signature"])
+def test_bytes_behind_the_end_are_refused(write, behind):
+    with pytest.raises(ValueError, match="more behind it"):
+        indexed(write(images_tar() + behind))
+
+
+@pytest.mark.parametrize("padding", [1024, 1536, 10240])
+def test_padding_of_any_record_is_an_end(write, padding):
+    content = images_tar()[: 1536 * 30]
+    assert len(indexed(write(content + bytes(padding)))) == 30
+
+
+def test_half_an_end_mark_is_a_truncated_archive(write):
+    with pytest.raises(ValueError, match="truncated in its end mark at offset 46080"):
+        indexed(write(images_tar()[: 1536 * 30 + 512]))
+
+
 def test_garbage_is_no_tar(write):
     path = write(np.random.default_rng(0).bytes(5000))
     with pytest.raises(ValueError, match="no tar archive or is damaged: there is no header at offset 0"):

@@ -160,7 +160,7 @@ def test_those_who_died_are_named_also_where_others_waited_for_them(on_ray, tmp_
 
 def test_workers_that_die_again_and_again_are_given_up(on_ray, tmp_path):
     plan = WorkerPlan(world=1, cpus_each=1, use_gpu=False, backend="", max_deaths=1)
-    with pytest.raises(ChildProcessError, match=r"(worker 0|a worker that was starting) died, after 1 new starts: is memory short\?"):
+    with pytest.raises(ChildProcessError, match="(worker 0|a worker that was starting) died, after 1 new starts"):
         on_ray.train(always_dying_loop, str(tmp_path / "mark"), plan, lambda metrics: None)
     assert (tmp_path / "mark").read_text() == "started\n" * 2
 
