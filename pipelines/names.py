@@ -14,7 +14,7 @@ SPLIT_WORDS = {
 _ENDS_AS_SPLIT = re.compile(r"_(train|val)$")  # such as ILSVRC2012_img_train
 EXTENSIONS = ("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp", "tif", "tiff")  # what `images` decodes
 IMAGE_NAME = rf"(?i)(^|/)[^./][^/]*\.({'|'.join(EXTENSIONS)})$"
-JUNK_FOLDER = r"(^|/)(\.[^/]*|@eaDir|__MACOSX|__pycache__|\$RECYCLE\.BIN|lost\+found)/"  # of systems and tools
+JUNK_FOLDER = r"(^|/)(\.[^./][^/]*|@eaDir|__MACOSX|__pycache__|\$RECYCLE\.BIN|lost\+found)/"  # of systems and tools
 
 
 def split_of(name: str) -> str | None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pyarrow import NativeFile
 
 T = TypeVar("T")
+OnDangling = Callable[[str], None]
 _TEMPORARY_SUFFIX = ".part"  # a temporary is named .<name>.<32 hex digits>.part
 _WAYS_OUT = {  # of errors that only writing meets
     errno.ENOSPC: "make room there, or name another disk",
@@ -180,9 +181,9 @@ class Folder:
         """The files here, sorted by name; unfinished ones left out, and none where the folder does not exist."""
         return sorted(self.walk(recursive))
 
-    def walk(self, recursive: bool = True) -> Iterator[FileEntry]:
-        """The same files one by one, in no order: for listings too long to hold."""
-        return (entry for entry in self._all_files(recursive) if not _is_temporary(entry.name))
+    def walk(self, recursive: bool = True, on_dangling: OnDangling = lambda name: None) -> Iterator[FileEntry]:
+        """The same files one by one, in no order: for listings too long to hold; links that lead nowhere are told."""
+        return (entry for entry in self._all_files(recursive, on_dangling) if not _is_temporary(entry.name))
 
     def folders(self) -> list[str]:
         """Names of the folders directly inside, sorted."""
@@ -312,9 +313,9 @@ class Folder:
         filesystem, path = self._remote()
         return filesystem.get_file_info(FileSelector(path, allow_not_found=True))
 
-    def _all_files(self, recursive: bool) -> Iterator[FileEntry]:
+    def _all_files(self, recursive: bool, on_dangling: OnDangling = lambda name: None) -> Iterator[FileEntry]:
         if self.is_local:
-            yield from _walk(self.url, "", recursive)
+            yield from _walk(self.url, "", recursive, on_dangling)
             return
         for info in self._remote_infos():  # folder by folder: a listing of all at once would be held in memory
             if info.is_file:
@@ -329,16 +330,24 @@ def _upload(filesystem, path: str, content) -> None:
         stream.write(content)
 
 
-def _walk(folder: str, prefix: str, recursive: bool) -> Iterator[FileEntry]:
+def _walk(
+    folder: str, prefix: str, recursive: bool, on_dangling: OnDangling, around: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[FileEntry]:
+    """Links are followed, but not into a folder that we are in already (`around`: device and number of each)."""
     if not os.path.isdir(folder):
         return
+    here = os.stat(folder)
+    around |= {(here.st_dev, here.st_ino)}
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_file():
                 stat = entry.stat()
                 yield FileEntry(prefix + entry.name, stat.st_size, stat.st_mtime_ns)
             elif recursive and entry.is_dir():
-                yield from _walk(entry.path, f"{prefix}{entry.name}/", recursive)
+                if not entry.is_symlink() or (entry.stat().st_dev, entry.stat().st_ino) not in around:
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/", recursive, on_dangling, around)
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                on_dangling(prefix + entry.name)
 
 
 def _is_temporary(name: str) -> bool:

@@ -4,7 +4,7 @@ Both are read in place.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,14 +14,16 @@ from pipelines.names import JUNK_FOLDER
 from pipelines.sources.layout import class_layout
 from pipelines.sources.ranges import ArchiveReader, FileReader
 from pipelines.sources.source import Source, fingerprint_of, listed, with_val
-from pipelines.sources.tar_index import open_index
+from pipelines.sources.tar_index import dangling_links, open_index
 from pipelines.storage import Folder
 
 _CHUNK = 65536
 
 
 def open_folder(folder: Folder, val_fraction: float) -> Source:
-    names, splits, notes = class_layout(list_paths(folder), folder.where(), empty_in=partial(_empty_folders, folder))
+    dangling: list[str] = []
+    paths = list_paths(folder, dangling.append)
+    names, splits, notes = class_layout(paths, folder.where(), empty_in=partial(_empty_folders, folder))
     return Source(
         kind="folder",
         fingerprint=fingerprint_of(["folder", *listed(splits)]),
@@ -29,7 +31,7 @@ def open_folder(folder: Folder, val_fraction: float) -> Source:
         class_titles=names,
         splits=with_val(splits, val_fraction),
         reader=FileReader(folder),
-        notes=notes,
+        notes=(*notes, *_of_links(sorted(dangling))),
     )
 
 
@@ -43,8 +45,12 @@ def open_tar(folder: Folder, name: str, val_fraction: float, cache: Path | None)
         class_titles=names,
         splits=with_val(splits, val_fraction),
         reader=ArchiveReader(folder),
-        notes=notes,
+        notes=(*notes, *_of_links(dangling_links(index))),
     )
+
+
+def _of_links(dangling: list[str]) -> list[str]:
+    return [f"{len(dangling):,} links lead to no file, such as {dangling[0]}"] if dangling else []
 
 
 def _empty_folders(folder: Folder, place: str) -> Iterator[str]:
@@ -55,10 +61,10 @@ def _empty_folders(folder: Folder, place: str) -> Iterator[str]:
             yield name
 
 
-def list_paths(folder: Folder) -> pa.Table:
+def list_paths(folder: Folder, on_dangling: Callable[[str], None] = lambda name: None) -> pa.Table:
     """Every file below the folder, sorted by path: columns path, offset (0), size."""
     chunks, paths, sizes = [], [], []
-    for entry in folder.walk():
+    for entry in folder.walk(on_dangling=on_dangling):
         paths.append(entry.name)
         sizes.append(entry.size)
         if len(paths) == _CHUNK:

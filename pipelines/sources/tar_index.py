@@ -5,7 +5,8 @@ to 15 million. Understands ustar, GNU (long names, binary sizes) and pax; anythi
 an error that names the offset. So is an end mark in the middle, at which other readers stop without a word.
 """
 
-from collections.abc import Iterator
+import posixpath
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -24,20 +25,26 @@ _FAR_BYTES, _NEAR_BYTES, _REMOTE_BYTES = (
 _NEAR = 1 << 15  # a step of at most so many bytes means that members are small
 _ZEROS = bytes(_BLOCK)
 _END_BYTES = 22 * _BLOCK  # at most: the mark, and what fills a record of 20 blocks
-_FILE, _LONG_NAME, _PAX, _NO_CONTENT, _SKIPPED = (b"0", b"\0", b"7"), b"L", b"x", b"123456", b"gKVM"
+_FILE, _LONG_NAME, _LONG_LINK, _PAX, _NO_CONTENT, _SKIPPED = (b"0", b"\0", b"7"), b"L", b"K", b"x", b"123456", b"gVM"
+_HARD_LINK, _LINK = b"1", b"2"
+_DANGLING = b"dangling"  # in the schema's metadata: links that lead to no file, a line each
 
 
 def open_index(folder: Folder, name: str, cache) -> pa.Table:
-    """Columns path, offset, size of every regular file, in archive order; a tar inside is entered, not listed."""
+    """Columns path, offset, size of every regular file, in archive order; a tar inside is entered, not listed.
+
+    Links come after them, each with the offset and size of the file that it leads to.
+    """
     return cached_table(cache, ["tar to its end", *(folder.entry(name) or ())], lambda: index_tar(folder, name))
 
 
 def index_tar(folder: Folder, name: str) -> pa.Table:
     where = folder.where(name)
     chunks, hashes, members = [], [], []
+    links: dict[bytes, bytes] = {}
     with folder.open(name) as file:
         window = _Window(file, folder.is_local, where)
-        for member in _members(window, 0, file.size(), b""):
+        for member in _members(window, 0, file.size(), b"", links):
             members.append(member)
             if len(members) == _CHUNK:
                 chunks.append(_chunk(members))
@@ -47,7 +54,30 @@ def index_tar(folder: Folder, name: str) -> pa.Table:
     distinct = np.unique(np.concatenate([*hashes, _hashes(members)]))  # a tenth of the memory of the paths themselves
     if len(distinct) < index.num_rows:
         _require_unique(index, where)
+    if links:
+        index = _with_links(index, links)
+        _require_unique(index, where)
     return index
+
+
+def dangling_links(index: pa.Table) -> list[str]:
+    """Names of the links in the archive that lead to no file in it."""
+    return (index.schema.metadata or {}).get(_DANGLING, b"").decode().splitlines()
+
+
+def _with_links(index: pa.Table, links: dict[bytes, bytes]) -> pa.Table:
+    target_of, ends = {posixpath.normpath(path): target for path, target in links.items()}, []
+    for end in target_of:
+        passed = set()
+        while end in target_of and end not in passed:  # a loop leads to no file
+            passed.add(end)
+            end = target_of[end]
+        ends.append(end)
+    files = pc.replace_substring_regex(index["path"], r"(^|/)(\./)+", r"\1")  # as in "tar cf a.tar ."
+    row, paths = pc.index_in(_names(ends), files), _names(list(links))
+    found = index.take(row.drop_null()).set_column(0, "path", paths.filter(pc.is_valid(row)))
+    dangling = "\n".join(ascii(path)[1:-1] for path in paths.filter(pc.is_null(row)).to_pylist())
+    return pa.concat_tables([index, found]).replace_schema_metadata({_DANGLING: dangling})
 
 
 class _Window:
@@ -68,9 +98,11 @@ class _Window:
         return self._data[start : start + size]
 
 
-def _members(window: _Window, position: int, end: int, prefix: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(path, offset of the content, its size) of each regular file between two offsets."""
-    long_name = b""
+def _members(
+    window: _Window, position: int, end: int, prefix: bytes, links: dict[bytes, bytes]
+) -> Iterator[tuple[bytes, int, int]]:
+    """(path, offset of the content, its size) of each regular file between two offsets; links go to `links`."""
+    long_name = long_link = b""
     pax: dict[bytes, bytes] = {}
     while True:
         header = window.read(position, _BLOCK)
@@ -85,15 +117,21 @@ def _members(window: _Window, position: int, end: int, prefix: bytes) -> Iterato
         position = content + (size + _BLOCK - 1) // _BLOCK * _BLOCK
         if kind == _LONG_NAME:
             long_name = window.read(content, size).partition(b"\0")[0]
+        elif kind == _LONG_LINK:
+            long_link = window.read(content, size).partition(b"\0")[0]
         elif kind == _PAX:
             pax = _pax_fields(window.read(content, size))
         elif kind not in _SKIPPED:
             path = pax.get(b"path") or long_name or _name(header)
             if kind in _FILE and path.endswith(b".tar"):
-                yield from _members(window, content, content + size, path.rpartition(b"/")[2] + b"/")
+                yield from _members(window, content, content + size, path.rpartition(b"/")[2] + b"/", links)
             elif kind in _FILE and not path.endswith(b"/"):  # the oldest tars mark a folder so
                 yield prefix + path, content, size
-            long_name, pax = b"", {}
+            elif kind in (_HARD_LINK, _LINK):
+                target = pax.get(b"linkpath") or long_link or header[157:257].partition(b"\0")[0]
+                around = posixpath.dirname(path) if kind == _LINK else b""
+                links[prefix + path] = posixpath.normpath(posixpath.join(prefix, around, target))
+            long_name, long_link, pax = b"", b"", {}
 
 
 def _require_end(window: _Window, position: int, end: int) -> None:
@@ -155,11 +193,16 @@ def _pax_fields(data: bytes) -> dict[bytes, bytes]:
 
 def _chunk(members: list[tuple[bytes, int, int]]) -> pa.Table:
     paths, offsets, sizes = zip(*members, strict=True) if members else ((), (), ())
+    return pa.table(
+        {"path": _names(paths), "offset": pa.array(offsets, pa.int64()), "size": pa.array(sizes, pa.int64())}
+    )
+
+
+def _names(paths: Sequence[bytes]) -> pa.Array:
     try:
-        names = pa.array(paths, pa.binary()).cast(pa.string())
+        return pa.array(paths, pa.binary()).cast(pa.string())
     except pa.ArrowInvalid:  # not UTF-8: written long ago
-        names = pa.array([path.decode("utf-8", "backslashreplace") for path in paths], pa.string())
-    return pa.table({"path": names, "offset": pa.array(offsets, pa.int64()), "size": pa.array(sizes, pa.int64())})
+        return pa.array([path.decode("utf-8", "backslashreplace") for path in paths], pa.string())
 
 
 def _hashes(members: list[tuple[bytes, int, int]]) -> np.ndarray:

@@ -162,6 +162,29 @@ def test_an_empty_class_keeps_its_label_and_is_said(tmp_path, prefix):
     assert source.notes == ("1 classes have no image, such as 'dog'; each keeps its label",)
 
 
+def test_links_are_followed_counted_and_no_loop_is_walked_twice(tmp_path):
+    folder = Path(as_folder(tmp_path, builders.class_folders()))
+    (folder / "elk").symlink_to(folder / "dog")
+    (folder / "cat" / "more.jpg").symlink_to(folder / "dog" / "dog_0.jpg")
+    (folder / "cat" / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "cat" / "around").symlink_to(folder)
+    source = opened(folder)
+    assert source.class_names == ("cat", "dog", "elk")
+    assert {"cat/more.jpg", "elk/dog_0.jpg"} <= set(source.splits["train"]["key"].to_pylist())
+    assert source.notes == ("1 links lead to no file, such as cat/gone.jpg",)
+
+
+def test_links_in_a_tar_that_lead_nowhere_are_said(tmp_path):
+    folder = Path(as_folder(tmp_path, builders.class_folders()))
+    (folder / "cat" / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "cat" / "more.jpg").symlink_to("../dog/dog_0.jpg")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(folder, arcname=".")
+    source = opened(tmp_path / "a.tar")
+    assert source.notes == ("1 links lead to no file, such as ./cat/gone.jpg",)
+    assert "cat/more.jpg" in source.splits["train"]["key"].to_pylist()
+
+
 @both
 def test_unlabelled_test_images_are_counted(tmp_path, pack):
     files = builders.class_folders("train/") | {"test/1.jpg": b"1", "test/2.jpg": b"2"}

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.sources import tar_index
-from pipelines.sources.tar_index import index_tar, open_index
+from pipelines.sources.tar_index import dangling_links, index_tar, open_index
 from pipelines.storage import Folder
 
 
@@ -45,7 +45,7 @@ def test_every_dialect_is_read_as_tarfile_reads_it(write, format):
     assert [name for name, _, _ in indexed(path)] == list(files)
 
 
-def test_links_folders_and_global_headers_are_passed_over(write):
+def test_folders_and_global_headers_are_passed_over_and_so_are_links_to_nowhere(write):
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "all"}) as archive:
         for name, kind in [("a", tarfile.DIRTYPE), ("a/link", tarfile.SYMTYPE), ("a/hard", tarfile.LNKTYPE)]:
@@ -58,6 +58,41 @@ def test_links_folders_and_global_headers_are_passed_over(write):
     path = write(file.getvalue())
     assert [name for name, _, _ in indexed(path)] == ["a/image.jpg"]
     assert path.read_bytes()[indexed(path)[0][1] :][:3] == b"abc"
+
+
+LINKS = {  # link: kind, target
+    "a/hard.jpg": (tarfile.LNKTYPE, "a/1.jpg"),
+    "b/soft.jpg": (tarfile.SYMTYPE, "../a/1.jpg"),
+    "b/again.jpg": (tarfile.SYMTYPE, "soft.jpg"),
+    "b/" + "long" * 40 + ".jpg": (tarfile.SYMTYPE, "../" + "x" * 150 + "/2.jpg"),
+    "b/nowhere.jpg": (tarfile.SYMTYPE, "../a/9.jpg"),
+    "b/outside.jpg": (tarfile.SYMTYPE, "/etc/passwd"),
+    "c/one.jpg": (tarfile.SYMTYPE, "two.jpg"),
+    "c/two.jpg": (tarfile.SYMTYPE, "one.jpg"),
+}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_links_lead_to_their_file_and_loops_end(write, format, nested):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=format) as archive:
+        for name, (kind, target) in LINKS.items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            archive.addfile(info)
+        for name, content in (("a/1.jpg", b"one"), ("x" * 150 + "/2.jpg", b"two")):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            archive.addfile(info, io.BytesIO(content))
+    path = write(builders.tar_bytes({"n.tar": file.getvalue()}) if nested else file.getvalue())
+    index = index_tar(Folder.at(path.parent), path.name)
+    prefix = "n.tar/" if nested else ""
+    content = {name.removeprefix(prefix): path.read_bytes()[at : at + size] for name, at, size in indexed(path)}
+    assert [content[name] for name in LINKS if name in content] == [b"one", b"one", b"one", b"two"]
+    assert dangling_links(index) == [
+        prefix + name for name in ("b/nowhere.jpg", "b/outside.jpg", "c/one.jpg", "c/two.jpg")
+    ]
 
 
 def test_sizes_of_8_gib_and_more_are_understood(tmp_path):
