@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pipelines.quarantine import refuse_damaged, write_quarantine
+from pipelines.quarantine import refuse_damaged, refuse_damaged_parts, write_quarantine
 from pipelines.shard_record import ShardRecord
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
@@ -150,6 +150,7 @@ def write_manifest(folder: Folder, source: "Source", spec: IngestSpec, records: 
     )
     _check_balance(manifest, {split: len(rows) for split, rows in source.splits.items()}, spec.limit)
     refuse_damaged(folder, manifest.records(), sum(map(manifest.num_listed, manifest.splits)), spec.max_bad)
+    refuse_damaged_parts(folder, manifest.records(), manifest.class_names, spec.max_bad)
     write_quarantine(folder, manifest.records())
     manifest.save(folder)
     return manifest

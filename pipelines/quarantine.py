@@ -1,9 +1,11 @@
 """The images that could not be stored: listed beside the shards, and too many of them refused."""
 
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from typing import NoReturn
 
-from pipelines.shard_record import ShardRecord
+from pipelines.shard_record import Quarantined, ShardRecord
 from pipelines.storage import Folder
 from pipelines.tables import read_table
 
@@ -14,13 +16,38 @@ def refuse_damaged(folder: Folder, records: Iterable[ShardRecord], listed: int, 
     """ValueError, and a list of what was set aside, where that is more than the fraction `max_bad` of all `listed`."""
     records = list(records)
     if too_damaged(records, listed, max_bad):
-        bad = [entry for record in records for entry in record.quarantined]
-        write_quarantine(folder, records)
-        examples = "; ".join(f"{entry.key}: {entry.reason}" for entry in bad[:3])
-        raise ValueError(
-            f"{len(bad)} of {listed} images are damaged, more than ingest.max_bad={max_bad:g} ({examples}); "
-            f"see {folder.where(QUARANTINE)}; mend the source or raise ingest.max_bad"
-        )
+        _refuse(folder, records, "images", [bad for record in records for bad in record.quarantined], listed, max_bad)
+
+
+def refuse_damaged_parts(
+    folder: Folder, records: Iterable[ShardRecord], class_names: Sequence[str], max_bad: float
+) -> None:
+    """The same for each split, and for each class in it, of which one image may be damaged in any case."""
+    records = list(records)
+    bad: dict[tuple[str, int | None], list[Quarantined]] = defaultdict(list)  # by split, and by class in it
+    stored = Counter[tuple[str, int | None]]()
+    for record in records:
+        stored[record.split, None] += record.rows
+        stored.update({(record.split, label): count for label, count in record.label_counts.items()})
+        for one in record.quarantined:
+            bad[record.split, None].append(one)
+            bad[record.split, one.label].append(one)
+    for (split, label), found in bad.items():
+        listed = stored[split, label] + len(found)
+        if len(found) > max(max_bad * listed, 1 if label is not None and max_bad else 0):
+            what = f"images of {split}" if label is None else f"images of {class_names[label]!r} in {split}"
+            _refuse(folder, records, what, found, listed, max_bad)
+
+
+def _refuse(
+    folder: Folder, records: list[ShardRecord], what: str, bad: list[Quarantined], listed: int, max_bad: float
+) -> NoReturn:
+    write_quarantine(folder, records)
+    examples = "; ".join(f"{entry.key}: {entry.reason}" for entry in bad[:3])
+    raise ValueError(
+        f"{len(bad)} of {listed} {what} are damaged, more than ingest.max_bad={max_bad:g} ({examples}); "
+        f"see {folder.where(QUARANTINE)}; mend the source or raise ingest.max_bad"
+    )
 
 
 def too_damaged(records: Iterable[ShardRecord], listed: int, max_bad: float) -> bool:

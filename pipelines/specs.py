@@ -29,7 +29,10 @@ class IngestSpec:
     encoding: Annotated[Literal["jpeg", "raw"], "how a stored image is encoded"] = "jpeg"
     quality: Annotated[int, "JPEG quality, 1 to 100, for encoding=jpeg"] = 95
     rows_per_shard: Annotated[int, "listed rows in a shard"] = 1024
-    max_bad: Annotated[float, "largest fraction of damaged images; more stops the stage"] = 0.01
+    max_bad: Annotated[
+        float,
+        "largest fraction of damaged images, also of a split or class (one image may be)",
+    ] = 0.01
     max_pixels: Annotated[int, "images of more pixels than this are set aside undecoded"] = 100_000_000
 
     def __post_init__(self):

@@ -11,8 +11,8 @@ from builders import tar_bytes
 
 from pipelines.manifest import MANIFEST, Manifest, write_manifest
 from pipelines.plan import plan_shards
-from pipelines.quarantine import QUARANTINE, refuse_damaged
-from pipelines.shard_record import pack_label_counts
+from pipelines.quarantine import QUARANTINE, refuse_damaged, refuse_damaged_parts
+from pipelines.shard_record import Quarantined, ShardRecord, pack_label_counts
 from pipelines.shards import verify, write_shard
 from pipelines.sources.catalog import open_source
 from pipelines.specs import IngestSpec
@@ -84,6 +84,36 @@ def test_the_stage_may_stop_once_too_many_are_certain(tmp_path):
     refuse_damaged(folder, first, listed=10 * bad, max_bad=0.1)
     with pytest.raises(ValueError, match=f"{bad} of {10 * bad - 1} images are damaged"):
         refuse_damaged(folder, first, listed=10 * bad - 1, max_bad=0.1)
+
+
+def split_by_class(split: str, images: int, damaged: int, label: int) -> tuple[ShardRecord, ...]:
+    """One shard of a class, some of whose images are set aside."""
+    bad = tuple(Quarantined(i, f"{split}/{i}.jpg", label, "", 0, "cut") for i in range(damaged))
+    left = images - damaged
+    return (ShardRecord(f"{split}-{label}", split, 0, images, left, 0, "", f"{label}:{left}" if left else "", bad),)
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        (
+            (("train", 1000, 0, 0), ("val", 50, 10, 0)),
+            "10 of 50 images of val are damaged, more than",
+        ),
+        ((("train", 9000, 0, 0), ("train", 100, 2, 1)), r"2 of 100 images of 'dog' in train are damaged"),
+        ((("train", 9000, 0, 0), ("val", 990, 0, 0), ("val", 5, 5, 1)), r"5 of 5 images of 'dog' in val"),
+        ((("train", 9000, 0, 0), ("val", 1000, 0, 0), ("val", 50, 1, 1)), None),  # one of a class may be
+        ((("train", 1000, 10, 0),), None),
+    ],
+)
+def test_no_split_and_no_class_loses_more_than_max_bad(tmp_path, records, message):
+    made = [record for part in records for record in split_by_class(*part)]
+    if message is None:
+        refuse_damaged_parts(Folder.at(tmp_path), made, ("cat", "dog"), 0.01)
+        return
+    with pytest.raises(ValueError, match=message):
+        refuse_damaged_parts(Folder.at(tmp_path), made, ("cat", "dog"), 0.01)
+    assert (tmp_path / QUARANTINE).exists()
 
 
 def test_max_bad_is_the_largest_fraction_allowed(tmp_path):
