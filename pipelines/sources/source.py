@@ -60,15 +60,29 @@ def take_rows(rows: pa.Table, indices) -> pa.Table:
 
 
 def with_val(splits: dict[str, pa.Table], fraction: float) -> dict[str, pa.Table]:
-    """Splits in the order train, val, test. Where val is missing, test serves as val, else a share of train does."""
+    """Splits in the order train, val, test. Where val is missing, test serves as val, else a share of train does.
+
+    The share leaves every class an image to train on.
+    """
     splits = {name: table for name, table in splits.items() if table.num_rows}
     if VAL not in splits and TEST in splits:
         splits[VAL] = splits.pop(TEST)
     elif VAL not in splits and fraction > 0:
-        is_val = _hashes(splits[TRAIN]["key"]) < fraction * 2**32
+        is_val = _chosen(splits[TRAIN], fraction)
         train, val = splits[TRAIN].filter(pa.array(~is_val)), splits[TRAIN].filter(pa.array(is_val))
         splits |= {TRAIN: train, VAL: val} if val.num_rows else {}
     return {name: splits[name] for name in (TRAIN, VAL, TEST) if name in splits}
+
+
+def _chosen(rows: pa.Table, fraction: float) -> np.ndarray:
+    """Which rows are in this share, by their keys."""
+    hashes, labels = _hashes(rows["key"]), rows["label"].to_numpy()
+    is_chosen = hashes < fraction * 2**32
+    robbed = np.setdiff1d(labels, labels[~is_chosen])
+    if len(robbed):  # each is left the row that would be chosen last
+        order = np.lexsort((hashes, labels))
+        is_chosen[order[np.searchsorted(labels[order], robbed, side="right") - 1]] = False
+    return is_chosen
 
 
 def _hashes(keys: pa.ChunkedArray) -> np.ndarray:

@@ -84,6 +84,16 @@ def test_val_is_a_share_chosen_by_key(tmp_path, pack):
 
 
 @both
+def test_the_share_for_val_leaves_every_class_an_image_to_train_on(tmp_path, pack):
+    files = {f"{name}/{i}.jpg": b"" for name, count in (("a", 1), ("b", 2), ("c", 40)) for i in range(count)}
+    source = opened(pack(tmp_path, files), val_fraction=0.99)
+    assert set(source.splits["train"]["label"].to_pylist()) == {0, 1, 2}
+    assert sum(rows.num_rows for rows in source.splits.values()) == 43
+    assert source.splits["train"]["label"].to_pylist().count(0) == 1
+    assert source.splits["train"].num_rows == 3
+
+
+@both
 def test_folders_around_the_data_set_are_seen_through(tmp_path, pack):
     files = builders.class_folders("some/where/train/", "some/where/val/")
     source = opened(pack(tmp_path, files))

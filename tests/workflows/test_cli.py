@@ -207,7 +207,7 @@ def test_secrets_reach_no_terminal(tmp_path):
 @pytest.mark.parametrize(
     ("files", "settings", "words"),
     [
-        ({"classes": "a"}, (), ["holds a single class, 'a'", "name the folder above it"]),
+        ({"classes": "a"}, (), ["holds a single class, 'a'", "name the folder that holds"]),
         ({"classes": "ab"}, ("ingest.val_fraction=0",), ["evaluate.split=val", "train"]),
         ({"classes": "ab"}, ("net.num_classes=3",), ["net.num_classes is 3", "has 2"]),
         ({"classes": "ab"}, ("ingest.val_fraction=0.999999",), ["no training images", "val_fraction"]),
