@@ -67,7 +67,7 @@ def with_val(splits: dict[str, pa.Table], fraction: float) -> dict[str, pa.Table
     splits = {name: table for name, table in splits.items() if table.num_rows}
     if VAL not in splits and TEST in splits:
         splits[VAL] = splits.pop(TEST)
-    elif VAL not in splits and fraction > 0:
+    elif VAL not in splits and TRAIN in splits and fraction > 0:
         is_val = _chosen(splits[TRAIN], fraction)
         train, val = splits[TRAIN].filter(pa.array(~is_val)), splits[TRAIN].filter(pa.array(is_val))
         splits |= {TRAIN: train, VAL: val} if val.num_rows else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import crash
 import pytest
-from builders import class_folders, write_files
+from builders import class_folders, huggingface, write_files
 
 from workflows.config import UsageError, load
 
@@ -210,7 +210,6 @@ def test_secrets_reach_no_terminal(tmp_path):
         ({"classes": "a"}, (), ["holds a single class, 'a'", "name the folder that holds"]),
         ({"classes": "ab"}, ("ingest.val_fraction=0",), ["evaluate.split=val", "train"]),
         ({"classes": "ab"}, ("net.num_classes=3",), ["net.num_classes is 3", "has 2"]),
-        ({"classes": "ab"}, ("ingest.val_fraction=0.999999",), ["no training images", "val_fraction"]),
         (
             {"classes": "ab"},
             ("ingest.val_fraction=0", "evaluate.split=train", "train.schedule=plateau"),
@@ -293,3 +292,9 @@ def test_a_value_of_another_type_in_a_file_is_refused(tmp_path, line, message):
         load(tmp_path / "mine.toml")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_source_without_training_images_is_refused_before_ingest(tmp_path):
+    huggingface(tmp_path / "source", {"train-00000-of-00001.parquet": [], "validation-00000-of-00001.parquet": [0, 1]})
+    refused(alexnet("run", "--set=ingest.source=source", cwd=tmp_path), "no training images")
+    assert outputs(tmp_path) == []
