@@ -2,11 +2,13 @@
 
 import errno
 import re
+import shutil
 import stat
 import tempfile
 from pathlib import Path
 
 import pytest
+from conftest import run_alexnet
 
 from workflows import cli, failures
 from workflows.commands import verbs
@@ -91,3 +93,15 @@ def test_only_the_newest_files_are_kept_and_no_others_touched(tmp_path):
     files = sorted((tmp_path / failures.LOGS).glob("2*.log"))
     assert len(files) == failures.KEPT
     assert (tmp_path / failures.LOGS / "notes.log").exists()
+
+
+@pytest.mark.slow
+def test_with_debug_ray_s_logs_are_kept_and_named(tmp_path):
+    settings = ("--set=ingest.limit=24", "--set=ingest.max_bad=0.5", "--set=tracking.uri=off", "--debug")
+    done = run_alexnet("ingest", "--root", tmp_path / "runs", *settings)
+    assert done.returncode == 0, done.stderr
+    (logs,) = re.findall(r"Ray's logs are in (.*)", done.stderr)
+    try:
+        assert [path for path in Path(logs).glob("worker-*") if path.stat().st_size]
+    finally:
+        shutil.rmtree(Path(logs).parents[2])
