@@ -404,10 +404,10 @@ def read_only(root):
 def as_nobody(root, uri) -> str:
     code = (
         "import os, sys; from pathlib import Path\n"
-        "import mlflow, mlflow.pytorch, workflows.tracking as tracking; from workflows.config import TrackingSpec\n"
+        "import mlflow, mlflow.pytorch, workflows.tracking.server as edge; from workflows.config import TrackingSpec\n"
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         "os.chdir('/')\n"
-        "print(tracking.registered_files(TrackingSpec(), Path(sys.argv[1]), sys.argv[2]))"
+        "print(edge.registered_files(TrackingSpec(), Path(sys.argv[1]), sys.argv[2]))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(root), uri], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
