@@ -204,11 +204,10 @@ def require_columns(net: AlexNetSpec, train: TrainSpec) -> None:
 
 
 def require_training_images(ingest: IngestSpec, num_train: int) -> None:
-    """UsageError where the split into train and val left nothing to train on."""
+    """UsageError where there is nothing to train on."""
     if not num_train:
         raise UsageError(
-            f"there are no training images: ingest.val_fraction={ingest.val_fraction} left none of the source for "
-            "them; lower it"
+            f"there are no training images: ingest.source={ingest.source} holds none for the split train; name another"
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from builders import class_folders, jpeg, write_files
+from builders import class_folders, huggingface, jpeg, write_files
 from conftest import run_alexnet
 
 from pipelines.manifest import Manifest
@@ -108,9 +108,9 @@ def test_a_shard_on_a_disk_that_is_not_the_driver_s_is_refused(tmp_path):
 
 
 def test_statistics_of_no_training_images_are_refused(tmp_path):
-    tiny.write_source(tmp_path / "source")
-    with pytest.raises(UsageError, match="ingest.val_fraction=0.999999 left none"):
-        prepare(tmp_path, "ingest", "stats", ingest__val_fraction=0.999999)
+    huggingface(tmp_path / "source", {"train-00000-of-00001.parquet": [], "validation-00000-of-00001.parquet": [0, 1]})
+    with pytest.raises(UsageError, match="no training images"):
+        prepare(tmp_path, "ingest", "stats")
 
 
 def test_statistics_come_with_pictures(tmp_path):
