@@ -24,6 +24,8 @@ def refuse_damaged_parts(
 ) -> None:
     """The same for each split, and for each class in it, of which one image may be damaged in any case."""
     records = list(records)
+    if not any(record.quarantined for record in records):
+        return
     bad: dict[tuple[str, int | None], list[Quarantined]] = defaultdict(list)  # by split, and by class in it
     stored = Counter[tuple[str, int | None]]()
     for record in records:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from pipelines.manifest import MANIFEST, Manifest, write_manifest
 from pipelines.plan import ShardTask, plan_shards, predicted_bytes
-from pipelines.quarantine import QUARANTINE, refuse_damaged, refuse_damaged_parts, too_damaged
+from pipelines.quarantine import QUARANTINE, refuse_damaged, too_damaged
 from pipelines.shard_record import ShardRecord
 from pipelines.shards import finished_shards, write_shard
 from pipelines.sources.catalog import open_source
@@ -47,9 +47,12 @@ def run(context: Context) -> dict:
             progress.update(images)
             rate = (images - kept) / (time.perf_counter() - began)
             context.run.metrics({"images": images, "mean_images_per_s": rate}, step=len(done))
-    _refuse_damaged(context, done, plan.num_rows, source.class_names)  # no task is left that would write
+    _refuse_damaged(context, done, plan.num_rows)  # no task is left that would write
     store.remove_stale_temporaries()  # of tasks that died on the way
-    manifest = write_manifest(store, source, spec, done.values())
+    try:
+        manifest = write_manifest(store, source, spec, done.values())
+    except ValueError as error:  # too many damaged images of a split or class
+        raise UsageError(str(error)) from error
     track(context, manifest)
     return _summary(manifest, time.perf_counter() - began, plan.num_rows - kept)
 
@@ -93,13 +96,11 @@ def _check_disk(store: Folder, wanted_bytes: int) -> None:
         )
 
 
-def _refuse_damaged(context: Context, done: dict[str, ShardRecord], listed: int, class_names: tuple[str, ...]) -> None:
+def _refuse_damaged(context: Context, done: dict[str, ShardRecord], listed: int) -> None:
     """UsageError where nothing could be stored, or more than `ingest.max_bad` of all listed images are damaged."""
     _refuse_if_nothing_stored(context, done)
     try:
         refuse_damaged(context.folder, done.values(), listed, context.config.ingest.max_bad)
-        if _listed(done.values()) == listed:  # else it was stopped, since too many are damaged in all
-            refuse_damaged_parts(context.folder, done.values(), class_names, context.config.ingest.max_bad)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
