@@ -157,6 +157,26 @@ def kaggle(folder: Path, wnids=("n01440764", "n02089867"), images: int = 2) -> P
     return write_files(folder, files)
 
 
+def tiny_imagenet(root: str = "tiny-imagenet-200/") -> tuple[dict[str, bytes], dict[str, dict[bytes, str]]]:
+    """The files of a Tiny ImageNet as downloaded; and by split, the class of each image with a label."""
+    wnids, files, truth = ("n02124075", "n04067472", "n01443537"), {}, {"train": {}, "val": {}}
+    for i, wnid in enumerate(wnids * 3):
+        data = files[f"{root}train/{wnid}/images/{wnid}_{i}.JPEG"] = jpeg(i, 64, 64)
+        files[f"{root}train/{wnid}/{wnid}_boxes.txt"] = f"{wnid}_{i}.JPEG\t0\t10\t63\t58\n".encode()
+        truth["train"][data] = wnid
+    lines = []
+    for i in range(4):
+        data = files[f"{root}val/images/val_{i}.JPEG"] = jpeg(20 + i, 64, 64)
+        truth["val"][data] = wnids[-i % 3]
+        lines.append(f"val_{i}.JPEG\t{wnids[-i % 3]}\t0\t32\t44\t62\n")
+    files[f"{root}val/val_annotations.txt"] = "".join(lines).encode()
+    files |= {f"{root}test/images/test_{i}.JPEG": jpeg(30 + i, 64, 64) for i in range(5)}
+    files[f"{root}wnids.txt"] = "\n".join(wnids).encode()
+    titles = ("n00001740\tentity", "n01443537\tgoldfish, Carassius auratus", "n02124075\tEgyptian cat")
+    files[f"{root}words.txt"] = "\n".join(titles).encode()
+    return files, truth
+
+
 def huggingface(
     folder: Path, labels: Mapping[str, list[int]], names=("cat", "dog"), row_group: int = 3, column: str = "image"
 ) -> Path:

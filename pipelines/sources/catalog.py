@@ -4,13 +4,15 @@ from pathlib import Path
 
 from pipelines.sources.cifar import EDITIONS as CIFAR_EDITIONS
 from pipelines.sources.cifar import find_cifar, open_cifar
-from pipelines.sources.class_folders import open_folder, open_tar
+from pipelines.sources.class_folders import open_class_folders
 from pipelines.sources.demo import open_demo
 from pipelines.sources.huggingface import find_files, open_huggingface
 from pipelines.sources.ilsvrc import find_edition, open_ilsvrc
 from pipelines.sources.kaggle import find_images, open_kaggle
 from pipelines.sources.source import Source
 from pipelines.sources.synset_tars import open_synset_tars, synset_tars
+from pipelines.sources.tiny_imagenet import open_tiny_imagenet, tiny_imagenet_root
+from pipelines.sources.tree import Tree, folder_tree, tar_tree
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 
@@ -63,7 +65,7 @@ def _open_file(folder: Folder, name: str, spec: IngestSpec, cache: Path | None) 
     if find_edition({name}):
         raise ValueError(f"{folder.where(name)} is one of the ILSVRC archives; name the folder that holds them all")
     if name.endswith(".tar"):
-        return open_tar(folder, name, spec.val_fraction, cache)
+        return _open_tree(tar_tree(folder, name, cache), spec)
     if name.endswith(".parquet"):
         raise ValueError(f"{folder.where(name)} is one Parquet file; name the folder that holds it")
     raise ValueError(f"{folder.where(name)} is neither a folder nor a .tar of class folders")
@@ -85,4 +87,10 @@ def _open_folder(folder: Folder, spec: IngestSpec, cache: Path | None) -> Source
     archives = sorted(name for name in names if name.endswith((".tar", *_COMPRESSED)))
     if archives and not folder.folders():
         raise ValueError(f"{folder.where()} holds the archive {archives[0]}; name the archive itself as the source")
-    return open_folder(folder, spec.val_fraction)
+    return _open_tree(folder_tree(folder), spec)
+
+
+def _open_tree(tree: Tree, spec: IngestSpec) -> Source:
+    if (root := tiny_imagenet_root(tree.paths)) is not None:
+        return open_tiny_imagenet(tree, root, spec.val_fraction)
+    return open_class_folders(tree, spec.val_fraction)

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.names import VAL
-from pipelines.sources.class_folders import list_paths
 from pipelines.sources.layout import class_layout
 from pipelines.sources.ranges import FileReader
 from pipelines.sources.source import Source, fingerprint_of, listed, listing, with_val
+from pipelines.sources.tree import list_paths
 from pipelines.storage import Folder
 
 _IMAGES = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
