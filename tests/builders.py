@@ -5,6 +5,7 @@ import json
 import pickle
 import struct
 import tarfile
+import zipfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -51,6 +52,20 @@ def tar_bytes(files: Mapping[str, bytes], format: int = tarfile.GNU_FORMAT, fold
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+def zip_bytes(
+    files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED, folders: bool = False, comment: bytes = b""
+) -> bytes:
+    """A zip archive; with `folders`, it lists the folders too, as `zip -r` does."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name in sorted({name.rpartition("/")[0] for name in files} - {""}) if folders else ():
+            archive.writestr(f"{name}/", b"")
+        for name, content in files.items():
+            archive.writestr(name, content)
+        archive.comment = comment
     return file.getvalue()
 
 

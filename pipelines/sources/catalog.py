@@ -12,7 +12,7 @@ from pipelines.sources.kaggle import find_images, open_kaggle
 from pipelines.sources.source import Source
 from pipelines.sources.synset_tars import open_synset_tars, synset_tars
 from pipelines.sources.tiny_imagenet import open_tiny_imagenet, tiny_imagenet_root
-from pipelines.sources.tree import Tree, folder_tree, tar_tree
+from pipelines.sources.tree import Tree, folder_tree, tar_tree, zip_tree
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 
@@ -66,9 +66,11 @@ def _open_file(folder: Folder, name: str, spec: IngestSpec, cache: Path | None) 
         raise ValueError(f"{folder.where(name)} is one of the ILSVRC archives; name the folder that holds them all")
     if name.endswith(".tar"):
         return _open_tree(tar_tree(folder, name, cache), spec)
+    if name.endswith(".zip"):
+        return _open_tree(zip_tree(folder, name, cache), spec)
     if name.endswith(".parquet"):
         raise ValueError(f"{folder.where(name)} is one Parquet file; name the folder that holds it")
-    raise ValueError(f"{folder.where(name)} is neither a folder nor a .tar of class folders")
+    raise ValueError(f"{folder.where(name)} is neither a folder nor a .tar or .zip of class folders")
 
 
 def _open_folder(folder: Folder, spec: IngestSpec, cache: Path | None) -> Source:
@@ -84,7 +86,7 @@ def _open_folder(folder: Folder, spec: IngestSpec, cache: Path | None) -> Source
         return open_huggingface(folder, spec.val_fraction, cache)
     if (images := find_images(folder, names)) is not None:
         return open_kaggle(folder, images, spec.val_fraction)
-    archives = sorted(name for name in names if name.endswith((".tar", *_COMPRESSED)))
+    archives = sorted(name for name in names if name.endswith((".tar", ".zip", *_COMPRESSED)))
     if archives and not folder.folders():
         raise ValueError(f"{folder.where()} holds the archive {archives[0]}; name the archive itself as the source")
     return _open_tree(folder_tree(folder), spec)

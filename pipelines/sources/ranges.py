@@ -3,9 +3,10 @@
 import gzip
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
@@ -31,7 +32,7 @@ class ArchiveReader:
 
         def read(name: str, offset: int, size: int) -> bytes:
             file = files.get(name) or files.setdefault(name, self.folder.open(name))
-            return self._whole(patient(file.read_at, size, offset), name, offset, size)
+            return self.content(partial(patient, file.read_at), name, offset, size)
 
         return _ahead(lambda where: read(*where), ranges)
 
@@ -42,12 +43,16 @@ class ArchiveReader:
                 if name not in files and len(files) == _OPEN_FILES:
                     files.popitem(last=False)[1].close()
                 file = files[name] = files.pop(name, None) or self.folder.open(name)
-                yield self._whole(file.read_at(size, offset), name, offset, size)
+                yield self.content(file.read_at, name, offset, size)
         finally:
             for file in files.values():
                 file.close()
 
-    def _whole(self, data: bytes, name: str, offset: int, size: int) -> bytes:
+    def content(self, read_at: Callable[[int, int], bytes], name: str, offset: int, size: int) -> bytes:
+        """The image of one row, from a function of size and offset that reads its archive."""
+        return self.whole(read_at(size, offset), name, offset, size)
+
+    def whole(self, data: bytes, name: str, offset: int, size: int) -> bytes:
         if len(data) != size:
             raise ValueError(f"{self.folder.where(name)} ends inside the image at offset {offset} ({size} bytes)")
         return data

@@ -53,10 +53,10 @@ def index_tar(folder: Folder, name: str) -> pa.Table:
     index = pa.concat_tables([*chunks, _chunk(members)])
     distinct = np.unique(np.concatenate([*hashes, _hashes(members)]))  # a tenth of the memory of the paths themselves
     if len(distinct) < index.num_rows:
-        _require_unique(index, where)
+        require_unique(index, where)
     if links:
         index = _with_links(index, links)
-        _require_unique(index, where)
+        require_unique(index, where)
     return index
 
 
@@ -209,7 +209,8 @@ def _hashes(members: list[tuple[bytes, int, int]]) -> np.ndarray:
     return np.fromiter((hash(path) for path, _, _ in members), np.int64, len(members))
 
 
-def _require_unique(index: pa.Table, where: str) -> None:
+def require_unique(index: pa.Table, where: str) -> None:
+    """ValueError where two members have one path."""
     counts = pc.value_counts(index["path"])
     repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
     if not len(repeated):

@@ -13,6 +13,7 @@ from pipelines.names import JUNK_FOLDER
 from pipelines.sources.ranges import ArchiveReader, FileReader
 from pipelines.sources.source import Reader, listing
 from pipelines.sources.tar_index import dangling_links, open_index
+from pipelines.sources.zip_index import ZipReader, open_zip_index
 from pipelines.storage import Folder
 
 _CHUNK = 65536
@@ -57,6 +58,13 @@ def tar_tree(folder: Folder, name: str, cache: Path | None) -> Tree:
         identity=(name, folder.size(name), *index.columns),
         notes=_of_links(dangling_links(index)),
     )
+
+
+def zip_tree(folder: Folder, name: str, cache: Path | None) -> Tree:
+    """A zip, indexed once and read in place."""
+    index = open_zip_index(folder, name, cache)
+    identity = (name, folder.size(name), *index.columns)
+    return Tree("zip", folder.where(name), index, ZipReader(folder), archive=name, identity=identity)
 
 
 def list_paths(folder: Folder, on_dangling: Callable[[str], None] = lambda name: None) -> pa.Table:

@@ -26,7 +26,12 @@ def as_tar(path, files):
     return path / "set.tar"
 
 
-both = pytest.mark.parametrize("pack", [as_folder, as_tar])
+def as_zip(path, files):
+    builders.write_files(path, {"set.zip": builders.zip_bytes(files, folders=True)})
+    return path / "set.zip"
+
+
+packed = pytest.mark.parametrize("pack", [as_folder, as_tar, as_zip])
 
 
 def contents(source, split) -> dict[str, tuple[str, bytes]]:
@@ -36,7 +41,7 @@ def contents(source, split) -> dict[str, tuple[str, bytes]]:
     return dict(zip(rows["key"].to_pylist(), zip(names, source.reader.read(rows), strict=True), strict=True))
 
 
-@both
+@packed
 def test_plain_class_folders_are_all_train(tmp_path, pack):
     files = builders.class_folders()
     source = opened(pack(tmp_path, files))
@@ -45,7 +50,7 @@ def test_plain_class_folders_are_all_train(tmp_path, pack):
     assert contents(source, "train") == {path: (path[:3], data) for path, data in files.items()}
 
 
-@both
+@packed
 @pytest.mark.parametrize("val", ["val", "validation", "valid", "dev", "Val", "VALIDATION", "ILSVRC2012_img_val"])
 def test_split_folders_become_splits(tmp_path, pack, val):
     files = builders.class_folders("train/", f"{val}/", "test/")
@@ -56,19 +61,19 @@ def test_split_folders_become_splits(tmp_path, pack, val):
         assert {key: data for key, (_, data) in contents(source, split).items()} == expected
 
 
-@both
+@packed
 def test_without_val_the_test_split_serves(tmp_path, pack):
     source = opened(pack(tmp_path, builders.class_folders("train/", "test/")), val_fraction=0.5)
     assert {split: rows.num_rows for split, rows in source.splits.items()} == {"train": 6, "val": 6}
 
 
-@both
+@packed
 def test_unlabelled_test_images_are_left_out(tmp_path, pack):
     files = builders.class_folders("train/", "val/") | {"test/1.jpg": builders.jpeg(1), "test/2.jpg": builders.jpeg(2)}
     assert list(opened(pack(tmp_path, files)).splits) == ["train", "val"]
 
 
-@both
+@packed
 def test_val_is_a_share_chosen_by_key(tmp_path, pack):
     files = builders.class_folders(images=200)
     source = opened(pack(tmp_path, files), val_fraction=0.25)
@@ -83,7 +88,7 @@ def test_val_is_a_share_chosen_by_key(tmp_path, pack):
     }
 
 
-@both
+@packed
 def test_the_share_for_val_leaves_every_class_an_image_to_train_on(tmp_path, pack):
     files = {f"{name}/{i}.jpg": b"" for name, count in (("a", 1), ("b", 2), ("c", 40)) for i in range(count)}
     source = opened(pack(tmp_path, files), val_fraction=0.99)
@@ -93,7 +98,7 @@ def test_the_share_for_val_leaves_every_class_an_image_to_train_on(tmp_path, pac
     assert source.splits["train"].num_rows == 3
 
 
-@both
+@packed
 def test_folders_around_the_data_set_are_seen_through(tmp_path, pack):
     files = builders.class_folders("some/where/train/", "some/where/val/")
     source = opened(pack(tmp_path, files))
@@ -101,7 +106,7 @@ def test_folders_around_the_data_set_are_seen_through(tmp_path, pack):
     assert contents(source, "val")["dog/dog_2.jpg"] == ("dog", files["some/where/val/dog/dog_2.jpg"])
 
 
-@both
+@packed
 def test_other_files_and_hidden_files_are_no_images_and_are_counted(tmp_path, pack):
     files = builders.class_folders()
     extra = {"README.txt": b"hello", "cat/._cat_0.jpg": b"mac", "dog/labels.csv": b"1,2", ".DS_Store": b""}
@@ -135,7 +140,7 @@ def test_one_table_of_extensions_serves_listing_and_decoding():
     assert {registered[f".{extension}"] for extension in EXTENSIONS} == set(_PILLOW_FORMATS)
 
 
-@both
+@packed
 @pytest.mark.parametrize("inner", ["images/", "JPEG/"])
 def test_one_folder_of_the_same_name_in_each_class_is_seen_through(tmp_path, pack, inner):
     files = {f"train/{name}/{inner}{i}.jpg": f"{name}{i}".encode() for name in ("a", "b") for i in range(2)}
@@ -145,7 +150,7 @@ def test_one_folder_of_the_same_name_in_each_class_is_seen_through(tmp_path, pac
     assert contents(source, "val") == {"a/1.jpg": ("a", b"v")}
 
 
-@both
+@packed
 def test_folders_named_by_numbers_are_labelled_by_value(tmp_path, pack):
     source = opened(pack(tmp_path, {f"{i}/1.jpg": str(i).encode() for i in (0, 2, 10, 9, 100)}))
     assert source.class_names == ("0", "2", "9", "10", "100")
@@ -154,7 +159,7 @@ def test_folders_named_by_numbers_are_labelled_by_value(tmp_path, pack):
     assert mixed.class_names == ("10", "9", "a")  # as everybody sorts them
 
 
-@both
+@packed
 def test_classes_that_differ_only_in_case_are_two_and_said(tmp_path, pack):
     source = opened(pack(tmp_path, {"Cat/1.jpg": b"1", "cat/1.jpg": b"2", "dog/1.jpg": b"3"}))
     assert source.class_names == ("Cat", "cat", "dog")
@@ -195,13 +200,13 @@ def test_links_in_a_tar_that_lead_nowhere_are_said(tmp_path):
     assert "cat/more.jpg" in source.splits["train"]["key"].to_pylist()
 
 
-@both
+@packed
 def test_unlabelled_test_images_are_counted(tmp_path, pack):
     files = builders.class_folders("train/") | {"test/1.jpg": b"1", "test/2.jpg": b"2"}
     assert opened(pack(tmp_path, files)).notes == ("2 files left out: 2 images of test/ without a class",)
 
 
-@both
+@packed
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -266,7 +271,7 @@ def test_missing_and_empty_sources_are_refused(tmp_path):
     ("name", "message"),
     [
         ("set.tar.gz", "compressed, so members cannot be read in place; unpack it"),
-        ("image.jpg", "neither a folder nor a .tar"),
+        ("image.jpg", "neither a folder nor a .tar or .zip"),
         ("train.parquet", "one Parquet file; name the folder"),
         ("ILSVRC2012_img_train.tar", "one of the ILSVRC archives; name the folder"),
     ],
@@ -291,7 +296,7 @@ def test_options_for_imagenet_are_refused_elsewhere(tmp_path):
         opened(folder, check_md5=True)
 
 
-@both
+@packed
 def test_the_fingerprint_is_of_the_content_not_of_the_place(tmp_path, pack):
     files = builders.class_folders()
     here, there = (opened(pack(tmp_path / name, files)).fingerprint for name in ("here", "there"))
@@ -319,9 +324,9 @@ def test_the_real_sample_lists_all_of_its_images(real_data):
 
 def test_a_gzipped_member_is_unzipped(tmp_path):
     files = builders.class_folders()
-    packed = {path: builders.gzipped(data) if "cat_1" in path else data for path, data in files.items()}
-    assert {key: data for key, (_, data) in contents(opened(as_tar(tmp_path, packed)), "train").items()} == files
-    damaged = {path: data[:40] if "cat_1" in path else data for path, data in packed.items()}
+    zipped = {path: builders.gzipped(data) if "cat_1" in path else data for path, data in files.items()}
+    assert {key: data for key, (_, data) in contents(opened(as_tar(tmp_path, zipped)), "train").items()} == files
+    damaged = {path: data[:40] if "cat_1" in path else data for path, data in zipped.items()}
     found = contents(opened(as_tar(tmp_path, damaged)), "train")
     assert found["cat/cat_1.jpg"][1] == damaged["cat/cat_1.jpg"]
 

@@ -23,6 +23,16 @@ def write_tar(folder: Path) -> str:
     return "set.tar"
 
 
+def write_zip(folder: Path) -> str:
+    builders.write_files(folder, {"set.zip": builders.zip_bytes(builders.class_folders("train/", "val/", images=12))})
+    return "set.zip"
+
+
+def write_tiny_imagenet(folder: Path) -> str:
+    builders.write_files(folder, builders.tiny_imagenet()[0])
+    return ""
+
+
 def write_ilsvrc(folder: Path) -> str:
     builders.ilsvrc(folder, 2010, num_classes=6, num_ancestors=3)
     return ""
@@ -51,7 +61,18 @@ def write_cifar(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "write", [write_folder, write_tar, write_ilsvrc, write_synset_tars, write_kaggle, write_parquet, write_cifar]
+    "write",
+    [
+        write_folder,
+        write_tar,
+        write_zip,
+        write_tiny_imagenet,
+        write_ilsvrc,
+        write_synset_tars,
+        write_kaggle,
+        write_parquet,
+        write_cifar,
+    ],
 )
 def test_a_source_is_the_same_from_disk_and_from_an_object_store(tmp_path, s3_folder, write):
     name = write(tmp_path)

@@ -9,6 +9,7 @@ from pipelines.specs import IngestSpec
 ROOT = "tiny-imagenet-200/"
 PACKED = {
     "folder": builders.write_files,
+    "zip": lambda folder, files: builders.write_files(folder, {"a.zip": builders.zip_bytes(files)}) / "a.zip",
     "tar": lambda folder, files: builders.write_files(folder, {"a.tar": builders.tar_bytes(files)}) / "a.tar",
 }
 packed = pytest.mark.parametrize("pack", PACKED.values(), ids=PACKED)

@@ -1,0 +1,144 @@
+"""An index of a zip, made from its directory alone; and the reader of its members, stored or deflated, in place.
+
+The directory is parsed here rather than by `zipfile`, which spends a kilobyte on a member. It stands at the end, so a
+download that stopped has none; and it says where it begins, so bytes before or between are seen.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from pipelines.sources.cache import cached_table
+from pipelines.sources.ranges import ArchiveReader
+from pipelines.sources.tar_index import require_unique
+from pipelines.storage import Folder
+
+_END = struct.Struct("<4s4x2H2LH")  # mark, members (here, in all), bytes and offset of the directory, comment's length
+_LOCATOR = struct.Struct("<4s4xQ4x")  # stands before it where numbers are too large; where the end in 64 bits is
+_END_64 = struct.Struct("<4s20x4Q")  # mark, members (here, in all), bytes and offset of the directory
+_ENTRY = struct.Struct("<4s4x2H8x2L3H8xL")  # mark, flags, method, sizes packed and not, lengths, offset
+_HEADER = struct.Struct("<4s4xH16x2H")  # before each member: mark, method, lengths of its name and extra fields
+_MAX_COMMENT = 0xFFFF
+_FULL = 0xFFFFFFFF  # the number is in the extra field of 64-bit numbers, which has this mark:
+_NUMBERS_64 = 1
+_IS_ENCRYPTED, _IS_UTF8 = 1, 1 << 11
+_STORED, _DEFLATED = 0, 8
+_ROOM = 1024  # for a member's header and name, which are read along with its content
+
+
+@dataclass(frozen=True)
+class ZipReader(ArchiveReader):
+    """A row's offset is that of a member's header, its size that of the content as it is packed."""
+
+    def content(self, read_at: Callable[[int, int], bytes], name: str, offset: int, size: int) -> bytes:
+        data = read_at(_ROOM + size, offset)
+        if len(data) < _HEADER.size or data[:4] != b"PK\3\4":
+            raise ValueError(f"{self.folder.where(name)}: no member begins at offset {offset}; fetch it again")
+        _, method, *lengths = _HEADER.unpack_from(data)
+        start = _HEADER.size + sum(lengths)
+        packed = data[start : start + size] if start <= _ROOM else read_at(size, offset + start)
+        packed = self.whole(packed, name, offset, size)
+        return packed if method == _STORED else _inflated(packed)
+
+
+def _inflated(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data)
+    except zlib.error:
+        return b""  # damaged: whoever decodes it says so
+
+
+def open_zip_index(folder: Folder, name: str, cache: Path | None) -> pa.Table:
+    """Columns path, offset, size of every file, in the order of the directory; see `ZipReader`."""
+    return cached_table(cache, ["zip", *(folder.entry(name) or ())], lambda: index_zip(folder, name))
+
+
+def index_zip(folder: Folder, name: str) -> pa.Table:
+    where = folder.where(name)
+    with folder.open(name) as file:
+        directory = _find_directory(file, where)
+        members = list(_members(file.read_at(directory.size, directory.offset), directory, where))
+    paths, offsets, sizes = zip(*members, strict=True) if members else ((), (), ())
+    index = pa.table(
+        {
+            "path": pa.array(paths, pa.string()),
+            "offset": pa.array(offsets, pa.int64()),
+            "size": pa.array(sizes, pa.int64()),
+        }
+    )
+    require_unique(index, where)
+    return index
+
+
+class _Directory(NamedTuple):
+    members: int
+    size: int
+    offset: int
+
+
+def _find_directory(file: pa.NativeFile, where: str) -> _Directory:
+    """From the mark at the end of the archive, or from the one with 64-bit numbers before it."""
+    length = file.size()
+    tail = file.read_at(min(length, _END.size + _MAX_COMMENT), max(0, length - _END.size - _MAX_COMMENT))
+    found = tail.rfind(b"PK\5\6")
+    if found < 0 or len(tail) - found < _END.size:
+        raise ValueError(f"{where} is no zip archive or is truncated: no end mark; fetch it again")
+    _, _, *numbers, comment = _END.unpack_from(tail, found)
+    end = length - len(tail) + found
+    if end + _END.size + comment != length:
+        raise ValueError(
+            f"{where} has {length} bytes, and {end + _END.size + comment} by its end mark: truncated, or with more "
+            "behind it; fetch it again"
+        )
+    if found >= _LOCATOR.size and tail[found - _LOCATOR.size :][:4] == b"PK\6\7":
+        end = _LOCATOR.unpack_from(tail, found - _LOCATOR.size)[1]
+        mark, _, *numbers = _END_64.unpack(file.read_at(_END_64.size, end).ljust(_END_64.size))
+        if mark != b"PK\6\6":
+            raise ValueError(f"{where} is damaged at offset {end}; fetch it again")
+    directory = _Directory(*numbers)
+    if directory.offset + directory.size != end:
+        raise ValueError(
+            f"{where}: its directory should end at offset {directory.offset + directory.size} but ends at {end}: part "
+            "of an archive in several files, or one with other bytes before it; fetch it again, or unpack it"
+        )
+    return directory
+
+
+def _members(data: bytes, directory: _Directory, where: str) -> Iterator[tuple[str, int, int]]:
+    """(path, offset, packed size) of each file."""
+    position = count = 0
+    while position < len(data):
+        if data[position : position + 4] != b"PK\1\2" or len(data) - position < _ENTRY.size:
+            raise ValueError(f"{where} is damaged at offset {directory.offset + position}; fetch it again")
+        _, flags, method, packed, full, name_bytes, extra_bytes, comment_bytes, offset = _ENTRY.unpack_from(
+            data, position
+        )
+        start = position + _ENTRY.size
+        raw = data[start : start + name_bytes]
+        path = raw.decode("utf-8" if flags & _IS_UTF8 else "cp437", "backslashreplace").replace("\\", "/")
+        if flags & _IS_ENCRYPTED or method not in (_STORED, _DEFLATED):
+            kind = "encrypted" if flags & _IS_ENCRYPTED else f"packed by method {method}"
+            raise ValueError(f"{where}: {path!r} is {kind}, which is not read in place; unpack it, and name the folder")
+        extra = data[start + name_bytes : start + name_bytes + extra_bytes]
+        _, packed, offset = _large_numbers(extra, full, packed, offset)
+        position, count = start + name_bytes + extra_bytes + comment_bytes, count + 1
+        if not path.endswith("/"):
+            yield path, offset, packed
+    if count != directory.members:
+        raise ValueError(f"{where} has {count} members, and its end says {directory.members}; fetch it again")
+
+
+def _large_numbers(extra: bytes, *numbers: int) -> Iterator[int]:
+    """The numbers, those that are full taken from the extra field in their order."""
+    while len(extra) >= 4:
+        mark, size = struct.unpack_from("<2H", extra)
+        if mark == _NUMBERS_64:
+            large = iter(struct.unpack_from(f"<{size // 8}Q", extra, 4))
+            return (next(large, number) if number == _FULL else number for number in numbers)
+        extra = extra[4 + size :]
+    return iter(numbers)
