@@ -121,10 +121,22 @@ def kit_with(meta: bytes, val_ids=(1,), year: int = 2012) -> bytes:
     return gzipped(tar_bytes(files, folders=True))
 
 
+def truth(num_classes: int, each: int, seed: int = 3) -> list[int]:
+    """As many ILSVRC ids of every class, in no order; of the 1,000 of a published kit, the first are as in 2012."""
+    ids = np.random.default_rng(seed).permutation(np.repeat(np.arange(1, num_classes + 1), each)).tolist()
+    for place, id_ in enumerate((490, 361, 171, 822) if num_classes == 1000 else ()):
+        other = ids.index(id_, place)
+        ids[place], ids[other] = id_, ids[place]
+    return ids
+
+
 def ilsvrc(
     folder: Path, year: int = 2012, classes: int = 6, images: int = 3, num_classes: int = 1000, num_ancestors: int = 860
 ) -> dict[str, int]:
-    """An ILSVRC set whose archives hold the first `classes` of `num_classes`; returns the ILSVRC id of every image."""
+    """An ILSVRC set with the first `classes` of `num_classes` to train on, and 12 images in each other split.
+
+    Returns the ILSVRC id of every image. The kit of 1,000 classes has all labels that were published.
+    """
     ids, seed = {}, 0
     class_tars = {}
     for id_, wnid, _ in synsets(num_classes, num_ancestors)[:classes]:
@@ -134,12 +146,14 @@ def ilsvrc(
             ids[f"{wnid}/{wnid}_{3 * i + 1}.JPEG"] = id_
         class_tars[f"{wnid}.tar"] = tar_bytes(members)
     class_tars = dict(sorted(class_tars.items()))
-    val_ids = [int(i) for i in np.random.default_rng(3).integers(1, classes + 1, 2 * classes)]
+    val_ids, test_ids = (
+        truth(num_classes, each, seed=each) for each in ((50, 150) if num_classes == 1000 else (12 // num_classes,) * 2)
+    )
     flat = {}
-    for split in ("val", "test"):
-        names = [f"ILSVRC{year}_{split}_{i + 1:08d}.JPEG" for i in range(len(val_ids))]
+    for split, of_split in (("val", val_ids), ("test", test_ids)):
+        names = [f"ILSVRC{year}_{split}_{i + 1:08d}.JPEG" for i in range(12)]
         flat[split] = {name: jpeg(seed := seed + 1) for name in reversed(names)}  # the archive is in no order
-        ids |= dict(zip(names, val_ids if split == "val" else val_ids[::-1], strict=True))
+        ids |= dict(zip(names, of_split[:12], strict=True))
     kit = devkit(year, val_ids, num_classes, num_ancestors)
     if year == 2012:
         files = {
@@ -153,7 +167,7 @@ def ilsvrc(
             "ILSVRC2010_images_train.tar": tar_bytes(class_tars),
             "ILSVRC2010_images_val.tar": tar_bytes({f"val/{name}": data for name, data in flat["val"].items()}),
             "ILSVRC2010_images_test.tar": tar_bytes({f"test/{name}": data for name, data in flat["test"].items()}),
-            "ILSVRC2010_test_ground_truth.txt": "".join(f"{i}\n" for i in val_ids[::-1]).encode(),
+            "ILSVRC2010_test_ground_truth.txt": "".join(f"{i}\n" for i in test_ids).encode(),
             "ILSVRC2010_devkit-1.0.tar.gz": kit,
         }
     write_files(folder, files)

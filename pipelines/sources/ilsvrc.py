@@ -5,6 +5,7 @@ development kit, by the number in the image's name.
 """
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,11 @@ import pyarrow.compute as pc
 
 from pipelines.names import TEST, TRAIN, VAL
 from pipelines.sources.cache import cached_table
-from pipelines.sources.devkit import Devkit, open_devkit, parse_ground_truth
+from pipelines.sources.devkit import Devkit, find_devkit, open_devkit, parse_ground_truth
+from pipelines.sources.left_out import by_kind, left_out_notes, only_images
+from pipelines.sources.numbered import list_numbered
 from pipelines.sources.ranges import ArchiveReader
-from pipelines.sources.source import Source, fingerprint_of, listing, with_val
+from pipelines.sources.source import SCHEMA, Source, fingerprint_of, listing, with_val
 from pipelines.sources.synset_tars import keys_and_synsets
 from pipelines.sources.tar_index import open_index
 from pipelines.specs import IngestSpec
@@ -30,6 +33,8 @@ class Edition:
     train: str
     val: str
     devkit: str
+    num_train: int  # published images
+    num_test: int = 0
     test: str = ""  # only where its labels are published
     test_truth: str = ""
     patch: str = ""  # replacements of images that are blank in the other archives
@@ -42,6 +47,7 @@ EDITIONS = (
         train="ILSVRC2012_img_train.tar",
         val="ILSVRC2012_img_val.tar",
         devkit="ILSVRC2012_devkit_t12.tar.gz",
+        num_train=1_281_167,
         md5={
             "ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
             "ILSVRC2012_img_val.tar": "29b22e2961454d5413ddabcf34fc5622",
@@ -53,6 +59,8 @@ EDITIONS = (
         train="ILSVRC2010_images_train.tar",
         val="ILSVRC2010_images_val.tar",
         devkit="ILSVRC2010_devkit-1.0.tar.gz",
+        num_train=1_261_406,
+        num_test=150_000,
         test="ILSVRC2010_images_test.tar",
         test_truth="ILSVRC2010_test_ground_truth.txt",
         patch="patch_images.tar",
@@ -66,26 +74,20 @@ def find_edition(files: set[str]) -> Edition | None:
 
 def open_ilsvrc(folder: Folder, edition: Edition, spec: IngestSpec, cache: Path | None) -> Source:
     files = {entry.name: entry for entry in folder.files()}
-    for name, use in ((edition.devkit, "says which class is which"), (edition.test_truth, "labels the test images")):
-        if name and name not in files and (name == edition.devkit or edition.test in files):
-            raise ValueError(f"{folder.where()} lacks {name}, which {use}; put it beside {edition.train}")
+    kit = _open_kit(folder, edition, cache)
+    if edition.test in files and edition.test_truth not in files:
+        raise _lacks(folder, edition, edition.test_truth, "labels the test images")
     if spec.check_md5:
         _check_md5(folder, edition, files, cache)
-    kit = open_devkit(folder, edition.devkit, edition.year, cache)
-    order = sorted(range(len(kit.wnids)), key=lambda i: kit.wnids[i] if spec.labels == "wnid" else i)
-    label_of_id = np.argsort(order).astype(np.int32)  # by ILSVRC id - 1
+    order = kit.order(spec.labels)
     indexes = {
         name: open_index(folder, name, cache)
         for name in (edition.train, edition.val, edition.test, edition.patch)
         if name in files
     }
-    splits = {TRAIN: _list_train(indexes[edition.train], edition.train, kit, label_of_id, folder)}
-    if edition.val in files:
-        splits[VAL] = _list_numbered(indexes[edition.val], edition.val, kit.val_ids, label_of_id, folder)
-    if edition.test in files:
-        truth = folder.read(edition.test_truth)
-        ids = parse_ground_truth(truth, folder.where(edition.test_truth), len(kit.wnids))
-        splits[TEST] = _list_numbered(indexes[edition.test], edition.test, ids, label_of_id, folder)
+    splits, notes = _list_splits(folder, edition, indexes, kit)
+    label_of_id = np.argsort(order).astype(np.int32)  # by ILSVRC id - 1
+    splits = {name: _with_labels(rows, label_of_id[rows["label"].to_numpy() - 1]) for name, rows in splits.items()}
     if edition.patch in files:
         splits = {name: _patched(rows, indexes[edition.patch], edition.patch) for name, rows in splits.items()}
     return Source(
@@ -95,35 +97,81 @@ def open_ilsvrc(folder: Folder, edition: Edition, spec: IngestSpec, cache: Path 
         class_titles=tuple(kit.titles[i] for i in order),
         splits=with_val(splits, spec.val_fraction),
         reader=ArchiveReader(folder),
+        notes=tuple(notes),
     )
 
 
-def _list_train(index: pa.Table, name: str, kit: Devkit, label_of_id: np.ndarray, folder: Folder) -> pa.Table:
-    if not index.num_rows:
-        raise ValueError(f"{folder.where(name)} holds no images; it should be a tar of {len(kit.wnids)} class tars")
+def _lacks(folder: Folder, edition: Edition, name: str, use: str) -> ValueError:
+    return ValueError(f"{folder.where()} lacks {name}, which {use}; put it beside {edition.train}")
+
+
+def _open_kit(folder: Folder, edition: Edition, cache: Path | None) -> Devkit:
+    name = find_devkit(folder, edition.year)
+    if name is None:
+        raise _lacks(folder, edition, edition.devkit, "says which class is which")
+    kit = open_devkit(folder, name, cache)
+    if kit.year != edition.year:
+        raise ValueError(
+            f"{folder.where(name)} is the kit of ILSVRC{kit.year}; put {edition.devkit} beside {edition.train}"
+        )
+    return kit
+
+
+def _list_splits(
+    folder: Folder, edition: Edition, indexes: dict[str, pa.Table], kit: Devkit
+) -> tuple[dict[str, pa.Table], list[str]]:
+    """Rows of each split with ILSVRC ids as labels; and what is left out or missing."""
+    images, left_out = {}, Counter[str]()
+    for name, index in indexes.items():
+        images[name], others = only_images(index)
+        left_out += others
+        if not images[name].num_rows:
+            raise ValueError(f"{folder.where(name)} holds no images{f': found {by_kind(others)}' if others else ''}")
+    splits = {TRAIN: _list_train(images[edition.train], edition.train, kit, folder)}
+    notes = left_out_notes(left_out)
+    if kit.is_published:
+        notes += missing_notes(TRAIN, splits[TRAIN].num_rows, edition.num_train)
+    for split, name, stem in (
+        (VAL, edition.val, f"ILSVRC{edition.year}_val"),
+        (TEST, edition.test, f"ILSVRC{edition.year}_test"),
+    ):
+        if name in indexes:
+            ids = kit.val_ids if split == VAL else _read_test_truth(folder, edition, kit)
+            splits[split], missing = list_numbered(images[name], ids, stem, folder.where(name), name)
+            notes += missing
+    return splits, notes
+
+
+def _read_test_truth(folder: Folder, edition: Edition, kit: Devkit) -> np.ndarray:
+    where = folder.where(edition.test_truth)
+    ids = parse_ground_truth(folder.read(edition.test_truth), where, len(kit.wnids))
+    if kit.is_published and len(ids) != edition.num_test:
+        raise ValueError(f"{where} has {len(ids):,} lines, not {edition.num_test:,} as published; fetch it again")
+    return ids
+
+
+def missing_notes(split: str, found: int, published: int) -> list[str]:
+    """How many images there are less, or more, than were published."""
+    if found == published:
+        return []
+    return [
+        f"{split}: {published - found:,} of {published:,} published images are missing"
+        if found < published
+        else f"{split}: {found - published:,} images more than the {published:,} published"
+    ]
+
+
+def _list_train(index: pa.Table, name: str, kit: Devkit, folder: Folder) -> pa.Table:
     keys, codes, found = keys_and_synsets(index)
-    ids = {wnid: i for i, wnid in enumerate(kit.wnids)}
+    ids = {wnid: i + 1 for i, wnid in enumerate(kit.wnids)}
     if unknown := [wnid for wnid in found if wnid not in ids]:
         raise ValueError(f"{folder.where(name)} holds {unknown[0]!r}, which is no class of the development kit")
-    labels = label_of_id[[ids[wnid] for wnid in found]][codes]
+    labels = np.array([ids[wnid] for wnid in found], np.int32)[codes]
     return listing(keys, labels, name, index["offset"], index["size"])
 
 
-def _list_numbered(index: pa.Table, name: str, ids: np.ndarray, label_of_id: np.ndarray, folder: Folder) -> pa.Table:
-    """Images such as ILSVRC2012_val_00000001.JPEG, sorted by number; the truth has one id for each number."""
-    match = pc.extract_regex(index["path"], r"(?P<key>[^/]+_(?P<number>\d+)\.JPEG)$").combine_chunks()
-    if match.null_count or not len(match):
-        odd = index.filter(pc.is_null(match))["path"].slice(0, 1).to_pylist()
-        raise ValueError(f"{folder.where(name)} should hold numbered .JPEG files only, but has {odd or 'none'}")
-    numbers = match.field("number").cast(pa.int64()).to_numpy()
-    if numbers.min() < 1 or numbers.max() > len(ids):
-        raise ValueError(
-            f"{folder.where(name)} has an image number {numbers.max()}, but the ground truth has {len(ids)} lines"
-        )
-    order = np.argsort(numbers, kind="stable")
-    labels = label_of_id[ids[numbers[order] - 1] - 1]
-    index = index.take(order)
-    return listing(match.field("key").take(pa.array(order)), labels, name, index["offset"], index["size"])
+def _with_labels(rows: pa.Table, labels: np.ndarray) -> pa.Table:
+    return rows.set_column(1, SCHEMA.field("label"), pa.array(labels))
 
 
 def _patched(rows: pa.Table, patch: pa.Table, name: str) -> pa.Table:

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from pipelines.names import VAL
 from pipelines.sources.layout import class_layout
+from pipelines.sources.left_out import left_out_notes, only_images
 from pipelines.sources.ranges import FileReader
 from pipelines.sources.source import Source, fingerprint_of, listed, listing, with_val
 from pipelines.sources.tree import list_paths
@@ -32,7 +33,8 @@ def open_kaggle(folder: Folder, images: str, val_fraction: float) -> Source:
         list_paths(place.child("train")), place.where("train"), archive=f"{prefix}train"
     )
     if "val" in place.folders():
-        splits[VAL] = _list_val(folder, list_paths(place.child("val")), names, f"{prefix}val")
+        splits[VAL], val_notes = _list_val(folder, list_paths(place.child("val")), names, f"{prefix}val")
+        notes = (*notes, *val_notes)
     titles = _read_titles(folder)
     return Source(
         kind="kaggle",
@@ -45,21 +47,22 @@ def open_kaggle(folder: Folder, images: str, val_fraction: float) -> Source:
     )
 
 
-def _list_val(folder: Folder, paths: pa.Table, names: tuple[str, ...], place: str) -> pa.Table:
+def _list_val(folder: Folder, paths: pa.Table, names: tuple[str, ...], place: str) -> tuple[pa.Table, list[str]]:
     """Flat images, each with its class in the CSV; or class folders, as some scripts sort them into."""
-    paths = paths.filter(pc.ends_with(paths["path"], ".JPEG"))
+    paths, left_out = only_images(paths)
     if not paths.num_rows:
-        raise ValueError(f"{folder.where(place)} holds no .JPEG files")
+        raise ValueError(f"{folder.where(place)} holds no images")
     if pc.all(pc.match_substring(paths["path"], "/")).as_py():
         wnids = [path.partition("/")[0] for path in paths["path"].to_pylist()]
     else:
         solution = _read_solution(folder)
-        wnids = [solution.get(path.removesuffix(".JPEG"), path) for path in paths["path"].to_pylist()]
+        wnids = [solution.get(path.rpartition(".")[0], path) for path in paths["path"].to_pylist()]
     label_of = {name: i for i, name in enumerate(names)}
     if unknown := [wnid for wnid in wnids if wnid not in label_of]:
         raise ValueError(f"{folder.where(place)}: {unknown[0]} has no class in {_SOLUTION}, or one that train/ lacks")
     labels = [label_of[wnid] for wnid in wnids]
-    return listing(paths["path"], labels, place, paths["offset"], paths["size"])
+    rows = listing(paths["path"], labels, place, paths["offset"], paths["size"])
+    return rows, [f"{place}: {note}" for note in left_out_notes(left_out)]
 
 
 def _read_solution(folder: Folder) -> dict[str, str]:

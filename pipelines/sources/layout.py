@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.names import IMAGE_NAME, JUNK_FOLDER, TEST, TRAIN, split_of
+from pipelines.names import TEST, TRAIN, split_of
+from pipelines.sources.left_out import by_kind, left_out_notes, only_images
 from pipelines.sources.source import listing
 
 EXPECTED = "expected CLASS/image.jpg or train/CLASS/image.jpg (val/ and test/ beside train/ if there are any)"
@@ -67,37 +68,26 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def _only_images(paths: pa.Table, where: str) -> tuple[pa.Table, Counter[str]]:
-    """The images, and how many files of each other kind there are."""
+    """The images, and how many files of each other kind there are. ValueError where there are no images."""
     if not paths.num_rows:
         raise ValueError(f"{where} is empty; {EXPECTED}")
-    is_junk = pc.match_substring_regex(paths["path"], JUNK_FOLDER)
-    is_image = pc.and_not(pc.match_substring_regex(paths["path"], IMAGE_NAME), is_junk)
-    if pc.all(is_image).as_py():
-        return paths, Counter()
-    others = paths["path"].filter(pc.invert(is_image))
-    kinds = pc.extract_regex(pc.utf8_lower(others), r"(?P<kind>[^/.]\.[^./]+)$")
-    kinds = pc.utf8_slice_codeunits(pc.struct_field(kinds, "kind"), 1).fill_null("without an ending")
-    kinds = pc.if_else(is_junk.filter(pc.invert(is_image)), "in hidden folders", kinds)
-    left_out = Counter({count["values"]: count["counts"] for count in pc.value_counts(kinds).to_pylist()})
-    images = paths.filter(is_image)
+    images, left_out = only_images(paths)
     if not images.num_rows:
-        raise ValueError(f"{where} holds no images: found {_listed(left_out)}; {EXPECTED}")
+        raise ValueError(f"{where} holds no images: found {by_kind(left_out)}; {EXPECTED}")
     return images, left_out
 
 
-def _listed(kinds: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-
-
 def _notes(left_out: Counter[str], names: list[str], empty: list[str]) -> tuple[str, ...]:
-    notes = [f"{left_out.total():,} files left out: {_listed(left_out)}"] if left_out else []
-    if empty:
-        notes.append(f"{len(empty):,} classes have no image, such as {empty[0]!r}; each keeps its label")
+    notes = [*left_out_notes(left_out), *empty_notes(empty)]
     twins = [name for name, count in Counter(name.lower() for name in names).items() if count > 1]
     if twins:
         alike = " and ".join(repr(name) for name in names if name.lower() == twins[0])
         notes.append(f"{len(twins):,} names of classes differ only in case, such as {alike}; each is a class")
     return tuple(notes)
+
+
+def empty_notes(empty: list[str]) -> list[str]:
+    return [f"{len(empty):,} classes have no image, such as {empty[0]!r}; each keeps its label"] if empty else []
 
 
 def _require_classes(names: list[str], where: str) -> None:

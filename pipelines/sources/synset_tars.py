@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 
 from pipelines.names import TRAIN
 from pipelines.sources.cache import cached_table
-from pipelines.sources.layout import first_folders
+from pipelines.sources.layout import empty_notes, first_folders
+from pipelines.sources.left_out import left_out_notes, only_images
 from pipelines.sources.ranges import ArchiveReader
 from pipelines.sources.source import Source, fingerprint_of, listing, with_val
 from pipelines.sources.tar_index import index_tar
@@ -26,12 +27,17 @@ def synset_tars(files: list[FileEntry]) -> list[FileEntry]:
 def open_synset_tars(folder: Folder, tars: list[FileEntry], spec: IngestSpec, cache: Path | None) -> Source:
     """A folder of n00000000.tar files, such as the whole of ImageNet (21,841 of them)."""
     index = cached_table(cache, ["synset tars", *tars], lambda: _index_tars(folder, tars))
+    images, left_out = only_images(index)
+    if not images.num_rows:
+        raise ValueError(
+            f"{folder.where()}: there are no images in its {len(tars):,} class tars, such as {tars[0].name}"
+        )
     names = tuple(entry.name.removesuffix(".tar") for entry in tars)
-    keys, codes, found = keys_and_synsets(index)
+    keys, codes, found = keys_and_synsets(images)
     label_of = {name: i for i, name in enumerate(names)}
     labels = np.array([label_of[wnid] for wnid in found], np.int32)[codes]
     files = pa.DictionaryArray.from_arrays(labels, pa.array([entry.name for entry in tars]))
-    rows = listing(keys, labels, files, index["offset"], index["size"])
+    rows = listing(keys, labels, files, images["offset"], images["size"])
     return Source(
         kind="synset tars",
         fingerprint=fingerprint_of(["synset tars", [entry[:2] for entry in tars], *index.columns]),
@@ -39,6 +45,7 @@ def open_synset_tars(folder: Folder, tars: list[FileEntry], spec: IngestSpec, ca
         class_titles=names,
         splits=with_val({TRAIN: rows}, spec.val_fraction),
         reader=ArchiveReader(folder),
+        notes=(*left_out_notes(left_out), *empty_notes(sorted(set(names) - set(found)))),
     )
 
 

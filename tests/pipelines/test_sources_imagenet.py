@@ -1,6 +1,9 @@
 """ImageNet in its published layouts: labels of every split, in both orders, straight from the archives."""
 
+import gzip
 import hashlib
+import io
+import tarfile
 
 import builders
 import numpy as np
@@ -135,14 +138,37 @@ def test_a_missing_test_truth_is_named(tmp_path):
         ("ILSVRC2012_devkit_t12.tar.gz", b"garbage", "devkit_t12.tar.gz is damaged"),
         ("ILSVRC2012_devkit_t12.tar.gz", builders.devkit(2012, [1] * 12, 6, 3)[:-100], "devkit_t12.tar.gz is damaged"),
         ("ILSVRC2012_devkit_t12.tar.gz", builders.kit_with(b"no matlab"), "meta.mat is damaged: .*; fetch it again"),
-        ("ILSVRC2012_devkit_t12.tar.gz", builders.gzipped(builders.tar_bytes({"a": b""})), "kit: it lacks 'meta.mat'"),
+        (
+            "ILSVRC2012_devkit_t12.tar.gz",
+            builders.gzipped(builders.tar_bytes({"a": b""})),
+            "kit: it lacks ILSVRC…_validation",
+        ),
         ("ILSVRC2012_devkit_t12.tar.gz", builders.devkit(2012, [1, 7], 6, 3), "does not hold ILSVRC ids from 1 to 6"),
-        ("ILSVRC2012_devkit_t12.tar.gz", builders.devkit(2012, [1, 2], 6, 3), "image number 12, but .* 2 lines"),
-        ("ILSVRC2012_devkit_t12.tar.gz", builders.devkit(2012, [1] * 12, 3, 3), "'n0.*', which is no class of the"),
+        (
+            "ILSVRC2012_devkit_t12.tar.gz",
+            builders.devkit(2012, [1, 2, 3, 4, 5, 6], 6, 3),
+            "image number 12, but .* 6 lines",
+        ),
+        ("ILSVRC2012_devkit_t12.tar.gz", builders.devkit(2012, [1, 2, 3], 3, 3), "'n0.*', which is no class of the"),
         (
             "ILSVRC2012_img_val.tar",
             builders.tar_bytes({"a.txt": b"1"}),
-            r"numbered .JPEG files only, but has \['a.txt'\]",
+            r"img_val.tar holds no images: found 1 .txt",
+        ),
+        (
+            "ILSVRC2012_img_val.tar",
+            builders.tar_bytes({"ILSVRC2012_val_00000001.JPEG": b"1", "ILSVRC2010_val_00000002.JPEG": b"1"}),
+            r"holds 'ILSVRC2010_val_00000002.JPEG', whose label is not known: names are like ILSVRC2012_val_00000001",
+        ),
+        (
+            "ILSVRC2012_img_val.tar",
+            builders.tar_bytes({f"{place}/ILSVRC2012_val_00000003.JPEG": b"1" for place in "ab"}),
+            r"has 2 images of the number 3; keep one",
+        ),
+        (
+            "ILSVRC2012_img_val.tar",
+            builders.tar_bytes({"ILSVRC2012_val_00000000.JPEG": b"1"}),
+            "an image number 0, but",
         ),
         ("ILSVRC2012_img_train.tar", builders.tar_bytes({}), "img_train.tar holds no images"),
     ],
@@ -152,6 +178,101 @@ def test_damaged_sets_are_refused_in_one_line(small, name, content, message):
     with pytest.raises(ValueError, match=message) as error:
         opened(small)
     assert "\n" not in str(error.value)
+
+
+PUBLISHED = builders.truth(1000, 50)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "ids", "message"),
+    [
+        (6, [1, 2, 3, 4, 5, 6, 6], "the class 1 has 1 images and the class 6 has 2, where each has as many"),
+        (6, [1, 2, 3, 4, 5], "the class 6 has 0 images and the class 1 has 1"),
+        (1000, list(range(1, 1001)), "1,000 classes and the labels of 1,000 validation images, where ILSVRC2012 has"),
+        (10, [i % 10 + 1 for i in range(50_000)], "10 classes and the labels of 50,000 validation images"),
+        (1000, sorted(PUBLISHED), r"begin with the classes \[1, 1, 1, 1\], not \[490, 361, 171, 822\]"),
+        (1000, PUBLISHED[4:] + PUBLISHED[:4], "so they were put in another order; fetch it again"),
+    ],
+)
+def test_a_kit_that_is_not_the_published_one_is_refused(small, num_classes, ids, message):
+    (small / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(builders.devkit(2012, ids, num_classes, 3))
+    with pytest.raises(ValueError, match=message):
+        opened(small)
+
+
+def test_a_kit_of_another_year_is_refused(small):
+    (small / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(builders.devkit(2010, [1, 2, 3, 4, 5, 6], 6, 3))
+    with pytest.raises(ValueError, match="is the kit of ILSVRC2010; put ILSVRC2012_devkit_t12.tar.gz beside"):
+        opened(small)
+
+
+@pytest.mark.parametrize("name", ["devkit_t12.tar.gz", "devkit_t12.tgz", "devkit_t12.tar", "devkit_t12 (1).tar.gz"])
+@pytest.mark.parametrize("unzipped", [True, False])
+def test_the_kit_opens_by_content_whatever_a_browser_made_of_it(small, name, unzipped):
+    expected = opened(small)
+    kit = (small / "ILSVRC2012_devkit_t12.tar.gz").read_bytes()
+    (small / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+    (small / f"ILSVRC2012_{name}").write_bytes(gzip.decompress(kit) if unzipped else kit)
+    source = opened(small)
+    assert labelled(source) == labelled(expected)
+    assert source.class_titles == expected.class_titles
+
+
+@pytest.mark.parametrize("around", ["", "ILSVRC2012_devkit_t12", "devkit"])
+def test_the_kit_opens_as_the_folder_that_it_unpacks_to(small, around):
+    expected = opened(small)
+    with tarfile.open(small / "ILSVRC2012_devkit_t12.tar.gz") as kit:
+        kit.extractall(small / around, filter="data")
+    (small / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+    source = opened(small, small / "cache")
+    assert labelled(source) == labelled(expected)
+    assert labelled(opened(small, small / "cache")) == labelled(expected)
+
+
+def test_labels_come_from_the_number_in_the_name_and_missing_ones_are_said(small):
+    expected = labelled(opened(small))
+    with tarfile.open(small / "ILSVRC2012_img_val.tar") as archive:
+        members = {member.name: archive.extractfile(member).read() for member in archive}
+    for number in (1, 5, 12):
+        del members[f"ILSVRC2012_val_{number:08d}.JPEG"]
+    (small / "ILSVRC2012_img_val.tar").write_bytes(builders.tar_bytes(members))
+    source = opened(small)
+    assert {key: expected[key] for key in members} == {key: labelled(source)[key] for key in members}
+    assert source.splits["val"].num_rows == 9
+    assert source.notes == ("3 of 12 images ILSVRC2012_val_… are missing, such as number 1",)
+
+
+def test_the_images_that_lack_of_the_published_ones_are_counted(edition):
+    folder, _, year = edition
+    train = {2010: "1,261,388 of 1,261,406", 2012: "1,281,149 of 1,281,167"}[year]
+    missing = [f"train: {train} published images are missing"]
+    missing += [f"49,988 of 50,000 images ILSVRC{year}_val_… are missing, such as number 13"]
+    missing += ["149,988 of 150,000 images ILSVRC2010_test_… are missing, such as number 13"] * (year == 2010)
+    assert list(opened(folder).notes) == missing
+
+
+SIDE_FILES = {"._a.JPEG": b"mac", ".DS_Store": b"", "README": b"", "x.txt": b"", "@eaDir/b.JPEG": b"x"}
+
+
+def test_side_files_are_skipped_in_every_archive_alike_and_counted(small):
+    expected = labelled(opened(small))
+    for name in ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"):
+        with tarfile.open(small / name) as archive:
+            members = {member.name: archive.extractfile(member).read() for member in archive}
+        inner, _ = next(iter(members.items()))
+        if inner.endswith(".tar"):
+            members[inner] = builders.tar_bytes(tar_members(members[inner]) | SIDE_FILES)
+        (small / name).write_bytes(builders.tar_bytes(members | SIDE_FILES))
+    source = opened(small)
+    assert labelled(source) == expected
+    total, _, kinds = source.notes[0].partition(" files left out: ")
+    assert total == "15"
+    assert set(kinds.split(", ")) == {"6 without an ending", "3 .jpeg", "3 .txt", "3 in hidden folders"}
+
+
+def tar_members(data: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        return {member.name: archive.extractfile(member).read() for member in archive}
 
 
 def test_md5_sums_are_checked_on_request_and_only_once(small, tmp_path, monkeypatch):
@@ -218,6 +339,30 @@ def test_kaggles_layout(tmp_path):
     assert source.splits["val"]["label"].to_pylist() == [1, 0, 1]
     assert list(source.reader.read(source.splits["val"])) == [builders.jpeg(50 + i) for i in (1, 2, 3)]
     assert list(source.reader.read(source.splits["train"])) == [builders.jpeg(i) for i in (0, 1, 0, 1)]
+
+
+def test_side_files_in_class_tars_and_in_kaggles_folders_are_skipped_and_counted(tmp_path):
+    tars = {f"n0{i}000000.tar": builders.tar_bytes({f"{i}.JPEG": builders.jpeg(i)} | SIDE_FILES) for i in (1, 2)}
+    source = opened(builders.write_files(tmp_path / "tars", tars), val_fraction=0)
+    assert labelled(source) == {"n01000000/1.JPEG": 0, "n02000000/2.JPEG": 1}
+    assert source.notes[0].startswith("10 files left out: ")
+    before = labelled(opened(builders.kaggle(tmp_path / "kaggle")))
+    data = tmp_path / "kaggle" / "ILSVRC/Data/CLS-LOC"
+    builders.write_files(data / "val", SIDE_FILES)
+    builders.write_files(data / "train/n01440764", SIDE_FILES)
+    source = opened(tmp_path / "kaggle")
+    assert labelled(source) == before
+    assert [note.partition(" files left out: ")[0] for note in source.notes] == ["5", "ILSVRC/Data/CLS-LOC/val: 5"]
+
+
+def test_a_class_tar_without_images_keeps_its_label_and_one_set_without_any_is_refused(tmp_path):
+    full, empty = builders.tar_bytes({"1.JPEG": b"1"}), builders.tar_bytes({"README": b""})
+    builders.write_files(tmp_path / "a", {"n01000000.tar": empty, "n02000000.tar": full})
+    source = opened(tmp_path / "a", val_fraction=0)
+    assert labelled(source) == {"n02000000/1.JPEG": 1}
+    assert source.notes[1:] == ("1 classes have no image, such as 'n01000000'; each keeps its label",)
+    with pytest.raises(ValueError, match="there are no images in its 1 class tars, such as n01000000.tar"):
+        opened(builders.write_files(tmp_path / "b", {"n01000000.tar": empty}))
 
 
 def test_kaggles_solution_must_cover_val(tmp_path):
