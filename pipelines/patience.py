@@ -1,5 +1,6 @@
 """Object stores that fail for a while are waited for, longer than pyarrow itself does; those that refuse are not."""
 
+import io
 import re
 import time
 from collections.abc import Callable
@@ -35,3 +36,38 @@ class Patient:
 
     def __getattr__(self, name: str):
         return partial(patient, getattr(self._filesystem, name))
+
+
+class PatientFile(io.RawIOBase):
+    """A file of an object store for reading, whose every read is a patient one: for readers that know only files."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def size(self) -> int:
+        return self._file.size()
+
+    def read(self, size: int | None = -1) -> bytes:
+        start, wanted = self.tell(), -1 if size is None else size
+        data = self.read_at(self.size() - start if wanted < 0 else wanted, start)
+        self.seek(start + len(data))
+        return data
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        return patient(self._file.read_at, size, offset)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

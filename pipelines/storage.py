@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from pipelines.patience import Patient, patient
+from pipelines.patience import Patient, PatientFile, patient
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
@@ -35,6 +35,7 @@ _WAYS_OUT = {  # of errors that only writing meets
     errno.EFBIG: "raise the limit on a file's size (`ulimit -f`), or name another file system",
     errno.EROFS: "nothing can be written there: name another folder",
 }
+_ESCAPED = str.maketrans({"%": "%25", "?": "%3F", "#": "%23"})  # what of a name would be taken for a part of the URL
 _SECRET = "key|secret|token|passw|pwd|sig|credential"
 _NO_SECRET = "viewStateShareKey="  # MLflow's name of a view
 _URL_SECRETS = (  # what stands before @ with a password or towards a web server, and options that are secrets by name
@@ -66,12 +67,15 @@ class FileEntry(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _open_filesystem(url: str):
-    """The file system of a URL and the path in it; cached, because opening S3 takes tens of milliseconds."""
+def _client(server: str):
+    """The file system of a server or bucket (with the URL's ?options), and the path of its root.
+
+    A process has one of each: a client opens its connections once and keeps them.
+    """
     from pyarrow.fs import FileSystem
 
-    filesystem, path = FileSystem.from_uri(url)
-    return Patient(filesystem), path
+    filesystem, root = FileSystem.from_uri(server)
+    return Patient(filesystem), root
 
 
 @contextlib.contextmanager
@@ -112,7 +116,7 @@ class Folder:
         if self.is_local:
             return Folder(str(Path(self.url) / name))
         path, question, options = self.url.partition("?")
-        return Folder(f"{path.rstrip('/')}/{name}{question}{options}")
+        return Folder(f"{path.rstrip('/')}/{name.translate(_ESCAPED)}{question}{options}")
 
     def split(self) -> tuple["Folder", str]:
         """The folder around this one, and this one's name in it; a bucket has no name and no folder around it."""
@@ -120,14 +124,14 @@ class Folder:
         parent, _, name = path.rstrip("/").rpartition("/")
         if parent.endswith(":/"):
             return self, ""
-        return Folder(f"{parent or '/'}{question}{options}"), name
+        return Folder(f"{parent or '/'}{question}{options}"), name if self.is_local else unquote(name)
 
     def where(self, name: str = "") -> str:
         """`name` in this folder for messages: a URL without user, password and ?options."""
         url = self.child(name).url if name else self.url
-        return url if self.is_local else re.sub(r"://[^/@]*@", "://", redacted(url.partition("?")[0]))
+        return url if self.is_local else unquote(re.sub(r"://[^/@]*@", "://", redacted(url.partition("?")[0])))
 
-    def open(self, name: str) -> "NativeFile":
+    def open(self, name: str) -> "NativeFile | PatientFile":
         """A random-access file; FileNotFoundError names it."""
         if self.is_local:
             import pyarrow as pa
@@ -135,7 +139,7 @@ class Folder:
             return pa.OSFile(str(self.local_path() / name), "rb")
         filesystem, path = self._remote(name)
         try:
-            return filesystem.open_input_file(path)
+            return PatientFile(filesystem.open_input_file(path))
         except FileNotFoundError as error:
             raise FileNotFoundError(f"no such file: {self.where(name)}") from error
 
@@ -143,19 +147,19 @@ class Folder:
         if self.is_local:
             return (self.local_path() / name).read_bytes()
         with self.open(name) as file:
-            return patient(file.read)
+            return file.read()
 
     def sha256(self, name: str) -> str:
         """Hexadecimal digest of the file's bytes; FileNotFoundError where there is none."""
         digest = hashlib.sha256()
         with self.open(name) as file:
-            while block := patient(file.read, 1 << 20):
+            while block := file.read(1 << 20):
                 digest.update(block)
         return digest.hexdigest()
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         with self.open(name) as file:
-            data = patient(file.read_at, size, offset)
+            data = file.read_at(size, offset)
         if len(data) != size:
             raise ValueError(f"{self.where(name)} ends {size - len(data)} bytes short of offset {offset} + {size}")
         return data
@@ -305,7 +309,13 @@ class Folder:
         return result
 
     def _remote(self, name: str = ""):
-        return _open_filesystem(self.child(name).url if name else self.url)
+        """The client of this URL, and the path of `name` for it."""
+        place, question, options = self.url.partition("?")
+        scheme, _, place = place.partition("://")
+        server, _, path = place.partition("/")
+        filesystem, root = _client(f"{scheme}://{server}/{question}{options}")
+        inside = "/".join(part for part in (unquote(path).strip("/"), name) if part)
+        return filesystem, f"{root.rstrip('/')}/{inside}".rstrip("/") if root else inside
 
     def _remote_infos(self) -> list:
         from pyarrow.fs import FileSelector

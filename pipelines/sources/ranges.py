@@ -6,11 +6,10 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
-from pipelines.patience import patient
 from pipelines.storage import Folder
 
 _OPEN_FILES = 64  # archives that one reader keeps open
@@ -28,11 +27,11 @@ class ArchiveReader:
         return map(_unzipped, self._read_local(ranges) if self.folder.is_local else self._read_remote(ranges))
 
     def _read_remote(self, ranges) -> Iterator[bytes]:
-        files: dict[str, pa.NativeFile] = {}  # opening asks the store for the size; these hold no connection
+        files: dict[str, Any] = {}  # opening asks the store for the size; these hold no connection
 
         def read(name: str, offset: int, size: int) -> bytes:
             file = files.get(name) or files.setdefault(name, self.folder.open(name))
-            return self.content(partial(patient, file.read_at), name, offset, size)
+            return self.content(file.read_at, name, offset, size)
 
         return _ahead(lambda where: read(*where), ranges)
 
