@@ -60,5 +60,5 @@ def _index_tars(folder: Folder, tars: list[FileEntry]) -> pa.Table:
 
 def keys_and_synsets(index: pa.Table) -> tuple[pa.ChunkedArray, np.ndarray, list[str]]:
     """From paths n01440764.tar/n01440764_1.JPEG: the keys without .tar, and their synsets as codes into a list."""
-    keys = pc.replace_substring(index["path"], ".tar/", "/", max_replacements=1)
+    keys = pc.replace_substring_regex(index["path"], r"^(?:.*?/)?([^/]+)\.tar/", r"\1/", max_replacements=1)
     return keys, *first_folders(keys)

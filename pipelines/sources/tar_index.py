@@ -35,7 +35,9 @@ def open_index(folder: Folder, name: str, cache) -> pa.Table:
 
     Links come after them, each with the offset and size of the file that it leads to.
     """
-    return cached_table(cache, ["tar to its end", *(folder.entry(name) or ())], lambda: index_tar(folder, name))
+    return cached_table(
+        cache, ["tar with the paths of tars in it", *(folder.entry(name) or ())], lambda: index_tar(folder, name)
+    )
 
 
 def index_tar(folder: Folder, name: str) -> pa.Table:
@@ -124,7 +126,7 @@ def _members(
         elif kind not in _SKIPPED:
             path = pax.get(b"path") or long_name or _name(header)
             if kind in _FILE and path.endswith(b".tar"):
-                yield from _members(window, content, content + size, path.rpartition(b"/")[2] + b"/", links)
+                yield from _members(window, content, content + size, prefix + path.removeprefix(b"./") + b"/", links)
             elif kind in _FILE and not path.endswith(b"/"):  # the oldest tars mark a folder so
                 yield prefix + path, content, size
             elif kind in (_HARD_LINK, _LINK):

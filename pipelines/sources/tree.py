@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.names import JUNK_FOLDER
+from pipelines.sources.left_out import only_images
 from pipelines.sources.ranges import ArchiveReader, FileReader
 from pipelines.sources.source import Reader, listing
 from pipelines.sources.tar_index import dangling_links, open_index
@@ -52,12 +53,28 @@ def tar_tree(folder: Folder, name: str, cache: Path | None) -> Tree:
     return Tree(
         kind="tar",
         where=folder.where(name),
-        paths=index,
+        paths=_with_inner_tars_as_folders(index, folder.where(name)),
         reader=ArchiveReader(folder),
         archive=name,
         identity=(name, folder.size(name), *index.columns),
         notes=_of_links(dangling_links(index)),
     )
+
+
+def _with_inner_tars_as_folders(index: pa.Table, where: str) -> pa.Table:
+    """The paths as they would be if the tars in the tar were unpacked, each to a folder of its name."""
+    is_inner = pc.match_substring(index["path"], ".tar/")
+    if not pc.any(is_inner).as_py():
+        return index
+    inner, outer = only_images(index.filter(is_inner))[0], only_images(index.filter(pc.invert(is_inner)))[0]
+    if inner.num_rows and outer.num_rows:
+        raise ValueError(
+            f"{where} holds {inner.num_rows:,} images in tars, such as {inner['path'][0].as_py()!r}, and "
+            f"{outer.num_rows:,} others, such as {outer['path'][0].as_py()!r}: unpacked half before it was packed? "
+            "Unpack it, then what is packed in it, and name the folder"
+        )
+    paths = pc.replace_substring(index["path"], ".tar/", "/")
+    return index.set_column(0, "path", paths)
 
 
 def zip_tree(folder: Folder, name: str, cache: Path | None) -> Tree:

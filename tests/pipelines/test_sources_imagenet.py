@@ -375,3 +375,41 @@ def test_kaggles_solution_must_cover_val(tmp_path):
     (tmp_path / "LOC_val_solution.csv").unlink()
     with pytest.raises(ValueError, match=r"lacks LOC_val_solution.csv, which labels the images of val"):
         opened(tmp_path)
+
+
+def class_tars(*wnids: str, images: int = 2) -> dict[str, bytes]:
+    """n01000000.tar with n01000000_0.JPEG ..; each image tells where it is from."""
+    return {
+        f"{wnid}.tar": builders.tar_bytes({f"{wnid}_{i}.JPEG": f"{wnid}_{i}".encode() for i in range(images)})
+        for wnid in wnids
+    }
+
+
+@pytest.mark.parametrize("around", ["", "winter21_whole/", "./"])
+def test_the_whole_of_imagenet_as_one_tar_of_class_tars(tmp_path, around):
+    tars = {f"{around}{name}": data for name, data in class_tars("n02000000", "n01000000", "n03000000").items()}
+    builders.write_files(tmp_path, {"fall11_whole.tar": builders.tar_bytes(tars)})
+    source = opened(tmp_path / "fall11_whole.tar", val_fraction=0)
+    assert source.class_names == ("n01000000", "n02000000", "n03000000")
+    assert labelled(source) == {f"n0{k}000000/n0{k}000000_{i}.JPEG": k - 1 for k in (1, 2, 3) for i in (0, 1)}
+    rows = source.splits["train"]
+    assert [data.decode() for data in source.reader.read(rows)] == [
+        key.partition("/")[2].removesuffix(".JPEG") for key in rows["key"].to_pylist()
+    ]
+    assert source.notes == ()
+
+
+def test_class_tars_in_split_folders_of_one_tar_are_of_their_split(tmp_path):
+    tars = {f"{split}/{name}": data for split in ("train", "val") for name, data in class_tars("n01", "n02").items()}
+    builders.write_files(tmp_path, {"set.tar": builders.tar_bytes(tars)})
+    source = opened(tmp_path / "set.tar")
+    assert {split: rows["key"].to_pylist() for split, rows in source.splits.items()} == {
+        split: [f"n0{k}/n0{k}_{i}.JPEG" for k in (1, 2) for i in (0, 1)] for split in ("train", "val")
+    }
+
+
+def test_a_tar_with_class_tars_beside_class_folders_is_refused_with_both_counts(tmp_path):
+    mixed = class_tars("n01", "n02") | {"n03/1.JPEG": b"", "n03/README": b""}
+    builders.write_files(tmp_path, {"set.tar": builders.tar_bytes(mixed)})
+    with pytest.raises(ValueError, match=r"4 images in tars, such as 'n01.tar/n01_0.JPEG', and 1 others, such as 'n03"):
+        opened(tmp_path / "set.tar")
