@@ -206,6 +206,18 @@ def tiny_imagenet(root: str = "tiny-imagenet-200/") -> tuple[dict[str, bytes], d
     return files, truth
 
 
+def webdataset(folder: Path, shards: Mapping[str, Mapping[str, Mapping[str, str]]]) -> dict[str, bytes]:
+    """Shards of samples: file name -> key -> ending -> text; each sample gets an image of its own, key -> image."""
+    images, seed = {}, 0
+    for name, samples in shards.items():
+        members = {}
+        for key, texts in samples.items():
+            images[f"{name.removesuffix('.tar')}/{key}.jpg"] = members[f"{key}.jpg"] = jpeg(seed := seed + 1)
+            members |= {f"{key}.{kind}": text.encode() for kind, text in texts.items()}
+        write_files(folder, {name: tar_bytes(members)})
+    return images
+
+
 def huggingface(
     folder: Path, labels: Mapping[str, list[int]], names=("cat", "dog"), row_group: int = 3, column: str = "image"
 ) -> Path:

@@ -13,6 +13,8 @@ from pipelines.sources.source import Source
 from pipelines.sources.synset_tars import open_synset_tars, synset_tars
 from pipelines.sources.tiny_imagenet import open_tiny_imagenet, tiny_imagenet_root
 from pipelines.sources.tree import Tree, folder_tree, tar_tree, zip_tree
+from pipelines.sources.webdataset import find_shards, open_webdataset
+from pipelines.sources.webdataset_shard import is_shard
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 
@@ -64,6 +66,9 @@ def _open_file(folder: Folder, name: str, spec: IngestSpec, cache: Path | None) 
         raise ValueError(f"{folder.where(name)} is compressed, so members cannot be read in place; unpack it to a .tar")
     if find_edition({name}):
         raise ValueError(f"{folder.where(name)} is one of the ILSVRC archives; name the folder that holds them all")
+    if name.endswith(".tar") and is_shard(folder, name):
+        shards = [entry for entry in folder.files() if entry.name == name]
+        return open_webdataset(folder, shards, spec.val_fraction, cache)
     if name.endswith(".tar"):
         return _open_tree(tar_tree(folder, name, cache), spec)
     if name.endswith(".zip"):
@@ -84,6 +89,8 @@ def _open_folder(folder: Folder, spec: IngestSpec, cache: Path | None) -> Source
         return open_cifar(*cifar, cache)
     if find_files(folder)[1]:
         return open_huggingface(folder, spec.val_fraction, cache)
+    if shards := find_shards(folder):
+        return open_webdataset(folder, shards, spec.val_fraction, cache)
     if (images := find_images(folder, names)) is not None:
         return open_kaggle(folder, images, spec.val_fraction)
     archives = sorted(name for name in names if name.endswith((".tar", ".zip", *_COMPRESSED)))

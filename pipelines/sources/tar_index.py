@@ -6,7 +6,8 @@ an error that names the offset. So is an end mark in the middle, at which other 
 """
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,7 @@ _ZEROS = bytes(_BLOCK)
 _END_BYTES = 22 * _BLOCK  # at most: the mark, and what fills a record of 20 blocks
 _FILE, _LONG_NAME, _LONG_LINK, _PAX, _NO_CONTENT, _SKIPPED = (b"0", b"\0", b"7"), b"L", b"K", b"x", b"123456", b"gVM"
 _HARD_LINK, _LINK = b"1", b"2"
+_NO_LINKS = "pack the files themselves (tar --dereference --hard-dereference)"
 _DANGLING = b"dangling"  # in the schema's metadata: links that lead to no file, a line each
 
 
@@ -60,6 +62,25 @@ def index_tar(folder: Folder, name: str) -> pa.Table:
         index = _with_links(index, links)
         require_unique(index, where)
     return index
+
+
+class Member(NamedTuple):
+    path: str
+    offset: int
+    size: int
+    text: bytes  # the content, where it was asked for
+
+
+def members_with_text(folder: Folder, name: str, is_wanted: Callable[[str], bool]) -> Iterator[Member]:
+    """The regular files in archive order, with the content of those that are wanted: small ones, read on the way."""
+    links: dict[bytes, bytes] = {}
+    with folder.open(name) as file:
+        window = _Window(file, folder.is_local, folder.where(name))
+        for raw, offset, size in _members(window, 0, file.size(), b"", links):
+            path = raw.decode("utf-8", "backslashreplace")
+            yield Member(path, offset, size, window.read(offset, size) if is_wanted(path) else b"")
+            if links:
+                raise ValueError(f"{window.where} holds links, such as the one after {path}; {_NO_LINKS}")
 
 
 def dangling_links(index: pa.Table) -> list[str]:

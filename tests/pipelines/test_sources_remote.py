@@ -33,6 +33,12 @@ def write_tiny_imagenet(folder: Path) -> str:
     return ""
 
 
+def write_webdataset(folder: Path) -> str:
+    samples = {f"{i}": {"cls": f"{i % 3}"} for i in range(9)}
+    builders.webdataset(folder, {"train-0.tar": samples, "train-1.tar": samples, "val-0.tar": samples})
+    return ""
+
+
 def write_ilsvrc(folder: Path) -> str:
     builders.ilsvrc(folder, 2010, num_classes=6, num_ancestors=3)
     return ""
@@ -67,6 +73,7 @@ def write_cifar(folder: Path) -> str:
         write_tar,
         write_zip,
         write_tiny_imagenet,
+        write_webdataset,
         write_ilsvrc,
         write_synset_tars,
         write_kaggle,

@@ -1,0 +1,112 @@
+"""One WebDataset shard: a tar in which neighbours of one name are a sample, key.jpg with key.cls, .json or .txt."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from itertools import groupby, islice
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from pipelines.names import EXTENSIONS
+from pipelines.sources.tar_index import Member, members_with_text
+from pipelines.storage import Folder
+
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),  # of the image; of another file of the sample where it has none
+        ("offset", pa.int64()),  # null where the sample has no image
+        ("size", pa.int64()),
+        ("label", pa.string()),  # as written; null where there is none
+        ("title", pa.string()),  # of the class
+    ],
+    metadata={},
+)
+_NAME = re.compile(r"^((?:.*/)?[^/.]+)\.([^/]*)$")
+_TEXTS = ("cls", "json", "txt")
+_LABEL_FIELDS = ("label", "cls", "class", "class_id", "class_idx")
+_TITLE_FIELDS = ("class_name", "classname", "label_name", "synset", "wnid")
+_PEEKED = 200  # members that show what a tar is
+_LEFT_OUT = b"left_out"
+
+
+class _Part(NamedTuple):
+    """A file of a sample."""
+
+    key: str
+    kind: str
+    member: Member
+
+
+def is_shard(folder: Folder, name: str) -> bool:
+    """Whether the first members of a tar are samples: an image with .cls, or outside of any folder with a label."""
+    try:
+        parts = [_part(member) for member in islice(members_with_text(folder, name, lambda path: False), _PEEKED)]
+    except ValueError:  # damaged, or no tar
+        return False
+    images = {part.key for part in parts if part.kind in EXTENSIONS}
+    return any(
+        part.kind == "cls" or (part.kind in _TEXTS and "/" not in part.key.removeprefix("./"))
+        for part in parts
+        if part.key in images
+    )
+
+
+def index_shard(folder: Folder, name: str) -> pa.Table:
+    """A row of SCHEMA for each sample; files that belong to none are counted by kind, see `left_out`."""
+    rows: list[dict] = []
+    others = Counter[str]()
+    parts = map(_part, members_with_text(folder, name, lambda path: path.lower().endswith(_TEXTS)))
+    for _, sample in groupby(parts, lambda part: part.key):
+        row, unused = _sample(list(sample), folder.where(name))
+        rows += row
+        others.update(unused)
+    return pa.Table.from_pylist(rows, SCHEMA).replace_schema_metadata({_LEFT_OUT: json.dumps(others)})
+
+
+def left_out(index: pa.Table) -> Counter[str]:
+    """How many files of each kind are no part of the samples."""
+    return Counter(json.loads(index.schema.metadata[_LEFT_OUT]))
+
+
+def _part(member: Member) -> _Part:
+    match = _NAME.match(member.path)
+    return _Part(match[1], match[2].lower(), member) if match else _Part(member.path, "", member)
+
+
+def _sample(parts: list[_Part], where: str) -> tuple[list[dict], Iterable[str]]:
+    """The row of a sample, if these are one, and the kinds of the files that are not of it."""
+    images = [part for part in parts if part.kind in EXTENSIONS]
+    texts = {part.kind: part.member.text.decode("utf-8", "replace").strip() for part in parts if part.kind in _TEXTS}
+    others = (part for part in parts if part not in images and part.kind not in texts)
+    unused = (f".{part.kind}" if part.kind else "without an ending" for part in others)
+    if not images and not texts:
+        return [], unused
+    if len(images) > 1:
+        both = " and ".join(part.member.path for part in images[:2])
+        raise ValueError(f"{where}: a sample has the images {both}, so which is it? Pack it again with one")
+    label, title = _label(texts, f"{where}: {parts[0].key}.json")
+    row: dict[str, str | int | None] = {"path": parts[0].member.path, "label": label, "title": title}
+    if images:
+        image = images[0].member
+        row |= {"path": image.path, "offset": image.offset, "size": image.size}
+    return [row], unused
+
+
+def _label(texts: dict[str, str], where: str) -> tuple[str | None, str | None]:
+    """Label and title of a sample: from .cls, else a field of .json, else from .txt, which may be a title otherwise."""
+    try:
+        about = json.loads(texts.get("json", "{}"))
+    except ValueError as error:
+        raise ValueError(f"{where} is no JSON: {error}") from error
+    about = about if isinstance(about, dict) else {"label": about}
+    label = texts.get("cls") or _field(about, _LABEL_FIELDS)
+    title = _field(about, _TITLE_FIELDS) or (texts.get("txt") if label else None)
+    label = label or texts.get("txt")
+    return (None if not label or re.match(r"-\d+$", label) else label), title
+
+
+def _field(about: dict, names: tuple[str, ...]) -> str | None:
+    values = (about.get(name) for name in names)
+    return next((str(value) for value in values if isinstance(value, int | str) and not isinstance(value, bool)), None)
