@@ -7,9 +7,9 @@ published ImageNet number; gray is replicated; transparency is dropped; 16-bit s
 
 Fast path: libjpeg-turbo, which always reads the entropy-coded data to their end and for which any warning is an error,
 so that a truncated file never passes. Careful path: Pillow, for what the fast path refuses and only if nothing of the
-image is missing. Both agree with Pillow's full decoding and resize: no pixel differs by more than 2 levels. Pictures
-of at least 4 * size px are decoded by libjpeg at 1/2 or less while the shorter side stays at least 2 * size; their
-pixels then differ by 1 level on average at most, by 16 in places.
+image is missing (see `whole`). Both agree with Pillow's full decoding and resize: no pixel differs by more than 2
+levels. Pictures of at least 4 * size px are decoded by libjpeg at 1/2 or less while the shorter side stays at least
+2 * size; their pixels then differ by 1 level on average at most, by 16 in places.
 """
 
 import io
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import simplejpeg
+
+from pipelines.whole import FOUR_INKS, DamagedImage, whole_file
 
 if TYPE_CHECKING:
     import torch
@@ -37,15 +39,13 @@ _FOREIGN = {  # how files begin that people take for images, in lower case
     "a PDF": rb"%pdf",
     "a Photoshop file": rb"8bps",
 }
-_FOUR_INKS = ("CMYK", "YCCK")
-_MAX_PADDING_BYTES = 16
-_PNG_END = b"IEND\xae\x42\x60\x82"  # the last chunk and its CRC
+_ORIENTATION = 0x0112  # of EXIF
+_UNTURNED = {  # by what Pillow turned
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90", 7: "TRANSVERSE",
+    8: "ROTATE_270",
+}  # fmt: skip
 _SCRATCH_BYTES = 16 << 20
 _thread = threading.local()
-
-
-class DamagedImage(ValueError):
-    """These bytes are no complete image that can be stored; the text is the reason, the same on every run."""
 
 
 class Square(NamedTuple):
@@ -53,12 +53,15 @@ class Square(NamedTuple):
     width: int  # of the original, px
     height: int
     format: str  # of the original: "jpeg", "png" ..
+    mended: str = ""  # what was odd in a file that is complete all the same
 
 
 def to_square(data: bytes, size: int, max_pixels: int) -> Square:
     """Decode, scale the shorter side to `size` and keep the central square; DamagedImage says why it cannot be."""
     if not data:
         raise DamagedImage("the file is empty")
+    if data[:1].isspace() and (start := data.lstrip())[:2] == b"\xff\xd8":
+        return to_square(start, size, max_pixels)._replace(mended="a JPEG with blanks before its start")
     if data[:2] == b"\xff\xd8":
         try:
             return _fast_square(data, size, max_pixels)
@@ -96,7 +99,7 @@ def scaled_geometry(width: int, height: int, size: int) -> Geometry:
 def _fast_square(data: bytes, size: int, max_pixels: int) -> Square:
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     _refuse_enormous(width, height, max_pixels)
-    if colours in _FOUR_INKS or max(width, height) > _MAX_ASPECT * min(width, height):
+    if colours in FOUR_INKS or max(width, height) > _MAX_ASPECT * min(width, height):
         raise ValueError("left to Pillow")
     shortest = size * _REDUCING_GAP
     reduction = {"min_height": shortest, "min_width": shortest, "min_factor": 2}
@@ -155,10 +158,11 @@ def _careful_square(data: bytes, size: int, max_pixels: int) -> Square:
     try:
         with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
             _refuse_enormous(*image.size, max_pixels)
-            width, height = image.size
             format = "jpeg" if image.format in ("JPEG", "MPO") else str(image.format).lower()
-        with Image.open(io.BytesIO(_whole(data, format)), formats=_PILLOW_FORMATS) as image:
-            return Square(_pillow_square(image, size), width, height, format)
+        tidy, mended = whole_file(data, format)
+        with Image.open(io.BytesIO(tidy), formats=_PILLOW_FORMATS) as image:
+            stored = _as_stored(image)
+            return Square(_pillow_square(stored, size), *stored.size, format, mended)
     except (DamagedImage, MemoryError):
         raise
     except UnidentifiedImageError as error:  # whose text holds a memory address
@@ -176,6 +180,15 @@ def _foreign(data: bytes) -> str:
     if re.match(rb"(<!doctype html|<html)", start):
         return "a web page, not the image that it may have been named after: download that"
     return f"no image of a known format; it begins with {data[:8]!r}"
+
+
+def _as_stored(image: "Image.Image") -> "Image.Image":
+    """The decoded image, whatever its orientation, by which Pillow turns a TIFF while it decodes it."""
+    from PIL import Image
+
+    turn = _UNTURNED.get(image.getexif().get(_ORIENTATION, 1)) if image.format == "TIFF" else None
+    image.load()
+    return image.transpose(Image.Transpose[turn]) if turn else image
 
 
 def _pillow_square(image: "Image.Image", size: int) -> np.ndarray:
@@ -197,70 +210,3 @@ def _pillow_square(image: "Image.Image", size: int) -> np.ndarray:
 def _refuse_enormous(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise DamagedImage(f"{width} x {height} px are more than ingest.max_pixels={max_pixels}; not decoded")
-
-
-def _whole(data: bytes, format: str) -> bytes:
-    """The same image, known to be complete: Pillow alone lets some truncated files pass."""
-    from PIL import Image
-
-    if format == "jpeg":
-        return _whole_jpeg(data)
-    if format == "png":
-        Image.open(io.BytesIO(data), formats=["PNG"]).verify()  # the chunks and their CRCs, but for the last
-        if _PNG_END not in data:
-            raise DamagedImage("the PNG has no end")
-    if format == "gif" and data.rstrip(b"\0")[-1:] != b";":
-        raise DamagedImage("the GIF has no end")
-    if format == "bmp" and len(data) < int.from_bytes(data[2:6], "little"):
-        raise DamagedImage("the BMP is shorter than it says")
-    return data
-
-
-def _whole_jpeg(data: bytes) -> bytes:
-    """The JPEG without stray bytes, once libjpeg decodes that without a warning.
-
-    libjpeg tells its first warning only, so that nothing but a decoding without any proves that no data are lost.
-    """
-    complaint = _complaint(data)
-    if complaint is not None:
-        tidy = _tidy_header(data)
-        tidy = _tidy_end(tidy, _complaint(tidy) or "")
-        if _complaint(tidy) is not None:
-            raise DamagedImage(complaint)
-        return tidy
-    return data
-
-
-def _complaint(data: bytes) -> str | None:
-    """What libjpeg says first of this JPEG, reading all of it; None where it has nothing to say."""
-    try:
-        colours = simplejpeg.decode_jpeg_header(data, strict=False)[2]
-        native = "CMYK" if colours in _FOUR_INKS else "RGB"
-        simplejpeg.decode_jpeg(data, colorspace=native, min_factor=8)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _tidy_header(data: bytes) -> bytes:
-    """Without bytes between the segments before the first scan."""
-    segments, position = [data[:2]], 2
-    while (start := data.find(b"\xff", position)) >= 0:
-        marker, length = data[start + 1 : start + 2], int.from_bytes(data[start + 2 : start + 4], "big")
-        if marker == b"\xda":
-            return b"".join(segments) + data[start:]
-        position = start + 1 if marker in (b"\x00", b"\xff") else start + 2 + length
-        segments.append(data[start:position] if position > start + 1 else b"")
-    return data
-
-
-def _tidy_end(data: bytes, complaint: str) -> bytes:
-    """Without a little padding before the end marker.
-
-    More of it is usually picture, left over because something before it is corrupt.
-    """
-    match = re.search(r"(\d+) extraneous bytes before marker 0xd9", complaint)
-    if not match or int(match[1]) > _MAX_PADDING_BYTES:
-        return data
-    end = data.rfind(b"\xff\xd9")
-    return data[: end - int(match[1])] + data[end:]

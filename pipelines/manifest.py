@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pipelines.quarantine import refuse_damaged, refuse_damaged_parts, write_quarantine
-from pipelines.shard_record import ShardRecord
+from pipelines.shard_record import ShardRecord, mended_notes
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 
@@ -90,7 +90,7 @@ class Manifest:
                     "stored": self.num_rows(split),
                     "quarantined": self.num_quarantined(split),
                     "bytes": self.num_bytes(split),
-                    "shards": [asdict(record) for record in records],
+                    "shards": [record.to_json() for record in records],
                 }
                 for split, records in self.splits.items()
             },
@@ -146,7 +146,7 @@ def write_manifest(folder: Folder, source: "Source", spec: IngestSpec, records: 
         config=content_config(spec),
         splits={split: shards for split, shards in splits.items() if shards},
         versions={"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
-        notes=source.notes,
+        notes=(*source.notes, *mended_notes(in_order)),
     )
     _check_balance(manifest, {split: len(rows) for split, rows in source.splits.items()}, spec.limit)
     refuse_damaged(folder, manifest.records(), sum(map(manifest.num_listed, manifest.splits)), spec.max_bad)

@@ -7,16 +7,16 @@ missing; the manifest comes when all shards are there.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipelines.formats.rows import Row, ShardRows
 from pipelines.manifest import MANIFEST, REDO, Manifest
 from pipelines.plan import ShardTask
 from pipelines.quarantine import QUARANTINE, verify_quarantine
-from pipelines.shard_record import Quarantined, ShardRecord, pack_label_counts
+from pipelines.shard_record import Quarantined, ShardRecord, pack_label_counts, pack_mended
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 
@@ -34,10 +34,11 @@ def write_shard(task: ShardTask) -> ShardRecord:
     codec = _codec(task.name)
     stored: list[int] = []  # their labels
     quarantined: list[Quarantined] = []
+    mended = Counter[str]()
 
     def write(file: BinaryIO) -> tuple[_HashingFile, str | None]:
         hashing = _HashingFile(file)
-        rows = _stored_rows(task, stored, quarantined)
+        rows = _stored_rows(task, stored, quarantined, mended)
         return hashing, codec.write(hashing, rows, task.spec.encoding, task.spec.size)
 
     file, index = task.folder.publish(task.name, write)
@@ -53,9 +54,10 @@ def write_shard(task: ShardTask) -> ShardRecord:
         sha256=file.sha256.hexdigest(),
         labels=pack_label_counts(stored),
         quarantined=tuple(quarantined),
+        mended=pack_mended(mended),
     )
     assert record.listed == record.rows + len(record.quarantined), record.name
-    sidecar = json.dumps({"origin": task.origin, "record": asdict(record)})
+    sidecar = json.dumps({"origin": task.origin, "record": record.to_json()})
     task.folder.write(_sidecar(task.name), sidecar)
     return record
 
@@ -132,12 +134,14 @@ def verify_shard(folder: Folder, record: ShardRecord) -> list[str]:
     return problems
 
 
-def _stored_rows(task: ShardTask, labels: list[int], quarantined: list[Quarantined]) -> Iterator[Row]:
+def _stored_rows(
+    task: ShardTask, labels: list[int], quarantined: list[Quarantined], mended: Counter[str]
+) -> Iterator[Row]:
     """The rows to store, in the order of their ids; what cannot be stored goes to `quarantined`."""
     raw_bytes = task.spec.size**2 * 3
     chunk_rows = max(1, _MAX_CHUNK_BYTES // (raw_bytes if task.spec.encoding == "raw" else raw_bytes // 2))
     for start in range(0, len(task.rows), chunk_rows):
-        for item in _prepare(task.rows.slice(start, chunk_rows), task.first_id + start, task):
+        for item in _prepare(task.rows.slice(start, chunk_rows), task.first_id + start, task, mended):
             if isinstance(item, Row):
                 labels.append(item.label)
                 yield item
@@ -145,24 +149,26 @@ def _stored_rows(task: ShardTask, labels: list[int], quarantined: list[Quarantin
                 quarantined.append(item)
 
 
-def _prepare(rows: "pa.Table", first_id: int, task: ShardTask) -> list[Row | Quarantined]:
+def _prepare(rows: "pa.Table", first_id: int, task: ShardTask, mended: Counter[str]) -> list[Row | Quarantined]:
     """Decode, cut and encode these rows: read as they lie in the source, returned in the order of their ids."""
     listing = rows.to_pylist()
     reading_order = sorted(range(len(listing)), key=lambda i: (listing[i]["file"], listing[i]["offset"]))
     done: dict[int, Row | Quarantined] = {}
     contents = task.reader.read(rows.take(reading_order))
     for i, data in zip(reading_order, contents, strict=True):
-        done[i] = _prepare_one(listing[i], first_id + i, data, task.spec)
+        done[i] = _prepare_one(listing[i], first_id + i, data, task.spec, mended)
     return [done[i] for i in range(len(listing))]
 
 
-def _prepare_one(row: dict, id: int, data: bytes, spec: IngestSpec) -> Row | Quarantined:
-    from pipelines.images import DamagedImage, encode_jpeg, to_square
+def _prepare_one(row: dict, id: int, data: bytes, spec: IngestSpec, mended: Counter[str]) -> Row | Quarantined:
+    from pipelines.images import encode_jpeg, to_square
+    from pipelines.whole import DamagedImage
 
     try:
         square = to_square(data, spec.size, spec.max_pixels)
     except DamagedImage as error:
         return Quarantined(id, row["key"], row["label"], row["file"], row["offset"], str(error))
+    mended.update([square.mended] if square.mended else [])
     pixels = square.pixels_HWC
     image = encode_jpeg(pixels, spec.quality) if spec.encoding == "jpeg" else pixels.tobytes()
     return Row(id, row["key"], row["label"], image, square.width, square.height, square.format)

@@ -11,7 +11,8 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from pipelines.images import DamagedImage, decode_jpeg, encode_jpeg, scaled_geometry, to_square
+from pipelines.images import decode_jpeg, encode_jpeg, scaled_geometry, to_square
+from pipelines.whole import DamagedImage
 
 MAX_PIXELS = 10_000_000
 
@@ -101,6 +102,22 @@ def test_squares_of_real_images_are_those_of_pillow(real_data):
     assert all(a.mean() <= 1 and a.max() <= 16 for a in apart_reduced)
 
 
+@pytest.mark.parametrize("archive", ["imagenet-sample-500.tar", "tiny-imagenet-subset.tar"])
+def test_nothing_real_that_pillow_accepts_is_set_aside(real_data, archive):
+    """The numbers that README publishes: 0 of 500 and of 14,100."""
+    refused = {}
+    with tarfile.open(real_data / archive) as members:
+        for member in members:
+            if member.name.endswith(".JPEG"):
+                data = members.extractfile(member).read()
+                Image.open(io.BytesIO(data)).load()
+                try:
+                    to_square(data, 64, 10**8)
+                except DamagedImage as error:
+                    refused[member.name] = str(error)
+    assert refused == {}
+
+
 def test_the_square_is_central():
     assert scaled_geometry(500, 375, 256) == (341, 256, 42, 0)
     assert scaled_geometry(375, 500, 256) == (256, 341, 0, 42)
@@ -114,8 +131,8 @@ def test_very_long_images_cost_no_more_than_their_square():
 
 
 def test_original_size_and_format_are_told():
-    assert to_square(encoded(picture(50, 40)), 32, MAX_PIXELS)[1:] == (50, 40, "jpeg")
-    assert to_square(encoded(picture(50, 40), "PNG"), 32, MAX_PIXELS)[1:] == (50, 40, "png")
+    assert to_square(encoded(picture(50, 40)), 32, MAX_PIXELS)[1:4] == (50, 40, "jpeg")
+    assert to_square(encoded(picture(50, 40), "PNG"), 32, MAX_PIXELS)[1:4] == (50, 40, "png")
 
 
 # The oddities of ImageNet and of other sources
@@ -146,6 +163,15 @@ def test_exif_orientation_is_ignored():
     assert np.array_equal(turned.pixels_HWC, plain.pixels_HWC)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(50, 40), (40, 50)])
+def test_a_tiffs_orientation_is_ignored(orientation, size):
+    turned = to_square(encoded(picture(*size), "TIFF", tiffinfo={0x0112: orientation}), 32, MAX_PIXELS)
+    plain = to_square(encoded(picture(*size), "PNG"), 32, MAX_PIXELS)
+    assert turned[1:3] == plain[1:3] == size
+    assert np.array_equal(turned.pixels_HWC, plain.pixels_HWC)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1"])
 def test_png_of_any_mode_is_read_whatever_its_name(mode):
     data = encoded(picture(50, 40).convert(mode), "PNG")
@@ -167,10 +193,21 @@ def test_16_bit_gray_is_scaled_to_8_bit():
 
 @pytest.mark.parametrize("format", ["GIF", "BMP", "WEBP", "TIFF"])
 def test_other_formats_are_read(format):
-    assert to_square(encoded(picture(50, 40), format), 32, MAX_PIXELS)[1:] == (50, 40, format.lower())
+    assert to_square(encoded(picture(50, 40), format), 32, MAX_PIXELS)[1:4] == (50, 40, format.lower())
 
 
 # What must not pass
+
+
+def by_component(image: Image.Image) -> bytes:
+    """A JPEG with a scan for each of Y, Cb and Cr, put together from three gray ones, which use the same tables."""
+    grays = [encoded(plane) for plane in image.convert("YCbCr").split()]
+    frame, scan = (grays[0].index(marker) for marker in (b"\xff\xc0", b"\xff\xda"))
+    components = b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
+    head = grays[0][: frame + 2] + b"\0\x11" + grays[0][frame + 4 : frame + 9] + b"\3" + components
+    tables = grays[0][frame + 13 : scan]
+    scans = [b"\xff\xda\0\x08\1" + bytes([n + 1]) + b"\0\0\x3f\0" + g[scan + 10 : -2] for n, g in enumerate(grays)]
+    return head + tables + b"".join(scans) + b"\xff\xd9"
 
 
 def truncated_forms() -> dict[str, bytes]:
@@ -184,10 +221,12 @@ def truncated_forms() -> dict[str, bytes]:
         "restarts": encoded(image, restart_marker_blocks=2),
         "cmyk": encoded(image.convert("CMYK")),
         "cmyk progressive": encoded(image.convert("CMYK"), progressive=True),
+        "a scan for each component": by_component(image),
         "png": encoded(image, "PNG"),
         "png gray": encoded(image.convert("L"), "PNG"),
         "gif": encoded(image, "GIF"),
         "bmp": encoded(image, "BMP"),
+        "gif of frames": encoded(image, "GIF", save_all=True, append_images=[picture(50, 40, 1)]),
         "webp": encoded(image, "WEBP"),
     }
 
@@ -195,16 +234,19 @@ def truncated_forms() -> dict[str, bytes]:
 @pytest.mark.parametrize("form", truncated_forms())
 def test_truncation_at_any_byte_is_refused(form):
     data = truncated_forms()[form]
-    to_square(data, 32, MAX_PIXELS)
+    whole = to_square(data, 32, MAX_PIXELS)
+    assert not whole.mended
     passed = []
     with warnings.catch_warnings(action="ignore"):
         for length in range(len(data)):
             try:
-                to_square(data[:length], 32, MAX_PIXELS)
-                passed.append(length)
+                square = to_square(data[:length], 32, MAX_PIXELS)
+                assert np.abs(square.pixels_HWC - whole.pixels_HWC.astype(int)).max() <= 2
+                assert square.mended == "a JPEG without its end marker"
+                passed.append(len(data) - length)
             except DamagedImage:
                 pass
-    assert passed == []
+    assert passed == ([2, 1] if data[:2] == b"\xff\xd8" else [])  # the end marker alone
 
 
 def test_a_truncated_jpeg_does_not_pass_with_an_end_marker():
@@ -217,7 +259,7 @@ def test_a_truncated_jpeg_does_not_pass_with_an_end_marker():
 def test_a_reduced_decoding_reads_to_the_end_too():
     data = encoded(picture(600, 600))
     assert to_square(data, 32, MAX_PIXELS).width == 600
-    for length in (len(data) - 1, len(data) - 2, len(data) - 100, len(data) // 2):
+    for length in (len(data) - 3, len(data) - 4, len(data) - 100, len(data) // 2):
         with pytest.raises(DamagedImage, match="Premature end"):
             to_square(data[:length], 32, MAX_PIXELS)
 
@@ -237,6 +279,34 @@ def test_harmless_stray_bytes_are_mended(colours):
     ):
         assert oddity != data
         assert np.abs(to_square(oddity, 32, MAX_PIXELS).pixels_HWC - whole).max() <= 2
+
+
+@pytest.mark.parametrize("blanks", [b"\n", b"\r\n", b"  \t\n"])
+def test_blanks_before_a_jpeg_are_mended(blanks):
+    data = encoded(picture(50, 40))
+    whole, mended = to_square(data, 32, MAX_PIXELS), to_square(blanks + data, 32, MAX_PIXELS)
+    assert np.array_equal(mended.pixels_HWC, whole.pixels_HWC)
+    assert mended.mended == "a JPEG with blanks before its start"
+    with pytest.raises(DamagedImage):
+        to_square(blanks + data[:-20], 32, MAX_PIXELS)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("more", [b"more", b"\n", b"\0\0;"])
+def test_bytes_behind_a_gif_are_told(frames, more):
+    others = [picture(50, 40, seed) for seed in range(1, frames)]
+    data = encoded(picture(50, 40), "GIF", save_all=True, append_images=others)
+    whole, mended = to_square(data, 32, MAX_PIXELS), to_square(data + more, 32, MAX_PIXELS)
+    assert np.array_equal(mended.pixels_HWC, whole.pixels_HWC)
+    assert mended.mended == "a GIF with bytes behind its end"
+    assert not to_square(data + b"\0\0", 32, MAX_PIXELS).mended
+
+
+def test_a_cut_gif_does_not_pass_with_the_sign_of_an_end():
+    data = encoded(picture(50, 40), "GIF")
+    for length in range(30, len(data) - 2, 7):
+        with pytest.raises(DamagedImage):
+            to_square(data[:length] + b";", 32, MAX_PIXELS)
 
 
 def test_picture_left_over_at_the_end_is_damage():

@@ -14,7 +14,7 @@ import pytest
 from pipelines import shards
 from pipelines.formats import tfrecord
 from pipelines.images import decode_jpeg, to_square
-from pipelines.manifest import MANIFEST
+from pipelines.manifest import MANIFEST, Manifest
 from pipelines.plan import permutation, plan_shards
 from pipelines.quarantine import QUARANTINE
 from pipelines.shards import finished_shards, read_shard, verify, write_shard
@@ -41,6 +41,19 @@ def source():
 
 def contents(folder: Folder) -> dict[str, bytes]:
     return {entry.name: folder.read(entry.name) for entry in folder.files(recursive=True)}
+
+
+@KINDS
+def test_what_was_odd_but_complete_is_stored_and_counted(tmp_path, format, encoding):
+    images = jpegs(9)
+    images[1], images[4], images[5] = images[1][:-2], b"\n" + images[4], images[5][:-1]
+    folder, manifest = ingest(tmp_path, memory_source({"train": images}), format=format, encoding=encoding)
+    assert (manifest.num_rows("train"), manifest.num_quarantined("train")) == (9, 0)
+    note = "3 images are complete but odd, and kept: 2 times a JPEG without its end marker, 1 times a JPEG with blanks"
+    assert Manifest.load(folder).notes == (f"{note} before its start",)
+    _, plain = ingest(tmp_path / "plain", memory_source({"train": jpegs(9)}), format=format, encoding=encoding)
+    assert plain.notes == ()
+    assert verify(folder) == []
 
 
 @KINDS

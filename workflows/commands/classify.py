@@ -102,7 +102,8 @@ def _predicted(exported: "Exported", path: str, size_px: int, max_pixels: int) -
 
     from model.step import predict
     from pipelines.evaluation import ten_views
-    from pipelines.images import DamagedImage, to_square
+    from pipelines.images import to_square
+    from pipelines.whole import DamagedImage
 
     try:
         square = to_square(Path(path).read_bytes(), size_px, max_pixels)

@@ -53,6 +53,8 @@ def run(context: Context) -> dict:
         manifest = write_manifest(store, source, spec, done.values())
     except ValueError as error:  # too many damaged images of a split or class
         raise UsageError(str(error)) from error
+    for note in manifest.notes[len(source.notes) :]:
+        context.console.say(f"  {note}")
     track(context, manifest)
     return _summary(manifest, time.perf_counter() - began, plan.num_rows - kept)
 
