@@ -134,12 +134,18 @@ class Replicas:
     group: dist.ProcessGroup | None = None
 
     def sum(self, flat: Tensor) -> Tensor:
-        """Sum over the replicas: one tensor of fixed layout, so that the order of addition never changes."""
+        """Becomes its sum over the replicas: one tensor of fixed layout, so that the order of addition never changes.
+
+        Returns the tensor itself.
+        """
         if self.count == 1:
             return flat
-        host = flat.to("cpu") if dist.get_backend(self.group) == "gloo" else flat
+        if flat.device.type == "cpu" or dist.get_backend(self.group) != "gloo":
+            dist.all_reduce(flat, group=self.group)
+            return flat
+        host = flat.to("cpu")
         dist.all_reduce(host, group=self.group)
-        return host.to(flat.device)
+        return flat.copy_(host)
 
 
 def place_ranks(columns: int, columns_per_rank: int, rank: int, world: int) -> tuple[OneProcess | OneColumn, Replicas]:

@@ -1,54 +1,46 @@
-"""The paper's update: v <- momentum * v - rate * decay * w - rate * gradient; w <- w + v.
+"""The paper's update: v <- momentum * v - rate * (decay * w + gradient); w <- w + v.
 
-The velocity contains the rate, so that after a drop it still carries the old one. `torch.optim.SGD` keeps v / -rate
-instead, which is the same while the rate is constant; scaling its buffer when the rate changes makes the two equal, and
-keeps PyTorch's fused update.
+The velocity contains the rate, so that after a drop it still carries the old one. `optimizer=torch` keeps it without:
+v <- momentum * v + decay * w + gradient; w <- w - rate * v, as `torch.optim.SGD` does.
 """
-
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from model.schedules import GROUPS, Rates
+from model.flat import Flat
+from model.schedules import Rates
 from model.specs import TrainSpec
 
+_PART_VALUES = 2**18  # of float32 1 MiB: three of them stay in the cache of a CPU from the first line to the last
 
-class Momentum(torch.optim.SGD):
-    """SGD with momentum over the four groups of parameters that have rates of their own; a rate of 0 freezes a group.
 
-    With `found_inf` (a tensor, 1.0: leave the weights) the decision not to update needs no word from the host.
-    """
+class Momentum:
+    """Updates flat parameters, each with the rate of its group, and clears their gradients; a rate of 0 freezes."""
 
-    def __init__(self, named_parameters: Iterable[tuple[str, Tensor]], spec: TrainSpec):
-        named = list(named_parameters)
-        groups = [
-            {
-                "params": [parameter for name, parameter in named if group_of(name) == group],
-                "weight_decay": 0.0 if "biases" in group and spec.biases == "as_run" else spec.weight_decay,
-            }
-            for group in GROUPS
-        ]
-        super().__init__(groups, lr=spec.lr, momentum=spec.momentum, fused=True)
-        self.velocity_has_rate = spec.optimizer == "paper"
+    def __init__(self, flat: Flat, spec: TrainSpec):
+        self.flat, self.spec = flat, spec
 
     @torch.no_grad()
-    def update(self, rates: Rates, found_inf: Tensor | None = None) -> None:
-        for group, rate in zip(self.param_groups, rates, strict=True):
-            if rate == 0:
-                for parameter in group["params"]:
-                    parameter.grad = None  # which SGD skips: no momentum, no decay
-                continue
-            if self.velocity_has_rate and rate != group["lr"]:
-                for parameter in group["params"]:
-                    if "momentum_buffer" in self.state[parameter]:
-                        self.state[parameter]["momentum_buffer"] *= group["lr"] / rate
-            group["lr"] = rate
-        self.found_inf = found_inf
-        self.step()
+    def update(self, rates: Rates, skip: Tensor | None = None) -> None:
+        """One step. Where `skip` (a bool on the device) is true the weights stay, without a word from the host."""
+        flat = self.flat
+        assert flat.is_whole(), "the network was moved, or its gradients were dropped"
+        for name, place in flat.places.items():
+            rate = rates.of(name)
+            parts = (flat.weights[place], flat.velocity[place], flat.gradients[place])
+            size = _PART_VALUES if flat.weights.device.type == "cpu" else parts[0].numel()
+            for weights, velocity, gradient in zip(*(part.split(size) for part in parts), strict=True):
+                if rate:
+                    gradient.add_(weights, alpha=self._decay(name))
+                    self._move(weights, velocity, gradient, rate, skip)
+                gradient.zero_()
 
+    def _move(self, weights: Tensor, velocity: Tensor, gradient: Tensor, rate: float, skip: Tensor | None) -> None:
+        in_velocity, in_weights = (-rate, 1.0) if self.spec.optimizer == "paper" else (1.0, -rate)
+        velocity.mul_(self.spec.momentum).add_(gradient, alpha=in_velocity)
+        if skip is not None:
+            velocity.masked_fill_(skip, 0)
+        weights.add_(velocity, alpha=in_weights)
 
-def group_of(name: str) -> str:
-    """The group of a parameter, from its name in the network."""
-    kind = "weights" if name.endswith("weight") else "biases"
-    return f"conv1_{kind}" if name.startswith("conv1.") else kind
+    def _decay(self, name: str) -> float:
+        return 0.0 if name.endswith("bias") and self.spec.biases == "as_run" else self.spec.weight_decay

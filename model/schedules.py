@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from model.specs import TrainSpec
 
-GROUPS = ("conv1_weights", "weights", "conv1_biases", "biases")
 MANUAL_DROPS = tuple((epoch - 1) / 93 for epoch in (23, 51, 78))  # the run behind Table 1: from its 23rd epoch on, ...
 CONV1_SLOW, CONV1_FROZEN = 67 / 93, 71 / 93  # with its biases, which its log does not mention
 SEGMENTS = 4
@@ -16,12 +15,19 @@ PLATEAU_DROPS = 3
 
 
 class Rates(NamedTuple):
-    """One rate for each of GROUPS."""
+    """The rate of each group of parameters."""
 
     conv1_weights: float
     weights: float
     conv1_biases: float
     biases: float
+
+    def of(self, parameter: str) -> float:
+        """The rate of a parameter, from its name in the network."""
+        layer, _, kind = parameter.partition(".")
+        if layer == "conv1":
+            return self.conv1_weights if kind == "weight" else self.conv1_biases
+        return self.weights if kind == "weight" else self.biases
 
 
 @dataclass

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from model.alexnet import AlexNet
 from model.columns import OneColumn, OneProcess, Replicas
+from model.flat import Flat
 from model.metrics import TopK
 from model.optimizer import Momentum
 from model.schedules import Schedule
@@ -51,11 +52,11 @@ class Trainer:
         if self.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.precision != "float32"
         self.schedule = Schedule(spec, spec.epochs * steps_per_epoch, net_spec.num_classes)
-        self.optimizer = Momentum(self.net.named_parameters(), spec)
-        self.step = 0  # updates made
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, wrong, images since last asked
+        self.flat = Flat(self.net.named_parameters(), more=len(self.sums))
+        self.optimizer = Momentum(self.flat, spec)
+        self.step = 0  # updates made
         self.bad_step = torch.full((), -1, device=self.device)  # the first step with a loss that is no number
-        self.flat: Tensor | None = None  # this rank's gradients and sums in one piece, for the sum over replicas
 
     @property
     def lr(self) -> float:
@@ -79,28 +80,20 @@ class Trainer:
         sums = self._sum_over_replicas(sums)
         bad = ~torch.isfinite(sums[0])
         self.bad_step = torch.where(bad & (self.bad_step < 0), self.step, self.bad_step)
-        self.optimizer.update(self.schedule.rates(self.step), found_inf=(self.bad_step >= 0).float())
-        self.optimizer.zero_grad()
+        on_gpu = self.device.type != "cpu"
+        if not on_gpu:
+            self._check_finite()
+        self.optimizer.update(self.schedule.rates(self.step), skip=self.bad_step >= 0 if on_gpu else None)
         self.sums += sums
         self.step += 1
-        if self.device.type == "cpu":
-            self._check_finite()
 
     def _sum_over_replicas(self, sums: Tensor) -> Tensor:
         """Sums the gradients, in place, and the step's sums."""
         if self.replicas.count == 1:
             return sums
-        parameters = list(self.net.parameters())
-        grads = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
-        self.flat = torch.cat([*grads, sums.to(grads[0].dtype)], out=self.flat)
-        self.flat = self.replicas.sum(self.flat)
-        *grads, sums = self.flat.split([p.numel() for p in parameters] + [len(sums)])
-        for parameter, grad in zip(parameters, grads, strict=True):
-            grad = grad.view_as(parameter)
-            if grad.stride() != parameter.stride():  # the fused update takes one memory layout for granted
-                grad = torch.empty_like(parameter).copy_(grad)
-            parameter.grad = grad
-        return sums.double()
+        self.flat.more.copy_(sums)
+        self.replicas.sum(self.flat.gradients_and_more)
+        return self.flat.more.double()
 
     def _check_finite(self) -> None:
         bad_step = int(self.bad_step)
@@ -148,24 +141,16 @@ class Trainer:
         """Tensors and scalars of a checkpoint, the same for any placement; every rank of a replica must call it."""
         self._check_finite()
         tensors = {f"net/{name}": tensor for name, tensor in self.weights().items()}
-        for name, parameter in self.net.named_parameters():
-            buffer = self.optimizer.state[parameter].get("momentum_buffer")
-            if buffer is not None:
-                tensors[f"momentum/{name}"] = self._merge(name, buffer)
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        scalars = {"step": self.step, "rates": rates, "schedule": self.schedule.state(), "sums": self.sums.tolist()}
+        for name in self.flat.places:
+            tensors[f"velocity/{name}"] = self._merge(name, self.flat.view(self.flat.velocity, name))
+        scalars = {"step": self.step, "schedule": self.schedule.state(), "sums": self.sums.tolist()}
         return tensors, scalars
 
     def load_state_dict(self, tensors: dict[str, Tensor], scalars: dict) -> None:
         """Continues from a checkpoint, whatever placement wrote it."""
         self.load_weights({name.removeprefix("net/"): t for name, t in tensors.items() if name.startswith("net/")})
-        for name, parameter in self.net.named_parameters():
-            merged = tensors.get(f"momentum/{name}")
-            if merged is not None:
-                buffer = torch.empty_like(parameter).copy_(self._mine(name, merged))
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
-        for group, rate in zip(self.optimizer.param_groups, scalars["rates"], strict=True):
-            group["lr"] = rate
+        for name in self.flat.places:
+            self.flat.view(self.flat.velocity, name).copy_(self._mine(name, tensors[f"velocity/{name}"]))
         self.step = scalars["step"]
         self.sums = torch.tensor(scalars["sums"], dtype=self.sums.dtype, device=self.device)
         self.schedule.load_state(scalars["schedule"])

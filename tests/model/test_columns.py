@@ -107,11 +107,12 @@ BATCH_SIZES = (6, 5, 1)  # whole, odd, and too short for the second replica
 
 
 def trainer(columns=None, replicas=None, dtype=torch.float64) -> Trainer:
-    made = Trainer(
-        SMALL, TrainSpec(epochs=2, seed=3), np.full((64, 64, 3), 120.0), 3, columns=columns, replicas=replicas
-    )
-    made.net.to(dtype)
-    return made
+    torch.set_default_dtype(dtype)
+    try:
+        mean = np.full((64, 64, 3), 120.0)
+        return Trainer(SMALL, TrainSpec(epochs=2, seed=3), mean, 3, columns=columns, replicas=replicas)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def train(made: Trainer, steps: range) -> None:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from model.optimizer import Momentum, group_of
+from model.flat import Flat
+from model.optimizer import Momentum
 from model.schedules import Rates
 from model.specs import TrainSpec
 from tests.model.reference import reference_update
@@ -21,13 +22,13 @@ def gradients(step: int) -> dict[str, torch.Tensor]:
     return {name: torch.randn(5, 3, generator=generator, dtype=torch.float64) for name in NAMES}
 
 
-def run(spec: TrainSpec, rates_of_step: list[Rates], found_inf: list[float] | None = None) -> dict[str, torch.Tensor]:
+def run(spec: TrainSpec, rates_of_step: list[Rates], skip: list[bool] | None = None) -> dict[str, torch.Tensor]:
     mine = parameters()
-    optimizer = Momentum(mine.items(), spec)
+    optimizer = Momentum(Flat(mine.items()), spec)
     for step, rates in enumerate(rates_of_step):
         for name, grad in gradients(step).items():
-            mine[name].grad = grad
-        optimizer.update(rates, torch.tensor(found_inf[step]) if found_inf else None)
+            mine[name].grad += grad
+        optimizer.update(rates, torch.tensor(skip[step]) if skip else None)
     return {name: p.detach() for name, p in mine.items()}
 
 
@@ -78,11 +79,28 @@ def test_a_rate_of_zero_freezes_weights_and_velocity():
     assert not torch.equal(start["fc6.weight"], end["fc6.weight"])
 
 
-def test_found_inf_leaves_the_weights():
+def test_a_skipped_step_leaves_the_weights():
     rates = [Rates(0.1, 0.1, 0.1, 0.1)] * 2
-    stopped, before = run(TrainSpec(), rates, [0.0, 1.0]), run(TrainSpec(), rates[:1], [0.0])
+    stopped, before = run(TrainSpec(), rates, [False, True]), run(TrainSpec(), rates[:1], [False])
     assert all(torch.equal(stopped[name], before[name]) for name in NAMES)
 
 
+@pytest.mark.parametrize("part_values", [1, 4, 2**18])
+def test_the_update_does_not_depend_on_how_the_parameters_are_cut(part_values, monkeypatch):
+    whole = run(TrainSpec(weight_decay=0.01), CHANGING)
+    monkeypatch.setattr("model.optimizer._PART_VALUES", part_values)
+    cut = run(TrainSpec(weight_decay=0.01), CHANGING)
+    assert all(torch.equal(whole[name], cut[name]) for name in NAMES)
+
+
 def test_parameters_fall_into_the_groups_of_the_2012_run():
-    assert [group_of(name) for name in NAMES] == ["conv1_weights", "conv1_biases", "weights", "biases"]
+    assert [Rates(1, 2, 3, 4).of(name) for name in NAMES] == [1, 3, 2, 4]
+
+
+def test_a_network_that_was_moved_is_not_updated():
+    mine = parameters()
+    optimizer = Momentum(Flat(mine.items()), TrainSpec())
+    for name in NAMES[:2]:
+        mine[name].grad = None
+    with pytest.raises(AssertionError, match="moved"):
+        optimizer.update(CHANGING[0])

@@ -139,7 +139,7 @@ def test_metrics_are_means_since_last_asked():
     made = trainer()
     images, labels = batch(0)
     loss, wrong, count = backward(made.net.train(), images, labels).tolist()
-    made.optimizer.zero_grad()
+    made.flat.gradients.zero_()
     made.train_step(images, labels)
     assert made.metrics() == {"loss": loss / count, "top1_error": wrong / count, "lr": 0.01}
     made.train_step(*batch(1))
