@@ -143,8 +143,7 @@ class AlexNet(nn.Module):
         shape = (images_BCHW.shape[0], 3, side + overhang, side + overhang)  # len() would fix the batch in an export
         mean = self.mean
         x = torch.empty(shape, dtype=mean.dtype, device=mean.device, memory_format=torch.channels_last).zero_()
-        inner = x[:, :, :side, :side]
-        torch.sub(images_BCHW, mean, out=inner)
+        inner = x[:, :, :side, :side].copy_(images_BCHW).sub_(mean)
         if self.training and self.input_scale != 1:
             inner.mul_(self.input_scale)
         return x

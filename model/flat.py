@@ -5,7 +5,6 @@ The update and the sum over replicas then work on three tensors of fixed layout,
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
 _ALIGN = 16  # values: each parameter begins where a cache line may, as if it had memory of its own

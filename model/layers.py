@@ -1,4 +1,4 @@
-"""What PyTorch lacks or does slowly: response normalisation, mask-only dropout, reproducible initial weights.
+"""What PyTorch lacks: response normalisation, mask-only dropout, reproducible initial weights.
 
 Letters: B batch, C maps (channels), H, W, U units. A tensor may hold several columns side by side in C; nothing here
 crosses from one column to the next.
@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.kernels.linear import linear as fast_linear
+from model.kernels.response_norm import response_norm
 from model.philox import bits
 from model.shapes import Layer
 
@@ -28,10 +30,9 @@ def initial_weights(layer: Layer, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def linear(x_BU: Tensor, weight_OU: Tensor, bias_O: Tensor) -> Tensor:
-    """`F.linear`; on the CPU by oneDNN, like the convolutions: with few rows its products are faster than MKL's."""
-    is_plain = not (torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu"))
-    if x_BU.device.type == "cpu" and x_BU.dtype == torch.float32 and is_plain:
-        return F.linear(x_BU.to_mkldnn(), weight_OU, bias_O).to_dense()
+    """`F.linear`, by oneDNN where that is faster."""
+    if x_BU.device.type == "cpu" and x_BU.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
+        return fast_linear(x_BU, weight_OU, bias_O)
     return F.linear(x_BU, weight_OU, bias_O)
 
 
@@ -78,137 +79,27 @@ def local_response_norm(x_BCHW: Tensor, columns: int, lrn: LRN) -> Tensor:
     """LRN within each column's maps; the window is cut at the column's ends. Works (and returns) channels last."""
     batch, channels, height, width = x_BCHW.shape
     rows = x_BCHW.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).reshape(-1, channels // columns)
-    return _ResponseNorm.apply(rows, _Maps, lrn).view(batch, height, width, channels).permute(0, 3, 1, 2)
+    return _normalise(rows, lrn).view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 SPATIAL_PX = 5
-SPATIAL = LRN(n=SPATIAL_PX**2, alpha=1e-3 / SPATIAL_PX**2, k=1.0)
+SPATIAL = LRN(n=SPATIAL_PX, alpha=1e-3 / SPATIAL_PX**2, k=1.0)
 
 
 def spatial_norm(x_BCHW: Tensor) -> Tensor:
-    """Normalisation within each map, over 5x5 px with zeros outside, as run in 2012 after conv2."""
-    return _ResponseNorm.apply(x_BCHW, _Pixels, SPATIAL)
+    """Normalisation within each map, over n x n px with zeros outside, as run in 2012 after conv2."""
+    return _normalise(x_BCHW, SPATIAL)
 
 
-class _Maps:
-    """Windows over a row's maps. Products of rows lie in one line, zeros between them, over which a window slides."""
-
-    @staticmethod
-    def product(a_RC: Tensor, b_RC: Tensor, lrn: LRN) -> Tensor:
-        (rows, maps), gap = a_RC.shape, lrn.n // 2
-        line = a_RC.new_empty(gap + rows * (maps + gap))
-        line[:gap] = 0
-        padded = line[gap:].view(rows, maps + gap)
-        torch.mul(a_RC, b_RC, out=padded[:, :maps])
-        padded[:, maps:] = 0
-        return line
-
-    @staticmethod
-    def sum(line: Tensor, lrn: LRN) -> Tensor:
-        """At i the sum of n values from i on, put together from sums of 1, 2, 4, ... values."""
-        sums, width, done, length = None, 1, 0, line.shape[0] - lrn.n + 1
-        while True:
-            if lrn.n & width:
-                part = line[done : done + length]
-                sums, done = part if sums is None else sums + part, done + width
-                if done == lrn.n:
-                    return sums
-            line, width = line[:-width] + line[width:], 2 * width
-
-    @staticmethod
-    def centres(line: Tensor, lrn: LRN) -> Tensor:
-        """Of each sum, the product in the middle of its window."""
-        return line[lrn.n // 2 : line.shape[0] - lrn.n // 2]
-
-    @staticmethod
-    def values(sums: Tensor, x_RC: Tensor, lrn: LRN) -> Tensor:
-        """The sums around each of x."""
-        return sums.as_strided(x_RC.shape, (x_RC.shape[1] + lrn.n // 2, 1))
+def _normalise(x: Tensor, lrn: LRN) -> Tensor:
+    return response_norm(x, *lrn, keep=x.requires_grad and torch.is_grad_enabled())[0]
 
 
-class _Pixels:
-    """Windows over the square of SPATIAL_PX around each pixel."""
-
-    @staticmethod
-    def product(a_BCHW: Tensor, b_BCHW: Tensor, lrn: LRN) -> Tensor:
-        return a_BCHW * b_BCHW
-
-    @staticmethod
-    def sum(products_BCHW: Tensor, lrn: LRN) -> Tensor:
-        return F.avg_pool2d(products_BCHW, SPATIAL_PX, stride=1, padding=SPATIAL_PX // 2, divisor_override=1)
-
-    @staticmethod
-    def centres(products_BCHW: Tensor, lrn: LRN) -> Tensor:
-        return products_BCHW
-
-    @staticmethod
-    def values(sums_BCHW: Tensor, x_BCHW: Tensor, lrn: LRN) -> Tensor:
-        return sums_BCHW
-
-
-class _ResponseNorm(torch.autograd.Function):
-    """x * (k + alpha * sum of x^2 over a window) ^ -beta; computes in float32 at least.
-
-    The first dimension is independent. On the CPU it goes by parts of it that fit the cache with all that lies between.
-    What the backward needs of each part is kept, twice the input's size: to compute it again takes longer.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, window: type[_Maps] | type[_Pixels], lrn: LRN) -> Tensor:
-        y, denominators, powers = torch.empty_like(x), [], []
-        for x_part, y_part in _parts(x, y):
-            wide = _wide(x_part)
-            denominator = _denominator(wide, window, lrn)
-            power = _power(denominator, lrn.beta)
-            torch.mul(wide, window.values(power, wide, lrn), out=y_part)
-            if ctx.needs_input_grad[0]:
-                denominators.append(denominator)
-                powers.append(power)
-        ctx.save_for_backward(x, *denominators, *powers)
-        ctx.args = (window, lrn)
-        return y
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        x, *kept = ctx.saved_tensors
-        window, lrn = ctx.args
-        dx = torch.empty_like(x)
-        halves = kept[: len(kept) // 2], kept[len(kept) // 2 :]
-        for (x_part, grad_part, dx_part), denominator, power in zip(_parts(x, grad, dx), *halves, strict=True):
-            wide = _wide(x_part)
-            direct = window.values(power, wide, lrn) * grad_part  # with the sum held constant
-            products = window.product(direct, wide, lrn)
-            window.centres(products, lrn).div_(denominator)
-            through = window.values(window.sum(products, lrn), wide, lrn)
-            torch.addcmul(direct, through, wide, value=-2 * lrn.alpha * lrn.beta, out=dx_part)
-        return dx, None, None
-
-
-PART_VALUES = 2**18  # 1 MiB of float32: with a few temporaries of the same size it fits the caches
-
-
-def _parts(*tensors: Tensor) -> zip:
-    """The tensors in slices of the first dimension: as many as fit the cache on the CPU, all at once on a GPU."""
-    x = tensors[0]
-    if x.device.type != "cpu" or torch.compiler.is_exporting() or not x.numel():
-        return zip(*([tensor] for tensor in tensors), strict=True)
-    size = max(1, PART_VALUES // x[:1].numel())
-    return zip(*(tensor.split(size) for tensor in tensors), strict=True)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """At least float32, whatever the convolutions compute in."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _denominator(x: Tensor, window: type[_Maps] | type[_Pixels], lrn: LRN) -> Tensor:
-    sums = window.sum(window.product(x, x, lrn), lrn)
-    return torch.add(torch.tensor(lrn.k, dtype=sums.dtype), sums, alpha=lrn.alpha, out=sums)
-
-
-def _power(x: Tensor, beta: float) -> Tensor:
-    """x ^ -beta; the paper's .75 by square roots, which are many times faster than `pow`."""
-    if beta != 0.75:
-        return x**-beta
-    root = torch.rsqrt(x)
-    return root.mul_(root.sqrt())
+def response_norm_formula(x: Tensor, lrn: LRN) -> Tensor:
+    """What `response_norm` computes, as it is written."""
+    squares, half = x.to(torch.promote_types(x.dtype, torch.float32)).square(), lrn.n // 2
+    if x.dim() == 2:  # rows of maps
+        sums = F.pad(squares, (half, half)).unfold(1, lrn.n, 1).sum(-1)
+    else:  # pixels of a map
+        sums = F.avg_pool2d(squares, lrn.n, stride=1, padding=half, divisor_override=1)
+    return (x * (lrn.k + lrn.alpha * sums) ** -lrn.beta).to(x.dtype)

@@ -16,7 +16,7 @@ STAGES = (
     Stage("stats", version=2, module="workflows.stages.stats", needs=("ingest",)),
     Stage(
         "train",
-        version=2,  # dropout's masks are those of Philox
+        version=3,  # checkpoints hold the paper's velocity
         module="workflows.stages.train",
         needs=("ingest", "stats"),
         reads=("net.*", "train.*", "loader.*"),

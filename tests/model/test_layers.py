@@ -41,7 +41,7 @@ def test_normalisation_and_its_gradient_do_not_depend_on_how_the_batch_is_cut(no
     x = responses(5, 8, 6, 6, dtype=torch.float32).requires_grad_()
     whole = norm(x)
     (grad,) = torch.autograd.grad(whole.square().sum(), x)
-    monkeypatch.setattr("model.layers.PART_VALUES", 2 * 8 * 36)
+    monkeypatch.setattr("model.kernels.response_norm.PART_VALUES", 2 * 8 * 36)
     cut = norm(x)
     assert torch.equal(cut, whole)
     assert torch.equal(torch.autograd.grad(cut.square().sum(), x)[0], grad)

@@ -207,6 +207,7 @@ class Server:
         from mlflow.models import Model
 
         from model.export import CARD, WEIGHTS, load_exported
+        from model.portable import portable
 
         place = self._root / folder
         exported = load_exported(place)
@@ -221,10 +222,10 @@ class Server:
                 name=alias,
                 run_id=run_id,
                 registered_model_name=name,
-                pytorch_model=exported.net,
+                pytorch_model=portable(exported.net),
                 signature=signature,
                 input_example=example,
-                serialization_format="pt2",  # never pickle
+                serialization_format="pt2",  # never pickle; needs torch alone
                 pip_requirements=_requirements(),
                 extra_files=[(place / part).as_uri() for part in (WEIGHTS, CARD)],
                 metadata=facts,
