@@ -252,6 +252,19 @@ def python2_pickle(value) -> bytes:
     return file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
 
 
+def cifar_binary_files(rows: int = 4, classes=("airplane", "bird", "cat")) -> dict[str, bytes]:
+    """The files of cifar-10-batches-bin, with the images and labels of `cifar_files`."""
+    files = {"cifar-10-batches-bin/batches.meta.txt": "\n".join([*classes, "", ""]).encode()}
+    for path, data in cifar_files(rows, classes).items():
+        batch = pickle.loads(data, encoding="bytes")
+        if b"data" in batch:
+            records = [
+                bytes([label]) + image.tobytes() for label, image in zip(batch[b"labels"], batch[b"data"], strict=True)
+            ]
+            files[f"{path.replace('batches-py', 'batches-bin')}.bin"] = b"".join(records)
+    return files
+
+
 def cifar_files(rows: int = 4, classes=("airplane", "bird", "cat")) -> dict[str, bytes]:
     """The files of cifar-10-batches-py: pickles of protocol 2, as Python 2 wrote them."""
     random, files = np.random.default_rng(0), {}

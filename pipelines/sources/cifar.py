@@ -1,24 +1,29 @@
-"""CIFAR-10 and CIFAR-100 as their authors pack them: Python pickles of raw pixels, in a .tar.gz or unpacked.
+"""CIFAR-10 and CIFAR-100 as their authors pack them: raw pixels, pickled or binary, in a .tar.gz or unpacked.
 
-A pickle can run any code when it is loaded; these are read by an unpickler that knows NumPy arrays and nothing else.
 Images are handed on as PNG files, which loses nothing.
 """
 
 import io
-import pickle
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from numpy._core.multiarray import _reconstruct
 
 from pipelines.names import TRAIN, VAL
 from pipelines.sources.cache import cached_table
+from pipelines.sources.cifar_batches import (
+    PIXELS,
+    Batch,
+    binary_batch,
+    pickled_batch,
+    pickled_names,
+    text_names,
+)
 from pipelines.sources.source import Source, fingerprint_of, listing
 from pipelines.storage import Folder
 
@@ -30,8 +35,12 @@ class Edition:
     train: tuple[str, ...]  # batch files
     val: str  # the authors' test batch: there is no other
     meta: str
-    labels: bytes  # field of a batch
-    names: bytes  # field of the meta file
+    batch: Callable[[bytes], Batch]
+    names: Callable[[bytes], list[str]]  # from the meta file
+
+    @property
+    def batches(self) -> tuple[str, ...]:
+        return (*self.train, self.val)
 
 
 EDITIONS = (
@@ -41,8 +50,8 @@ EDITIONS = (
         train=tuple(f"data_batch_{i}" for i in range(1, 6)),
         val="test_batch",
         meta="batches.meta",
-        labels=b"labels",
-        names=b"label_names",
+        batch=partial(pickled_batch, labels=b"labels"),
+        names=partial(pickled_names, field=b"label_names"),
     ),
     Edition(
         folder="cifar-100-python",
@@ -50,10 +59,29 @@ EDITIONS = (
         train=("train",),
         val="test",
         meta="meta",
-        labels=b"fine_labels",
-        names=b"fine_label_names",
+        batch=partial(pickled_batch, labels=b"fine_labels"),
+        names=partial(pickled_names, field=b"fine_label_names"),
+    ),
+    Edition(
+        folder="cifar-10-batches-bin",
+        archive="cifar-10-binary.tar.gz",
+        train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+        val="test_batch.bin",
+        meta="batches.meta.txt",
+        batch=partial(binary_batch, num_labels=1),
+        names=text_names,
+    ),
+    Edition(
+        folder="cifar-100-binary",
+        archive="cifar-100-binary.tar.gz",
+        train=("train.bin",),
+        val="test.bin",
+        meta="fine_label_names.txt",
+        batch=partial(binary_batch, num_labels=2),  # coarse and fine
+        names=text_names,
     ),
 )
+_EDITION_OF = {name: edition for edition in EDITIONS for name in edition.batches}
 
 
 @dataclass(frozen=True)
@@ -75,7 +103,7 @@ def find_cifar(folder: Folder) -> tuple[Folder, str, Edition] | None:
     """(folder of the batches, "", edition), or (folder of the archive, its name, edition); None: there is neither."""
     files = {entry.name for entry in folder.files()}
     for edition in EDITIONS:
-        if {edition.meta, edition.val, *edition.train} <= files:
+        if {edition.meta, *edition.batches} <= files:
             return folder, "", edition
         if edition.archive in files:
             return folder, edition.archive, edition
@@ -85,7 +113,7 @@ def find_cifar(folder: Folder) -> tuple[Folder, str, Edition] | None:
 
 
 def open_cifar(folder: Folder, archive: str, edition: Edition, cache: Path | None) -> Source:
-    wanted = (archive,) if archive else (*edition.train, edition.val, edition.meta)
+    wanted = (archive,) if archive else (*edition.batches, edition.meta)
     identity = [entry for entry in folder.files() if entry.name in wanted]
     kept = cached_table(cache, ["cifar", *identity], lambda: _read_labels(folder, archive, edition))
     columns = {name: kept[name][0].as_py() for name in kept.column_names}
@@ -106,52 +134,44 @@ def open_cifar(folder: Folder, archive: str, edition: Edition, cache: Path | Non
 
 
 def _rows(batch: str, labels: list[int], names: tuple[str, ...]) -> pa.Table:
-    keys = [f"{names[label]}/{batch}_{i:05d}" for i, label in enumerate(labels)]
-    return listing(keys, labels, batch, pa.array(range(len(keys))), pa.array([3072] * len(keys)))
+    """Rows whose keys are the same in both editions, which hold the same images in the same order."""
+    keys = [f"{names[label]}/{batch.removesuffix('.bin')}_{i:05d}" for i, label in enumerate(labels)]
+    return listing(keys, labels, batch, pa.array(range(len(keys))), pa.array([PIXELS] * len(keys)))
 
 
 def _read_labels(folder: Folder, archive: str, edition: Edition) -> pa.Table:
     """One row: the class names, and for each batch its labels."""
-    batches = dict(_load(folder, archive, {edition.meta, edition.val, *edition.train}))
-    if missing := {edition.meta, edition.val, *edition.train} - set(batches):
+    files = dict(_load(folder, archive, {edition.meta, *edition.batches}))
+    if missing := {edition.meta, *edition.batches} - set(files):
         raise ValueError(f"{folder.where(archive)} lacks {sorted(missing)[0]}; fetch it again")
-    names = [name.decode() for name in batches.pop(edition.meta)[edition.names]]
-    return pa.table({"names": [names]} | {name: [batch[edition.labels]] for name, batch in batches.items()})
+    place = folder.child(archive) if archive else folder
+    names = _parsed(edition.names, files[edition.meta], place.where(edition.meta))
+    labels = {name: _parsed(edition.batch, files[name], place.where(name)).labels for name in edition.batches}
+    if strange := [name for name in edition.batches if max(labels[name], default=0) >= len(names)]:
+        raise ValueError(f"{place.where(strange[0])} has labels for which {edition.meta} has no name; fetch it again")
+    return pa.table({"names": [names]} | {name: [values] for name, values in labels.items()})
 
 
-def _load(folder: Folder, archive: str, names: set[str]) -> Iterator[tuple[str, dict]]:
-    """(name, content) of the pickles asked for, in the order in which they are stored."""
+def _load(folder: Folder, archive: str, names: set[str]) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of the files asked for, in the order in which they are stored."""
     if not archive:
         for entry in folder.files():
             if entry.name in names:
-                yield entry.name, _unpickle(folder.read(entry.name), folder.where(entry.name))
+                yield entry.name, folder.read(entry.name)
         return
     try:
         with folder.open(archive) as file, tarfile.open(fileobj=file, mode="r|gz") as members:
             for member in members:
                 name = member.name.rpartition("/")[2]
                 if name in names and (content := members.extractfile(member)):
-                    yield name, _unpickle(content.read(), folder.where(f"{archive}/{name}"))
+                    yield name, content.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{folder.where(archive)} is damaged: {error}; fetch it again") from error
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
-        allowed = {
-            ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-            ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-        }
-        if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
-        return allowed[module, name]
-
-
-def _unpickle(data: bytes, where: str) -> dict:
+def _parsed(parse: Callable, data: bytes, where: str):
     try:
-        return _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
+        return parse(data)
     except Exception as error:
         raise ValueError(f"{where} is no CIFAR batch or is damaged: {error}") from error
 
@@ -159,8 +179,8 @@ def _unpickle(data: bytes, where: str) -> dict:
 @lru_cache(maxsize=1)
 def _load_all_pixels(folder: Folder, archive: str) -> dict[str, np.ndarray]:
     """All images by batch, uint8 (N, 3072): 185 MB, which a worker keeps, because each shard needs all batches."""
-    names = {name for edition in EDITIONS for name in (*edition.train, edition.val)}
-    return {name: batch[b"data"] for name, batch in _load(folder, archive, names)}
+    files = _load(folder, archive, set(_EDITION_OF))
+    return {name: _parsed(_EDITION_OF[name].batch, data, folder.where(name)).pixels for name, data in files}
 
 
 def _png(pixels: np.ndarray) -> bytes:

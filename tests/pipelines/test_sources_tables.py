@@ -179,6 +179,44 @@ def test_cifar_pickles_become_png_files_of_the_same_pixels(tmp_path, packed):
     assert opened(tmp_path, tmp_path / "cache").fingerprint == source.fingerprint
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_cifars_binary_edition_is_the_pickled_one_by_key(tmp_path, packed):
+    pickled = opened(builders.write_files(tmp_path / "pickled", builders.cifar_files()))
+    files = builders.cifar_binary_files()
+    if packed:
+        files = {"cifar-10-binary.tar.gz": builders.gzipped(builders.tar_bytes(files, folders=True))}
+    binary = opened(builders.write_files(tmp_path / "binary", files), tmp_path / "cache")
+    assert binary.class_names == pickled.class_names
+    for split, rows in pickled.splits.items():
+        assert binary.splits[split].select(["key", "label"]).equals(rows.select(["key", "label"]))
+        assert list(binary.reader.read(binary.splits[split])) == list(pickled.reader.read(rows))
+
+
+def test_cifar_100s_binary_edition_takes_the_fine_labels(tmp_path):
+    records = [bytes([coarse, fine]) + bytes([fine]) * 3072 for coarse, fine in ((0, 2), (1, 0), (1, 1))]
+    files = {f"{name}.bin": b"".join(records) for name in ("train", "test")}
+    files |= {"fine_label_names.txt": b"x\ny\nz\n", "coarse_label_names.txt": b"a\nb\n"}
+    source = opened(builders.write_files(tmp_path / "cifar-100-binary", files))
+    assert source.class_names == ("x", "y", "z")
+    rows = source.splits["val"]
+    assert rows["label"].to_pylist() == [2, 0, 1]
+    for label, data in zip(rows["label"].to_pylist(), source.reader.read(rows), strict=True):
+        assert set(np.asarray(Image.open(io.BytesIO(data))).ravel().tolist()) == {label}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("data_batch_3.bin", bytes(3073 * 2 - 1), r"data_batch_3.bin is no CIFAR batch or is damaged"),
+        ("test_batch.bin", b"\x07" + bytes(3072), r"test_batch.bin has labels for which batches.meta.txt has no name"),
+    ],
+)
+def test_a_damaged_binary_batch_is_named(tmp_path, name, data, message):
+    builders.write_files(tmp_path, builders.cifar_binary_files() | {f"cifar-10-batches-bin/{name}": data})
+    with pytest.raises(ValueError, match=message):
+        opened(tmp_path)
+
+
 def test_cifar_100_takes_the_fine_labels(tmp_path):
     batch = {b"data": np.zeros((3, 3072), np.uint8), b"fine_labels": [2, 0, 1], b"coarse_labels": [0, 0, 0]}
     files = {name: builders.python2_pickle(batch) for name in ("train", "test")}
