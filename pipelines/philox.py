@@ -11,6 +11,7 @@ _MULTIPLY = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _KEY_STEP = 0x9E3779B9, 0xBB67AE85
 _LOW_32 = np.uint64(0xFFFFFFFF)
 _SHIFT_32 = np.uint64(32)
+_IN_CACHE = 1 << 16  # counters at a time
 
 
 def philox(key: tuple[int, int], counter_4N: np.ndarray) -> np.ndarray:
@@ -46,5 +47,8 @@ def normals(words_2N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def permutation(key: tuple[int, int], purpose: int, size: int, stream: int = 0) -> np.ndarray:
     """0..size-1 in random order: sorted by 64 random bits each, so it does not hang on a library's shuffle."""
-    word = words(key, purpose, np.arange(size), stream)
-    return np.argsort(word[0] << _SHIFT_32 | word[1], kind="stable")
+    bits_N = np.empty(size, np.uint64)
+    for start in range(0, size, _IN_CACHE):
+        high, low, *_ = words(key, purpose, np.arange(start, min(start + _IN_CACHE, size)), stream)
+        bits_N[start : start + _IN_CACHE] = high << _SHIFT_32 | low
+    return np.argsort(bits_N, kind="stable")

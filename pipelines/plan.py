@@ -1,12 +1,12 @@
-"""Which images go into which shard: a seeded permutation of each split, cut by listed rows.
+"""Which images go into which shard: the stored order of each split, cut by listed rows.
 
-The cut does not depend on the format or the encoding. A sample's id is its place in the permutation, before anything is
-set aside, so that any run of shards is already mixed.
+The cut does not depend on the format or the encoding. A sample's id is its place in the stored order, before anything
+is set aside, so that any run of shards is already mixed.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.manifest import content_config
-from pipelines.names import TEST, TRAIN, VAL
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
+from pipelines.stored_order import blocks_of, stored_in_blocks, stored_order, windows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipelines.sources.source import Reader, Source
 
-_SPLITS = (TRAIN, VAL, TEST)  # the place of a split is part of its seed
 _QUALITIES = (1, 50, 75, 85, 90, 95, 100)
 _BYTES_PER_PIXEL = (
     0.04,
@@ -74,6 +73,12 @@ class ShardPlan:
     def __iter__(self) -> Iterator[ShardTask]:
         return (self[index] for index in range(len(self)))
 
+    def windows(self, done: Container[str] = ()) -> Iterator[list[ShardTask]]:
+        """The tasks that are left, those together that read the same blocks of the source (`write_shards`)."""
+        for first, stop in self._windows:
+            if left := [self[index] for index in range(first, stop) if self.names[index] not in done]:
+                yield left
+
     @cached_property
     def names(self) -> list[str]:
         return [name for _, _, name in self._shards]
@@ -85,7 +90,7 @@ class ShardPlan:
     @cached_property
     def origin(self) -> str:
         """Digest of the source and the configuration: shards of another origin are not of this plan."""
-        identity = [self.source.fingerprint, content_config(self.spec)]
+        identity = [self.source.fingerprint, content_config(self.spec), sorted(self._blocks)]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
@@ -94,11 +99,21 @@ class ShardPlan:
         return {split: rows.combine_chunks() for split, rows in self.source.splits.items()}
 
     @cached_property
+    def _blocks(self) -> dict[str, np.ndarray]:
+        """By split, where the order of reading matters: an archive has the one order on a disk, another in a store."""
+        found = {split: blocks_of(self.source, split) for split in self.source.splits}
+        return {split: blocks_N for split, blocks_N in found.items() if blocks_N is not None}
+
+    @cached_property
     def _orders(self) -> dict[str, np.ndarray]:
         limit = self.spec.limit or None
-        return {
-            split: permutation(len(rows), self.spec.seed, split)[:limit] for split, rows in self.source.splits.items()
-        }
+        return {split: self._order(split, len(rows))[:limit] for split, rows in self.source.splits.items()}
+
+    def _order(self, split: str, num_rows: int) -> np.ndarray:
+        spec = self.spec
+        if split not in self._blocks:
+            return stored_order(num_rows, spec.seed, split)
+        return stored_in_blocks(self._blocks[split], spec.seed, split, spec.rows_per_shard, spec.limit)
 
     @cached_property
     def _shards(self) -> list[tuple[str, int, str]]:
@@ -110,18 +125,22 @@ class ShardPlan:
             shards += [(split, number, name) for number, name in enumerate(names)]
         return shards
 
+    @cached_property
+    def _windows(self) -> list[tuple[int, int]]:
+        """The shards that one task writes, first to behind the last."""
+        ranges, start = [], 0
+        for split, order in self._orders.items():
+            count, rows = len(order), self.spec.rows_per_shard
+            num_shards = -(-count // rows)
+            alone = ((number, number + 1) for number in range(num_shards))
+            own = windows(count, rows) if split in self._blocks else alone
+            ranges += [(start + first, start + stop) for first, stop in own]
+            start += num_shards
+        return ranges
+
 
 def plan_shards(source: "Source", spec: IngestSpec, folder: Folder) -> ShardPlan:
     return ShardPlan(source, spec, folder)
-
-
-def permutation(num_rows: int, seed: int, split: str) -> np.ndarray:
-    """The stored order of a split, uint32: the ranks of Philox words keyed by (seed, split).
-
-    NumPy promises the words of a bit generator for ever, but not the permutations of a Generator.
-    """
-    words = np.random.Philox(np.random.SeedSequence([seed, _SPLITS.index(split)])).random_raw(num_rows)
-    return np.argsort(words, kind="stable").astype(np.uint32)
 
 
 def predicted_bytes(num_rows: int, spec: IngestSpec) -> int:

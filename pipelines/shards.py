@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from pipelines.formats.rows import Row, ShardRows
 from pipelines.manifest import MANIFEST, REDO, Manifest
@@ -27,9 +27,16 @@ _PARTS = "parts"
 _MAX_CHUNK_BYTES = 100 << 20  # of encoded images that a task holds until they are in order
 
 
-def write_shard(task: ShardTask) -> ShardRecord:
-    """Write the shard of a task, unless it is there already."""
-    if finished := _finished_shard(task.folder, task.name, task.origin):
+class Prepared(NamedTuple):
+    """A row as it is stored, or the reason why it is not."""
+
+    row: Row | Quarantined
+    mended: str = ""  # what was wrong with it and does no harm
+
+
+def write_shard(task: ShardTask, prepared: Iterable[Prepared] | None = None) -> ShardRecord:
+    """Write the shard of a task, unless it is there already; its rows may be prepared, in the order of their ids."""
+    if finished := finished_shard(task.folder, task.name, task.origin):
         return finished
     codec = _codec(task.name)
     stored: list[int] = []  # their labels
@@ -38,7 +45,7 @@ def write_shard(task: ShardTask) -> ShardRecord:
 
     def write(file: BinaryIO) -> tuple[_HashingFile, str | None]:
         hashing = _HashingFile(file)
-        rows = _stored_rows(task, stored, quarantined, mended)
+        rows = _stored_rows(prepared or _prepared(task), stored, quarantined, mended)
         return hashing, codec.write(hashing, rows, task.spec.encoding, task.spec.size)
 
     file, index = task.folder.publish(task.name, write)
@@ -67,7 +74,7 @@ def finished_shards(folder: Folder, origin: str) -> dict[str, ShardRecord]:
     parts = folder.child(_PARTS).files()
     names = [entry.name.removesuffix(".json") for entry in parts if entry.name.endswith(".json")]
     with ThreadPoolExecutor(16) as pool:  # in an object store each look takes a while
-        records = list(pool.map(lambda name: _finished_shard(folder, name, origin), names))
+        records = list(pool.map(lambda name: finished_shard(folder, name, origin), names))
     return {record.name: record for record in records if record}
 
 
@@ -134,47 +141,56 @@ def verify_shard(folder: Folder, record: ShardRecord) -> list[str]:
     return problems
 
 
-def _stored_rows(
-    task: ShardTask, labels: list[int], quarantined: list[Quarantined], mended: Counter[str]
-) -> Iterator[Row]:
-    """The rows to store, in the order of their ids; what cannot be stored goes to `quarantined`."""
+def prepare(rows: "pa.Table", ids: Iterable[int], task: ShardTask) -> Iterator[Prepared]:
+    """Decode, cut and encode rows with these ids: read as they lie in the source, and handed on in that order."""
+    listing, ids = rows.to_pylist(), list(ids)
+    reading_order = sorted(range(len(listing)), key=lambda i: (listing[i]["file"], listing[i]["offset"]))
+    contents = task.reader.read(rows.take(reading_order))
+    for i, data in zip(reading_order, contents, strict=True):
+        yield _prepare_one(listing[i], ids[i], data, task.spec)
+
+
+def _prepared(task: ShardTask) -> Iterator[Prepared]:
+    """All rows of a shard in the order of their ids."""
     raw_bytes = task.spec.size**2 * 3
     chunk_rows = max(1, _MAX_CHUNK_BYTES // (raw_bytes if task.spec.encoding == "raw" else raw_bytes // 2))
     for start in range(0, len(task.rows), chunk_rows):
-        for item in _prepare(task.rows.slice(start, chunk_rows), task.first_id + start, task, mended):
-            if isinstance(item, Row):
-                labels.append(item.label)
-                yield item
-            else:
-                quarantined.append(item)
+        rows = task.rows.slice(start, chunk_rows)
+        first_id = task.first_id + start
+        yield from sorted(
+            prepare(rows, range(first_id, first_id + len(rows)), task), key=lambda prepared: prepared.row.id
+        )
 
 
-def _prepare(rows: "pa.Table", first_id: int, task: ShardTask, mended: Counter[str]) -> list[Row | Quarantined]:
-    """Decode, cut and encode these rows: read as they lie in the source, returned in the order of their ids."""
-    listing = rows.to_pylist()
-    reading_order = sorted(range(len(listing)), key=lambda i: (listing[i]["file"], listing[i]["offset"]))
-    done: dict[int, Row | Quarantined] = {}
-    contents = task.reader.read(rows.take(reading_order))
-    for i, data in zip(reading_order, contents, strict=True):
-        done[i] = _prepare_one(listing[i], first_id + i, data, task.spec, mended)
-    return [done[i] for i in range(len(listing))]
+def _stored_rows(
+    prepared: Iterable[Prepared], labels: list[int], quarantined: list[Quarantined], mended: Counter[str]
+) -> Iterator[Row]:
+    """The rows to store; what cannot be stored goes to `quarantined`."""
+    for row, what in prepared:
+        mended.update([what] if what else [])
+        if isinstance(row, Row):
+            labels.append(row.label)
+            yield row
+        else:
+            quarantined.append(row)
 
 
-def _prepare_one(row: dict, id: int, data: bytes, spec: IngestSpec, mended: Counter[str]) -> Row | Quarantined:
+def _prepare_one(row: dict, id: int, data: bytes, spec: IngestSpec) -> Prepared:
     from pipelines.images import encode_jpeg, to_square
     from pipelines.whole import DamagedImage
 
     try:
         square = to_square(data, spec.size, spec.max_pixels)
     except DamagedImage as error:
-        return Quarantined(id, row["key"], row["label"], row["file"], row["offset"], str(error))
-    mended.update([square.mended] if square.mended else [])
+        return Prepared(Quarantined(id, row["key"], row["label"], row["file"], row["offset"], str(error)))
     pixels = square.pixels_HWC
     image = encode_jpeg(pixels, spec.quality) if spec.encoding == "jpeg" else pixels.tobytes()
-    return Row(id, row["key"], row["label"], image, square.width, square.height, square.format)
+    stored = Row(id, row["key"], row["label"], image, square.width, square.height, square.format)
+    return Prepared(stored, square.mended)
 
 
-def _finished_shard(folder: Folder, name: str, origin: str) -> ShardRecord | None:
+def finished_shard(folder: Folder, name: str, origin: str) -> ShardRecord | None:
+    """The record of one shard, where it is complete and of this origin."""
     if folder.size(_sidecar(name)) is None:
         return None
     sidecar = json.loads(folder.read(_sidecar(name)))

@@ -42,7 +42,7 @@ class IngestSpec:
         _require(self.size >= 8, f"ingest.size is {self.size}; use 8 px or more")
         _require(1 <= self.quality <= 100, f"ingest.quality is {self.quality}; use 1 to 100")
         _require(self.rows_per_shard >= 1, f"ingest.rows_per_shard is {self.rows_per_shard}; use 1 or more")
-        _require(self.seed >= 0, f"ingest.seed is {self.seed}; use 0 or more")
+        _require(0 <= self.seed < 2**32, f"ingest.seed is {self.seed}; use 0 to 2**32 - 1")
         _require(self.max_pixels >= 1, f"ingest.max_pixels is {self.max_pixels}; use 1 or more")
         _require(0 <= self.max_bad <= 1, f"ingest.max_bad is {self.max_bad}; use a fraction, 0 to 1")
 

@@ -35,6 +35,7 @@ _WAYS_OUT = {  # of errors that only writing meets
     errno.EFBIG: "raise the limit on a file's size (`ulimit -f`), or name another file system",
     errno.EROFS: "nothing can be written there: name another folder",
 }
+_SERVER = re.compile(r"(?:(?![^/@]*:\d+/)[^/@]*:[^@]*@)?[^/]*")  # a password may hold "/"
 _ESCAPED = str.maketrans({"%": "%25", "?": "%3F", "#": "%23"})  # what of a name would be taken for a part of the URL
 _SECRET = "key|secret|token|passw|pwd|sig|credential"
 _NO_SECRET = "viewStateShareKey="  # MLflow's name of a view
@@ -312,7 +313,8 @@ class Folder:
         """The client of this URL, and the path of `name` for it."""
         place, question, options = self.url.partition("?")
         scheme, _, place = place.partition("://")
-        server, _, path = place.partition("/")
+        server = _SERVER.match(place)[0]  # type: ignore[index]  # which matches anything
+        path = place[len(server) :]
         filesystem, root = _client(f"{scheme}://{server}/{question}{options}")
         inside = "/".join(part for part in (unquote(path).strip("/"), name) if part)
         return filesystem, f"{root.rstrip('/')}/{inside}".rstrip("/") if root else inside

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
 
 from pipelines.manifest import Manifest, write_manifest
 from pipelines.plan import plan_shards
-from pipelines.shards import write_shard
 from pipelines.sources.source import Source, listing
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
+from pipelines.windows import write_shards
 from tests.builders import jpeg
 
 
@@ -49,5 +50,5 @@ def ingest(folder: Path | str, source: Source, /, **options) -> tuple[Folder, Ma
     """All shards of a source and the manifest, written in this process."""
     spec = IngestSpec(**{"source": "memory", "size": 24, "rows_per_shard": 5, **options})
     target = Folder.at(folder)
-    records = [write_shard(task) for task in plan_shards(source, spec, target)]
+    records = chain.from_iterable(map(write_shards, plan_shards(source, spec, target).windows()))
     return target, write_manifest(target, source, spec, records)

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipelines.sources.source import fingerprint_of
 from pipelines.storage import Folder
 
-_VERSION = 1  # raise when the columns of a cached table change
+_VERSION = 2  # raise when the columns of a cached table change
 
 
 def cached_table(cache: Path | None, identity: list, build: Callable[[], pa.Table]) -> pa.Table:

@@ -1,7 +1,7 @@
 """Parquet files as Hugging Face stores image sets: train-*.parquet, validation-* or test-*, here or in data/.
 
-The listing reads nothing but the labels and the files' footers; the reader takes each row group that a shard's rows
-fall into once.
+The listing reads nothing but the labels and the files' footers; the reader takes each row group once for all rows of a
+window (`stored_order.py`).
 """
 
 import json
@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -22,43 +24,55 @@ from pipelines.storage import FileEntry, Folder
 
 _FILE = re.compile(rf"(?i)^({'|'.join(SPLIT_WORDS)})(?:[-_.].*)?\.parquet$")
 _PART = re.compile(r"-(\d+)-of-(\d+)")
+_ROW_GROUPS = b"row groups"
+_READ_BYTES, _READ_ROWS = 8 << 20, 64  # of a row group at a time: from the file, and as images
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "cls")
 
 
 @dataclass(frozen=True)
 class ParquetReader:
-    """A row's `file` is a Parquet file, its offset the row in it; `image` is the column of the encoded bytes."""
+    """A row's `file` is a Parquet file, its offset the row in it; `image` is the column of the encoded bytes.
+
+    Rows asked for in the order of their files cost each row group one reading, and no more memory than a few rows.
+    """
 
     folder: Folder
     image: str
+    row_groups: dict[str, np.ndarray]  # of each file: the row behind the end of each
+
+    def blocks(self, rows: pa.Table) -> np.ndarray:
+        files, offsets = rows["file"].combine_chunks(), rows["offset"].to_numpy()
+        codes, blocks, first = files.indices.to_numpy(), np.empty(len(offsets), np.int64), 0
+        for code, name in enumerate(files.dictionary.to_pylist()):
+            ends, here = self.row_groups[name], codes == code
+            blocks[here] = first + np.searchsorted(ends, offsets[here], side="right")
+            first += len(ends)
+        return blocks
 
     def read(self, rows: pa.Table) -> Iterator[bytes]:
-        """Holds the encoded images of these rows, not more: the order asked for is not the order of the files."""
-        images = [b""] * rows.num_rows
-        files, offsets = rows["file"].combine_chunks(), rows["offset"].to_numpy()
-        codes = files.indices.to_numpy()
-        for code in np.unique(codes):
-            wanted = np.flatnonzero(codes == code)
-            for position, data in self._read_file(files.dictionary[int(code)].as_py(), offsets[wanted]):
-                images[wanted[position]] = data
-        images.reverse()
-        while images:
-            yield images.pop()
+        wanted = zip(rows["file"].to_pylist(), rows["offset"].to_pylist(), strict=True)
+        for name, of_file in groupby(wanted, key=itemgetter(0)):
+            yield from self._read_file(name, np.array([offset for _, offset in of_file]))
 
-    def _read_file(self, name: str, offsets: np.ndarray) -> Iterator[tuple[int, bytes]]:
-        """(index into `offsets`, bytes) for all rows at `offsets`, each row group read once."""
+    def _read_file(self, name: str, offsets: np.ndarray) -> Iterator[bytes]:
         import pyarrow.parquet as pq
 
-        with self.folder.open(name) as source, pq.ParquetFile(source, buffer_size=1 << 20) as file:
-            ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
-            groups = np.searchsorted(ends, offsets, side="right")
-            for group in np.unique(groups):
-                wanted = np.flatnonzero(groups == group)
-                start = 0 if group == 0 else ends[group - 1]
-                column = _flatten(file.read_row_group(int(group), columns=[self.image], use_threads=False))
-                images = column.take(pa.array(offsets[wanted] - start)).to_pylist()
-                del column
-                yield from zip(wanted, (image or b"" for image in images), strict=True)
+        ends = self.row_groups[name]
+        groups = np.searchsorted(ends, offsets, side="right")
+        is_start = np.r_[True, (np.diff(groups) != 0) | (np.diff(offsets) <= 0)]
+        with self.folder.open(name) as source, pq.ParquetFile(source, buffer_size=_READ_BYTES) as file:
+            for part in np.split(np.arange(len(offsets)), np.flatnonzero(is_start)[1:]):
+                group = int(groups[part[0]])
+                yield from self._read_group(file, group, offsets[part] - (ends[group - 1] if group else 0))
+
+    def _read_group(self, file, group: int, offsets: np.ndarray) -> Iterator[bytes]:
+        """The images at ascending rows of a row group, a few rows at a time."""
+        start = 0
+        batches = file.iter_batches(_READ_ROWS, row_groups=[group], columns=[self.image], use_threads=False)
+        for column in map(_flatten, batches):
+            here = offsets[(start <= offsets) & (offsets < start + len(column))]
+            yield from (image or b"" for image in column.take(pa.array(here - start)).to_pylist())
+            start += len(column)
 
 
 def find_files(folder: Folder) -> tuple[Folder, dict[str, list[FileEntry]]]:
@@ -82,7 +96,17 @@ def open_huggingface(folder: Folder, val_fraction: float, cache: Path | None) ->
     for entries in files.values():
         _require_complete(entries, folder)
     image, label, names = _columns(folder, files[TRAIN][0].name)
-    splits = {split: _list_split(folder, split, entries, image, label, cache) for split, entries in files.items()}
+    tables = {
+        entry.name: cached_table(
+            cache, ["parquet", *entry, image, label], partial(_list_file, folder, entry.name, image, label)
+        )
+        for entries in files.values()
+        for entry in entries
+    }
+    splits = {
+        split: _list_split(folder, split, {entry.name: tables[entry.name] for entry in entries})
+        for split, entries in files.items()
+    }
     names = names or _numbered(splits)
     for split, rows in splits.items():
         if (largest := pc.max(rows["label"]).as_py()) is not None and largest >= len(names):
@@ -98,7 +122,7 @@ def open_huggingface(folder: Folder, val_fraction: float, cache: Path | None) ->
         class_names=names,
         class_titles=names,
         splits=with_val(splits, val_fraction),
-        reader=ParquetReader(folder, image),
+        reader=ParquetReader(folder, image, {name: _row_group_ends(table) for name, table in tables.items()}),
     )
 
 
@@ -146,32 +170,38 @@ def _flatten(table: pa.Table) -> pa.ChunkedArray:
     return pc.struct_field(column, [0]) if pa.types.is_struct(column.type) else column
 
 
-def _list_split(folder: Folder, split: str, entries: list[FileEntry], image: str, label: str, cache) -> pa.Table:
-    parts = [
-        cached_table(cache, ["parquet", *entry, image, label], partial(_list_file, folder, entry.name, image, label))
-        for entry in entries
-    ]
-    counts = [part.num_rows for part in parts]
-    rows = pa.concat_tables(parts).combine_chunks()
+def _list_split(folder: Folder, split: str, files_of_split: dict[str, pa.Table]) -> pa.Table:
+    counts = [part.num_rows for part in files_of_split.values()]
+    rows = pa.concat_tables(files_of_split.values()).combine_chunks()
     _require_labels(rows["label"], folder, split)
-    codes = np.repeat(np.arange(len(parts), dtype=np.int32), counts)
-    files = pa.DictionaryArray.from_arrays(codes, pa.array([entry.name for entry in entries]))
+    codes = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    files = pa.DictionaryArray.from_arrays(codes, pa.array(list(files_of_split)))
     numbers = pa.array(np.arange(len(rows))).cast(pa.string())
     offsets = np.concatenate([np.arange(count) for count in counts])
     return listing(pc.binary_join_element_wise(split, numbers, "/"), rows["label"], files, offsets, rows["size"])
 
 
 def _list_file(folder: Folder, name: str, image: str, label: str) -> pa.Table:
-    """Columns label and size of one file; a size is the mean of its row group's compressed images."""
+    """Columns label and size of one file; a size is the mean of its row group's compressed images.
+
+    The rows of each row group are in the schema's metadata.
+    """
     import pyarrow.parquet as pq
 
     try:
         with folder.open(name) as source, pq.ParquetFile(source) as file:
             labels = file.read([label], use_threads=False).column(0).cast(pa.int32()).combine_chunks()
-            sizes = [np.full(rows, size // max(rows, 1)) for rows, size in _row_groups(file.metadata, image)]
+            groups = list(_row_groups(file.metadata, image))
     except pa.ArrowInvalid as error:
         raise ValueError(f"{folder.where(name)} is no Parquet file or is damaged: {error}; fetch it again") from error
-    return pa.table({"label": labels, "size": np.concatenate([np.zeros(0, np.int64), *sizes])})
+    sizes = [np.full(rows, size // max(rows, 1)) for rows, size in groups]
+    table = pa.table({"label": labels, "size": np.concatenate([np.zeros(0, np.int64), *sizes])})
+    return table.replace_schema_metadata({_ROW_GROUPS: json.dumps([rows for rows, _ in groups])})
+
+
+def _row_group_ends(table: pa.Table) -> np.ndarray:
+    """Of a file as `_list_file` lists it: the row behind the end of each row group."""
+    return np.cumsum(json.loads(table.schema.metadata[_ROW_GROUPS]), dtype=np.int64)
 
 
 def _row_groups(metadata, image: str) -> Iterator[tuple[int, int]]:

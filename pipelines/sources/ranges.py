@@ -1,41 +1,75 @@
 """Images as byte ranges: members of archives, or whole files in folders. Read in place, nothing is extracted."""
 
 import gzip
+import threading
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from pipelines.storage import Folder
 
+T = TypeVar("T")
+Q = TypeVar("Q")
 _OPEN_FILES = 64  # archives that one reader keeps open
-_REQUESTS = 16  # requests in flight to an object store, where each waits for the network
+_REQUESTS = 8  # in flight to an object store, where each waits for the network
+_RUN_BYTES = 8 << 20  # of neighbours that one request reads
+_HOLE_BYTES = 4096  # between two members of a run: a header and what fills its block
+_BEHIND_BYTES = 1024  # a member of a zip has its header and name before the content
+
+
+class _Range(NamedTuple):
+    """One image: the bytes [offset, offset + size) of an archive."""
+
+    archive: str
+    offset: int
+    size: int
 
 
 @dataclass(frozen=True)
 class ArchiveReader:
-    """A row's `file` is an archive in `folder`; its image is the bytes [offset, offset + size)."""
+    """A row's `file` is an archive in `folder`; its image is the bytes [offset, offset + size).
+
+    In an object store neighbours are read with one request, as long as they are asked for in the archive's order.
+    """
 
     folder: Folder
 
+    def blocks(self, rows: pa.Table) -> np.ndarray | None:
+        if self.folder.is_local:
+            return None
+        file, offset = rows["file"].combine_chunks(), rows["offset"].to_numpy()
+        per_file = int(offset.max(initial=0)) // _RUN_BYTES + 1
+        return file.indices.to_numpy().astype(np.int64) * per_file + offset // _RUN_BYTES
+
     def read(self, rows: pa.Table) -> Iterator[bytes]:
-        ranges = zip(rows["file"].to_pylist(), rows["offset"].to_pylist(), rows["size"].to_pylist(), strict=True)
+        columns = (rows[name].to_pylist() for name in ("file", "offset", "size"))
+        ranges = map(_Range, *columns)
         return map(_unzipped, self._read_local(ranges) if self.folder.is_local else self._read_remote(ranges))
 
-    def _read_remote(self, ranges) -> Iterator[bytes]:
-        files: dict[str, Any] = {}  # opening asks the store for the size; these hold no connection
+    def _read_remote(self, ranges: Iterable[_Range]) -> Iterator[bytes]:
+        open_once = _once(self.folder.open)  # opening asks the store for the size; open files hold no connection
 
-        def read(name: str, offset: int, size: int) -> bytes:
-            file = files.get(name) or files.setdefault(name, self.folder.open(name))
-            return self.content(file.read_at, name, offset, size)
+        def read(run: list[_Range]) -> list[bytes]:
+            start, end = run[0].offset, run[-1].offset + run[-1].size + _BEHIND_BYTES
+            file = open_once(run[0].archive)
+            data = memoryview(file.read_at(end - start, start))
 
-        return _ahead(lambda where: read(*where), ranges)
+            def read_at(size: int, offset: int) -> bytes:
+                inside = offset + size <= end
+                return bytes(data[offset - start : offset - start + size]) if inside else file.read_at(size, offset)
 
-    def _read_local(self, ranges) -> Iterator[bytes]:
+            return [self.content(read_at, *member) for member in run]
+
+        return chain.from_iterable(_ahead(read, _runs(ranges)))
+
+    def _read_local(self, ranges: Iterable[_Range]) -> Iterator[bytes]:
         files = OrderedDict[str, pa.NativeFile]()  # least recently used first
         try:
             for name, offset, size in ranges:
@@ -81,10 +115,42 @@ def _unzipped(data: bytes) -> bytes:
         return data  # damaged: whoever decodes it says so
 
 
-def _ahead(read, requests) -> Iterator[bytes]:
+def _runs(ranges: Iterable[_Range]) -> Iterator[list[_Range]]:
+    """Cut into runs of neighbours, of _RUN_BYTES at most unless one image is larger."""
+    run: list[_Range] = []
+    for member in ranges:
+        if run and not _continues(run, member):
+            yield run
+            run = []
+        run.append(member)
+    if run:
+        yield run
+
+
+def _continues(run: list[_Range], member: _Range) -> bool:
+    archive, offset, size = run[-1]
+    hole = member.offset - offset - size
+    bytes_with_it = member.offset + member.size - run[0].offset
+    return member.archive == archive and 0 <= hole <= _HOLE_BYTES and bytes_with_it <= _RUN_BYTES
+
+
+def _once(function: Callable[[str], T]) -> Callable[[str], T]:
+    """The function, called once for each name, whichever threads ask."""
+    lock, found = threading.Lock(), dict[str, T]()
+
+    def asked(name: str) -> T:
+        with lock:
+            if name not in found:
+                found[name] = function(name)
+            return found[name]
+
+    return asked
+
+
+def _ahead(read: Callable[[Q], T], requests: Iterable[Q]) -> Iterator[T]:
     """`read` of each request in order, several at a time."""
     with ThreadPoolExecutor(_REQUESTS) as pool:
-        waiting = deque[Future[bytes]]()
+        waiting = deque[Future[T]]()
         for request in requests:
             waiting.append(pool.submit(read, request))
             if len(waiting) == _REQUESTS:

@@ -6,7 +6,7 @@ A listing stays in Arrow columns (about 70 bytes a row), never in Python objects
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from zlib import crc32
 
 import numpy as np
@@ -31,6 +31,14 @@ class Reader(Protocol):
 
     def read(self, rows: pa.Table) -> Iterator[bytes]:
         """The encoded bytes of each row, in the order of `rows`."""
+
+
+@runtime_checkable
+class BlockReader(Reader, Protocol):
+    """One that reads neighbours together, and would read much of them again in any other order."""
+
+    def blocks(self, rows: pa.Table) -> np.ndarray | None:
+        """A number for each row, equal for rows that are read at once; None where the order costs nothing."""
 
 
 @dataclass(frozen=True)

@@ -7,36 +7,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.plan import permutation, plan_shards, predicted_bytes
+from pipelines.plan import plan_shards, predicted_bytes
 from pipelines.sources.source import SCHEMA, Source
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
+from pipelines.stored_order import stored_order
 from tests.memory_source import ingest, jpegs, memory_source
-
-GOLDEN = {"train": [0, 3, 7, 5, 1, 2, 6, 4], "val": [3, 7, 4, 2, 1, 6, 5, 0], "seed 1": [2, 0, 1, 4, 5, 6, 7, 3]}
 
 
 def plan(sizes: dict[str, int], **options):
     source = memory_source({split: [b"image"] * size for split, size in sizes.items()})
     return plan_shards(source, IngestSpec(**{"source": "memory", **options}), Folder.at("nowhere"))
-
-
-def test_the_order_of_a_seed_never_changes():
-    """Golden: whoever stored shards relies on it."""
-    assert permutation(8, 0, "train").tolist() == GOLDEN["train"]
-    assert permutation(8, 0, "val").tolist() == GOLDEN["val"]
-    assert permutation(8, 1, "train").tolist() == GOLDEN["seed 1"]
-
-
-@pytest.mark.parametrize("num_rows", [0, 1, 2, 1000])
-def test_the_order_is_a_permutation(num_rows):
-    assert sorted(permutation(num_rows, 3, "train").tolist()) == list(range(num_rows))
-
-
-def test_any_run_of_the_order_is_mixed():
-    """A tenth of the order has its share of every tenth of the listing."""
-    counts = np.histogram(permutation(100_000, 0, "train")[20_000:30_000], bins=10, range=(0, 100_000))[0]
-    assert np.abs(counts - 1000).max() < 5 * np.sqrt(1000)
 
 
 @pytest.mark.parametrize("num_rows", [1, 4, 5, 6, 10, 23])
@@ -49,7 +30,7 @@ def test_shards_cover_every_id_once(num_rows, limit):
         ids = [task.first_id + i for task in parts for i in range(len(task.rows))]
         assert ids == list(range(expected))
         keys = [key for task in parts for key in task.rows["key"].to_pylist()]
-        order = permutation(count, 0, split)
+        order = stored_order(count, 0, split)
         assert keys == [f"{split}/{i}.jpg" for i in order[:expected]]
         assert [task.name for task in parts] == [
             f"{split}-{i:05d}-of-{len(parts):05d}.tfrecord" for i in range(len(parts))

@@ -15,11 +15,12 @@ from pipelines import shards
 from pipelines.formats import tfrecord
 from pipelines.images import decode_jpeg, to_square
 from pipelines.manifest import MANIFEST, Manifest
-from pipelines.plan import permutation, plan_shards
+from pipelines.plan import plan_shards
 from pipelines.quarantine import QUARANTINE
 from pipelines.shards import finished_shards, read_shard, verify, write_shard
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
+from pipelines.stored_order import stored_order
 from tests.memory_source import ingest, jpegs, memory_source
 
 KINDS = pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_what_was_odd_but_complete_is_stored_and_counted(tmp_path, format, encod
 @KINDS
 def test_every_image_is_stored_or_set_aside_with_its_reason(tmp_path, format, encoding):
     folder, manifest = ingest(tmp_path, source(), format=format, encoding=encoding, max_bad=0.2)
-    order = permutation(13, 0, "train").tolist()
+    order = stored_order(13, 0, "train").tolist()
     seen = set()
     for record in manifest.splits["train"]:
         rows = read_shard(folder, record)

@@ -52,13 +52,17 @@ def test_rows_in_any_order_get_their_own_image(tmp_path):
 def test_each_row_group_is_read_once_and_only_if_asked_for(tmp_path, monkeypatch):
     source = opened(builders.huggingface(tmp_path, TWO_FILES, row_group=2), val_fraction=0)
     read = []
-    original = pq.ParquetFile.read_row_group
+    original = pq.ParquetFile.iter_batches
     monkeypatch.setattr(
-        pq.ParquetFile, "read_row_group", lambda file, i, **kw: read.append(i) or original(file, i, **kw)
+        pq.ParquetFile,
+        "iter_batches",
+        lambda file, *args, row_groups, **options: (
+            read.extend(row_groups) or original(file, *args, row_groups=row_groups, **options)
+        ),
     )
-    rows = source.splits["train"].take([10, 1, 5, 0, 4, 9])
-    assert list(source.reader.read(rows)) == [builders.jpeg(i) for i in (10, 1, 5, 0, 4, 9)]
-    assert sorted(read) == [0, 1, 2]  # rows 0-1 and 4-5 of the first file, 2-3 of the second, which has rows 7 to 10
+    rows = source.splits["train"].take([0, 1, 4, 5, 9, 10])
+    assert list(source.reader.read(rows)) == [builders.jpeg(i) for i in (0, 1, 4, 5, 9, 10)]
+    assert read == [0, 2, 1]  # rows 0-1 and 4-5 of the first file, 2-3 of the second, which has rows 7 to 10
 
 
 @pytest.mark.parametrize(

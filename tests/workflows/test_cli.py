@@ -114,7 +114,7 @@ def test_a_stage_before_its_inputs(tmp_path):
         (["bench", "ingest", "--repeats", "0"], ["--repeats"]),
         (["run", "--set", "store=foo://x"], ["store is 'foo://x'", "s3://"]),
         (["run", "--set", "store=a_file"], ["a_file is no folder"]),
-        (["run", "--set", "ingest.seed=-1"], ["ingest.seed is -1; use 0 or more"]),
+        (["run", "--set", "ingest.seed=-1"], ["ingest.seed is -1; use 0 to 2**32 - 1"]),
         (["run", "--set", "ray.task_retries=-1"], ["ray.task_retries is -1"]),
         (["run", "--set", "ingest.max_pixels=0"], ["ingest.max_pixels is 0"]),
         (["run", "--set", "evaluate.split=dev"], ["evaluate.split is 'dev'; use val or test or train"]),

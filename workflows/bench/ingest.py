@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,12 +19,13 @@ import numpy as np
 
 from pipelines.manifest import Manifest, write_manifest
 from pipelines.plan import plan_shards
-from pipelines.shards import read_shard, write_shard
+from pipelines.shards import read_shard
 from pipelines.sources.catalog import open_source
 from pipelines.sources.source import Source
 from pipelines.specs import IngestSpec
 from pipelines.statistics import sum_shard
 from pipelines.storage import Folder
+from pipelines.windows import write_shards
 from workflows.bench.common import hardware, interleaved, stamped, table
 from workflows.bench.peers import pillow_pool, ray_images
 from workflows.bench.photographs import write_photographs
@@ -126,7 +128,7 @@ def _parts(
 def ingest(source: Source, spec: IngestSpec, folder: Folder, compute: OnRay) -> None:
     """The whole stage, as `alexnet ingest` does it: shards, quarantine list, manifest."""
     plan = plan_shards(source, spec, folder)
-    write_manifest(folder, source, spec, list(compute.map(write_shard, (plan[i] for i in range(len(plan))))))
+    write_manifest(folder, source, spec, chain.from_iterable(compute.map(write_shards, plan.windows())))
 
 
 def decode_files(paths: list[str]) -> int:

@@ -4,6 +4,7 @@ import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -11,11 +12,12 @@ import numpy as np
 
 from pipelines.manifest import Manifest, write_manifest
 from pipelines.plan import plan_shards
-from pipelines.shards import read_shard, write_shard
+from pipelines.shards import read_shard
 from pipelines.sources.catalog import open_source
 from pipelines.sources.source import Source
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
+from pipelines.windows import write_shards
 from workflows.bench.loader_setting import NUM_IMAGES, ROWS_PER_SHARD, BenchData
 
 
@@ -41,7 +43,7 @@ def _write_shards(
     source = _repeated(open_source(spec, target))
     plan = plan_shards(source, spec, folder)
     with ThreadPoolExecutor(2) as pool:
-        write_manifest(folder, source, spec, pool.map(write_shard, plan))
+        write_manifest(folder, source, spec, chain.from_iterable(pool.map(write_shards, plan.windows())))
 
 
 def _repeated(source: Source) -> Source:

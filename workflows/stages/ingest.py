@@ -1,4 +1,5 @@
-"""Ingest: a source's images become shards of squares, one Ray task a shard; the manifest is written last.
+"""Ingest: a source's images become shards of squares, one Ray task a shard (or a window of them, where they read the
+same blocks of the source); the manifest is written last.
 
 Shards that an earlier, interrupted run finished are kept, and what it left half written is removed. Damaged images are
 set aside in `quarantine.parquet`, each with its archive, member, offset and the reason.
@@ -12,10 +13,11 @@ from pipelines.manifest import MANIFEST, Manifest, write_manifest
 from pipelines.plan import ShardTask, plan_shards, predicted_bytes
 from pipelines.quarantine import QUARANTINE, refuse_damaged, too_damaged
 from pipelines.shard_record import ShardRecord
-from pipelines.shards import finished_shards, write_shard
+from pipelines.shards import finished_shards
 from pipelines.sources.catalog import open_source
 from pipelines.sources.source import Source
 from pipelines.storage import Folder
+from pipelines.windows import write_shards
 from workflows.config import UsageError
 from workflows.console import size
 from workflows.engine.estimate import DISK_MARGIN
@@ -36,7 +38,7 @@ def run(context: Context) -> dict:
     kept = _listed(done.values())
     _check_disk(store, predicted_bytes(plan.num_rows - kept, spec))
     refused = too_damaged(done.values(), plan.num_rows, spec.max_bad)
-    todo = (plan[i] for i, name in enumerate(plan.names) if name not in done and not refused)
+    todo = (tasks for tasks in plan.windows(frozenset(done)) if not refused)
     began = time.perf_counter()
     with context.console.progress("ingest", plan.num_rows, "images", kept) as progress:
         for record in _written(context, todo):
@@ -59,14 +61,16 @@ def run(context: Context) -> dict:
     return _summary(manifest, time.perf_counter() - began, plan.num_rows - kept)
 
 
-def _written(context: Context, tasks: Iterable[ShardTask]) -> Iterator[ShardRecord]:
+def _written(context: Context, windows: Iterable[list[ShardTask]]) -> Iterator[ShardRecord]:
     """The shards as they are done; ValueError where the disk is full."""
     try:
-        yield from context.compute.map(write_shard, tasks)
+        for records in context.compute.map(write_shards, windows):
+            yield from records
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise ValueError(f"no space left for the shards in {context.folder.where()}: make room there") from error
+        full = error.filename or context.folder.where()
+        raise ValueError(f"no space left for the shards in {full}: make room there") from error
 
 
 def _check_unchanged(context: Context, source: Source) -> None:
