@@ -219,11 +219,16 @@ def webdataset(folder: Path, shards: Mapping[str, Mapping[str, Mapping[str, str]
 
 
 def huggingface(
-    folder: Path, labels: Mapping[str, list[int]], names=("cat", "dog"), row_group: int = 3, column: str = "image"
+    folder: Path,
+    labels: Mapping[str, list[int]],
+    names=("cat", "dog"),
+    row_group: int = 3,
+    column: str = "image",
+    first: int = 0,
 ) -> Path:
-    """Parquet files as `datasets` writes them: file name -> labels of its rows; every image is different."""
+    """Parquet files as `datasets` writes them: file name -> labels; every image is different, from `first` on."""
     info = {"info": {"features": {column: {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}}}
-    seed = 0
+    seed = first
     folder.mkdir(parents=True, exist_ok=True)
     for name, values in labels.items():
         images = [{"bytes": jpeg(seed + i), "path": f"{i}.jpg"} for i in range(len(values))]

@@ -6,9 +6,10 @@ from pipelines.sources.cifar import EDITIONS as CIFAR_EDITIONS
 from pipelines.sources.cifar import find_cifar, open_cifar
 from pipelines.sources.class_folders import open_class_folders
 from pipelines.sources.demo import open_demo
-from pipelines.sources.huggingface import find_files, open_huggingface
+from pipelines.sources.huggingface import open_huggingface
 from pipelines.sources.ilsvrc import find_edition, open_ilsvrc
 from pipelines.sources.kaggle import find_images, open_kaggle
+from pipelines.sources.parquet_files import find_files, folder_to_name
 from pipelines.sources.source import Source
 from pipelines.sources.synset_tars import open_synset_tars, synset_tars
 from pipelines.sources.tiny_imagenet import open_tiny_imagenet, tiny_imagenet_root
@@ -74,7 +75,7 @@ def _open_file(folder: Folder, name: str, spec: IngestSpec, cache: Path | None) 
     if name.endswith(".zip"):
         return _open_tree(zip_tree(folder, name, cache), spec)
     if name.endswith(".parquet"):
-        raise ValueError(f"{folder.where(name)} is one Parquet file; name the folder that holds it")
+        raise ValueError(f"{folder.where(name)} is one Parquet file; name the folder {folder_to_name(folder).where()}")
     raise ValueError(f"{folder.where(name)} is neither a folder nor a .tar or .zip of class folders")
 
 
@@ -87,8 +88,8 @@ def _open_folder(folder: Folder, spec: IngestSpec, cache: Path | None) -> Source
         return open_synset_tars(folder, tars, spec, cache)
     if cifar := find_cifar(folder):
         return open_cifar(*cifar, cache)
-    if find_files(folder)[1]:
-        return open_huggingface(folder, spec.val_fraction, cache)
+    if found := find_files(folder):
+        return open_huggingface(found, spec.val_fraction, cache)
     if shards := find_shards(folder):
         return open_webdataset(folder, shards, spec.val_fraction, cache)
     if (images := find_images(folder, names)) is not None:

@@ -1,12 +1,11 @@
-"""Parquet files as Hugging Face stores image sets: train-*.parquet, validation-* or test-*, here or in data/.
+"""Parquet files as Hugging Face stores image sets, with labels that are numbers or words; see `parquet_files`.
 
 The listing reads nothing but the labels and the files' footers; the reader takes each row group once for all rows of a
 window (`stored_order.py`).
 """
 
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -17,16 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.names import SPLIT_WORDS, TEST, TRAIN, VAL
+from pipelines.names import TEST, TRAIN, VAL
 from pipelines.sources.cache import cached_table
+from pipelines.sources.layout import in_order
+from pipelines.sources.parquet_columns import find_columns, is_text
+from pipelines.sources.parquet_files import ParquetFiles, require_complete
 from pipelines.sources.source import Source, fingerprint_of, listing, with_val
-from pipelines.storage import FileEntry, Folder
+from pipelines.storage import Folder
 
-_FILE = re.compile(rf"(?i)^({'|'.join(SPLIT_WORDS)})(?:[-_.].*)?\.parquet$")
-_PART = re.compile(r"-(\d+)-of-(\d+)")
 _ROW_GROUPS = b"row groups"
 _READ_BYTES, _READ_ROWS = 8 << 20, 64  # of a row group at a time: from the file, and as images
-_LABEL_NAMES = ("label", "labels", "fine_label", "class", "cls")
 
 
 @dataclass(frozen=True)
@@ -75,27 +74,15 @@ class ParquetReader:
             start += len(column)
 
 
-def find_files(folder: Folder) -> tuple[Folder, dict[str, list[FileEntry]]]:
-    """The Parquet files by split, in the folder itself or in data/; no splits where there are none."""
-    for place in (folder, folder.child("data")):
-        splits: dict[str, list[FileEntry]] = {}
-        for entry in place.files():
-            if match := _FILE.match(entry.name):
-                splits.setdefault(SPLIT_WORDS[match[1].lower()], []).append(entry)
-        if splits:
-            return place, splits
-    return folder, {}
-
-
-def open_huggingface(folder: Folder, val_fraction: float, cache: Path | None) -> Source:
-    folder, files = find_files(folder)
+def open_huggingface(found: ParquetFiles, val_fraction: float, cache: Path | None) -> Source:
+    folder, files, notes = found
     if TRAIN not in files:
         raise ValueError(f"{folder.where()} has {'/'.join(files)} Parquet files but no train-*.parquet")
-    if VAL in files:
-        files.pop(TEST, None)  # published without labels, as a rule
+    if VAL in files and (tests := files.pop(TEST, None)):  # published without labels, as a rule
+        notes += (f"{len(tests):,} Parquet files of test are left out, since there is a validation split",)
     for entries in files.values():
-        _require_complete(entries, folder)
-    image, label, names = _columns(folder, files[TRAIN][0].name)
+        require_complete(entries, folder)
+    image, label, names = find_columns(folder, files[TRAIN][0].name)
     tables = {
         entry.name: cached_table(
             cache, ["parquet", *entry, image, label], partial(_list_file, folder, entry.name, image, label)
@@ -103,16 +90,14 @@ def open_huggingface(folder: Folder, val_fraction: float, cache: Path | None) ->
         for entries in files.values()
         for entry in entries
     }
-    splits = {
-        split: _list_split(folder, split, {entry.name: tables[entry.name] for entry in entries})
-        for split, entries in files.items()
-    }
-    names = names or _numbered(splits)
-    for split, rows in splits.items():
-        if (largest := pc.max(rows["label"]).as_py()) is not None and largest >= len(names):
-            raise ValueError(
-                f"{folder.where()}: {split} has the label {largest}, but there are {len(names)} class names"
-            )
+    parts = {split: {entry.name: tables[entry.name] for entry in entries} for split, entries in files.items()}
+    if pa.types.is_string(tables[files[TRAIN][0].name]["label"].type):
+        names = _words(parts[TRAIN].values(), folder)
+        for split, tables_of_split in parts.items():
+            parts[split] = {name: _numbered(part, names, folder, split) for name, part in tables_of_split.items()}
+    splits = {split: _list_split(folder, split, part) for split, part in parts.items()}
+    names = names or _numbers(splits)
+    _require_names(splits, names, folder)
     identity = [(entry.name, entry.size) for split in sorted(files) for entry in files[split]]
     return Source(
         kind="huggingface",
@@ -123,45 +108,8 @@ def open_huggingface(folder: Folder, val_fraction: float, cache: Path | None) ->
         class_titles=names,
         splits=with_val(splits, val_fraction),
         reader=ParquetReader(folder, image, {name: _row_group_ends(table) for name, table in tables.items()}),
+        notes=notes,
     )
-
-
-def _require_complete(entries: list[FileEntry], folder: Folder) -> None:
-    """Names such as train-00003-of-00014.parquet say how many files there must be."""
-    parts = {(int(match[1]), int(match[2])) for entry in entries if (match := _PART.search(entry.name))}
-    missing = {number for _, count in parts for number in range(count)} - {number for number, _ in parts}
-    if missing:
-        example = _PART.sub(f"-{min(missing):05d}-of-{max(parts)[1]:05d}", entries[0].name)
-        raise ValueError(f"{folder.where()} lacks {len(missing)} of its Parquet files, such as {example}; fetch them")
-
-
-def _columns(folder: Folder, name: str) -> tuple[str, str, tuple[str, ...]]:
-    """From the schema: the path of the image bytes, the label column, and the class names if they are stored."""
-    import pyarrow.parquet as pq
-
-    with folder.open(name) as file:
-        schema = pq.read_schema(file)
-    info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = info.get("info", {}).get("features", {})
-    images = [path for field in schema if (path := _bytes_path(field))]
-    integers = [field.name for field in schema if pa.types.is_integer(field.type)]
-    classes = [column for column in integers if features.get(column, {}).get("_type") == "ClassLabel"]
-    candidates = classes or integers
-    label = next((column for column in _LABEL_NAMES if column in candidates), candidates[0] if candidates else None)
-    if len(images) != 1 or label is None or (label not in _LABEL_NAMES and len(candidates) > 1):
-        raise ValueError(
-            f"{folder.where(name)}: cannot tell the image and label columns from {schema.names}; expected one column "
-            f"struct<bytes, path> and one of integers, named 'label' if there are several"
-        )
-    return images[0], label, tuple(features.get(label, {}).get("names", ()))
-
-
-def _bytes_path(field: pa.Field) -> str | None:
-    """The Parquet path of a column's image bytes: struct<bytes, path>, or plain binary."""
-    kind = field.type
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        return f"{field.name}.bytes"
-    return field.name if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) else None
 
 
 def _flatten(table: pa.Table) -> pa.ChunkedArray:
@@ -190,7 +138,8 @@ def _list_file(folder: Folder, name: str, image: str, label: str) -> pa.Table:
 
     try:
         with folder.open(name) as source, pq.ParquetFile(source) as file:
-            labels = file.read([label], use_threads=False).column(0).cast(pa.int32()).combine_chunks()
+            labels = file.read([label], use_threads=False).column(0)
+            labels = labels.cast(pa.string() if is_text(labels.type) else pa.int32()).combine_chunks()
             groups = list(_row_groups(file.metadata, image))
     except pa.ArrowInvalid as error:
         raise ValueError(f"{folder.where(name)} is no Parquet file or is damaged: {error}; fetch it again") from error
@@ -221,5 +170,30 @@ def _require_labels(labels: pa.ChunkedArray, folder: Folder, split: str) -> None
         )
 
 
-def _numbered(splits: dict[str, pa.Table]) -> tuple[str, ...]:
+def _words(parts: Iterable[pa.Table], folder: Folder) -> tuple[str, ...]:
+    """The names of the classes where labels are words."""
+    found = {word for part in parts for word in part["label"].unique().to_pylist()} - {None, ""}
+    if len(found) < 2:
+        raise ValueError(f"{folder.where()}: train has the labels {sorted(found)}, which are no classes")
+    return tuple(in_order(found))
+
+
+def _numbered(part: pa.Table, names: tuple[str, ...], folder: Folder, split: str) -> pa.Table:
+    """With numbers in place of words; null where there is none."""
+    labels = pc.index_in(part["label"], pa.array(names, pa.string()))
+    unknown = part["label"].filter(pc.and_(pc.is_null(labels), pc.not_equal(pc.fill_null(part["label"], ""), "")))
+    if len(unknown):
+        raise ValueError(f"{folder.where()}: {split} has the class {unknown[0].as_py()!r}, which train lacks")
+    return part.set_column(0, "label", labels)
+
+
+def _numbers(splits: dict[str, pa.Table]) -> tuple[str, ...]:
     return tuple(str(i) for i in range(max(pc.max(rows["label"]).as_py() for rows in splits.values()) + 1))
+
+
+def _require_names(splits: dict[str, pa.Table], names: tuple[str, ...], folder: Folder) -> None:
+    for split, rows in splits.items():
+        if (largest := pc.max(rows["label"]).as_py()) is not None and largest >= len(names):
+            raise ValueError(
+                f"{folder.where()}: {split} has the label {largest}, but there are {len(names)} class names"
+            )
