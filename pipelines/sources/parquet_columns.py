@@ -1,4 +1,4 @@
-"""Which columns of a Parquet file are the image and its label, by their names and types and by Hugging Face's schema."""
+"""Which columns of a Parquet file are the image and its label, by names and types and by Hugging Face's schema."""
 
 import json
 
