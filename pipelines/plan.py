@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pipelines.sources.source import Reader, Source
 
+DATA = "data"  # the folder of the shards; the Hub's name for it
 _QUALITIES = (1, 50, 75, 85, 90, 95, 100)
 _BYTES_PER_PIXEL = (
     0.04,
@@ -40,7 +41,7 @@ _ROW_BYTES = 1200  # besides the image's pixels: features, tables of a JPEG
 class ShardTask:
     """All that a worker needs to write one shard."""
 
-    name: str  # "train-00003-of-00012.tfrecord"
+    name: str  # "data/train-00003-of-00012.tfrecord", the path in the output
     split: str
     first_id: int
     rows: "pa.Table"  # of the source, in the order of their ids
@@ -48,6 +49,7 @@ class ShardTask:
     spec: IngestSpec
     folder: Folder
     origin: str  # of the plan
+    class_names: tuple[str, ...]  # for the files that name them
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class ShardPlan:
         first_id = number * self.spec.rows_per_shard
         chosen = self._orders[split][first_id : first_id + self.spec.rows_per_shard]
         rows = take_rows(self._listings[split], chosen)
-        return ShardTask(name, split, first_id, rows, self.source.reader, self.spec, self.folder, self.origin)
+        names = self.source.class_names if self.spec.format == "parquet" else ()
+        return ShardTask(name, split, first_id, rows, self.source.reader, self.spec, self.folder, self.origin, names)
 
     def __iter__(self) -> Iterator[ShardTask]:
         return (self[index] for index in range(len(self)))
@@ -121,7 +124,7 @@ class ShardPlan:
         shards = []
         for split, order in self._orders.items():
             count = -(-len(order) // self.spec.rows_per_shard)
-            names = (f"{split}-{number:05d}-of-{count:05d}.{self.spec.format}" for number in range(count))
+            names = (f"{DATA}/{split}-{number:05d}-of-{count:05d}.{self.spec.format}" for number in range(count))
             shards += [(split, number, name) for number, name in enumerate(names)]
         return shards
 

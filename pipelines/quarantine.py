@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import NoReturn
 
-from pipelines.shard_record import Quarantined, ShardRecord
+from pipelines.shard_record import Quarantined, ShardRecord, WrittenShard
 from pipelines.storage import Folder
 from pipelines.tables import read_table
 
-QUARANTINE = "quarantine.parquet"
+QUARANTINE = "_quarantine.parquet"
 
 
 def refuse_damaged(folder: Folder, records: Iterable[ShardRecord], listed: int, max_bad: float) -> None:
@@ -20,7 +20,7 @@ def refuse_damaged(folder: Folder, records: Iterable[ShardRecord], listed: int, 
 
 
 def refuse_damaged_parts(
-    folder: Folder, records: Iterable[ShardRecord], class_names: Sequence[str], max_bad: float
+    folder: Folder, records: Iterable[WrittenShard], class_names: Sequence[str], max_bad: float
 ) -> None:
     """The same for each split, and for each class in it, of which one image may be damaged in any case."""
     records = list(records)
@@ -42,7 +42,7 @@ def refuse_damaged_parts(
 
 
 def _refuse(
-    folder: Folder, records: list[ShardRecord], what: str, bad: list[Quarantined], listed: int, max_bad: float
+    folder: Folder, records: Sequence[ShardRecord], what: str, bad: list[Quarantined], listed: int, max_bad: float
 ) -> NoReturn:
     write_quarantine(folder, records)
     examples = "; ".join(f"{entry.key}: {entry.reason}" for entry in bad[:3])

@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+
+REDO = "run `alexnet verify` and then `alexnet ingest`, which writes anew what is damaged"
 
 
 @dataclass(frozen=True)
 class Quarantined:
     """An image that could not be stored: where it is in the source (archive, member, offset), and why.
 
-    A row of `quarantine.parquet`, which also says the split.
+    A row of `_quarantine.parquet`, which also says the split.
     """
 
     id: int
@@ -24,16 +26,26 @@ class Quarantined:
 class ShardRecord:
     """One shard: ids [first_id, first_id + listed) of its split without the quarantined ones, in this order."""
 
-    name: str
+    name: str  # its path in the output
     split: str
     first_id: int
     listed: int
     rows: int
     bytes: int
     sha256: str
-    labels: str  # "label:count label:count .."; as text, since a split may have 15,000 shards of 1,000 classes
     quarantined: tuple[Quarantined, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenShard(ShardRecord):
+    """And what only some want to know of it, who load it on their own: a worker has no use for 15,000 times as much."""
+
+    labels: str  # "label:count label:count .."; as text, since a shard may have images of 1,000 classes
     mended: str = ""  # "what:count" lines, of stored images that were odd but complete
+
+    @property
+    def record(self) -> ShardRecord:
+        return ShardRecord(**{each.name: getattr(self, each.name) for each in fields(ShardRecord)})
 
     @property
     def label_counts(self) -> dict[int, int]:
@@ -45,27 +57,30 @@ class ShardRecord:
         pairs = (line.rpartition(":") for line in self.mended.splitlines())
         return Counter({what: int(count) for what, _, count in pairs})
 
-    def to_json(self) -> dict:
-        """Without what only later versions know, where that is empty: older records keep their digest."""
-        values = asdict(self)
-        return values if self.mended else {name: value for name, value in values.items() if name != "mended"}
-
     @staticmethod
-    def from_json(values: dict) -> "ShardRecord":
+    def from_json(values: dict) -> "WrittenShard":
         quarantined = tuple(Quarantined(**entry) for entry in values["quarantined"])
-        return ShardRecord(**{**values, "quarantined": quarantined})
+        return WrittenShard(**{**values, "quarantined": quarantined})
 
 
 def pack_label_counts(labels: Iterable[int]) -> str:
     return " ".join(f"{label}:{count}" for label, count in sorted(Counter(labels).items()))
 
 
+def sum_label_counts(shards: Iterable[WrittenShard]) -> dict[int, int]:
+    """Images by label, of all these shards."""
+    total = Counter[int]()
+    for shard in shards:
+        total.update(shard.label_counts)
+    return dict(sorted(total.items()))
+
+
 def pack_mended(mended: Counter[str]) -> str:
     return "\n".join(f"{what}:{count}" for what, count in sorted(mended.items()))
 
 
-def mended_notes(records: Iterable[ShardRecord]) -> list[str]:
+def mended_notes(shards: Iterable[WrittenShard]) -> list[str]:
     """A line on the images that are stored though something was odd in them."""
-    counts = sum((record.mended_counts for record in records), Counter[str]())
+    counts = sum((shard.mended_counts for shard in shards), Counter[str]())
     kinds = ", ".join(f"{count:,} times {what}" for what, count in counts.most_common())
     return [f"{counts.total():,} images are complete but odd, and kept: {kinds}"] if counts else []

@@ -1,22 +1,25 @@
 """Shards: written one by one, read, and verified.
 
-A shard is a function of its task: the same bytes on any worker, in any order, after any crash. Its file appears under
-its name when it is complete, then DALI's index, then a small record in `parts/`, so that a rerun redoes only what is
-missing; the manifest comes when all shards are there.
+A shard is a function of its task: the same bytes on any worker, in any order, after any crash. Its file appears in
+`data/` when it is complete, then DALI's index, then a small record in `parts/`, so that a rerun redoes only what is
+missing; the manifest comes when all shards are there. `data/` holds nothing else: other readers take all of it.
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from pipelines.formats.rows import Row, ShardRows
-from pipelines.manifest import MANIFEST, REDO, Manifest
-from pipelines.plan import ShardTask
+from pipelines.formats.rows import Row, ShardRows, Shared
+from pipelines.manifest import MANIFEST, Manifest
+from pipelines.plan import DATA, ShardTask
 from pipelines.quarantine import QUARANTINE, verify_quarantine
-from pipelines.shard_record import Quarantined, ShardRecord, pack_label_counts, pack_mended
+from pipelines.shard_record import REDO, Quarantined, ShardRecord, WrittenShard, pack_label_counts, pack_mended
+from pipelines.shard_table import read_written
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 
@@ -34,11 +37,12 @@ class Prepared(NamedTuple):
     mended: str = ""  # what was wrong with it and does no harm
 
 
-def write_shard(task: ShardTask, prepared: Iterable[Prepared] | None = None) -> ShardRecord:
+def write_shard(task: ShardTask, prepared: Iterable[Prepared] | None = None) -> WrittenShard:
     """Write the shard of a task, unless it is there already; its rows may be prepared, in the order of their ids."""
     if finished := finished_shard(task.folder, task.name, task.origin):
         return finished
     codec = _codec(task.name)
+    shared = Shared(task.split, task.spec.encoding, task.spec.size, task.class_names)
     stored: list[int] = []  # their labels
     quarantined: list[Quarantined] = []
     mended = Counter[str]()
@@ -46,12 +50,12 @@ def write_shard(task: ShardTask, prepared: Iterable[Prepared] | None = None) -> 
     def write(file: BinaryIO) -> tuple[_HashingFile, str | None]:
         hashing = _HashingFile(file)
         rows = _stored_rows(prepared or _prepared(task), stored, quarantined, mended)
-        return hashing, codec.write(hashing, rows, task.spec.encoding, task.spec.size)
+        return hashing, codec.write(hashing, rows, shared)
 
     file, index = task.folder.publish(task.name, write)
     if index is not None:
         task.folder.write(task.name + codec.INDEX_SUFFIX, index)
-    record = ShardRecord(
+    record = WrittenShard(
         name=task.name,
         split=task.split,
         first_id=task.first_id,
@@ -64,18 +68,23 @@ def write_shard(task: ShardTask, prepared: Iterable[Prepared] | None = None) -> 
         mended=pack_mended(mended),
     )
     assert record.listed == record.rows + len(record.quarantined), record.name
-    sidecar = json.dumps({"origin": task.origin, "record": record.to_json()})
+    sidecar = json.dumps({"origin": task.origin, "record": asdict(record)})
     task.folder.write(_sidecar(task.name), sidecar)
     return record
 
 
-def finished_shards(folder: Folder, origin: str) -> dict[str, ShardRecord]:
-    """The complete shards of this origin (see ShardPlan), by name."""
-    parts = folder.child(_PARTS).files()
-    names = [entry.name.removesuffix(".json") for entry in parts if entry.name.endswith(".json")]
-    with ThreadPoolExecutor(16) as pool:  # in an object store each look takes a while
-        records = list(pool.map(lambda name: finished_shard(folder, name, origin), names))
-    return {record.name: record for record in records if record}
+def finished_shards(folder: Folder, origin: str) -> dict[str, WrittenShard]:
+    """The complete shards of this origin (see ShardPlan), by name: one listing, and the record of each."""
+    sizes = sizes_in(folder)
+    names = [f"{DATA}/{name[len(_PARTS) + 1 : -len('.json')]}" for name in sizes if name.startswith(f"{_PARTS}/")]
+    with ThreadPoolExecutor(16) as pool:  # in an object store each read takes a while
+        found = list(pool.map(lambda name: finished_shard(folder, name, origin, sizes.get), names))
+    return {shard.name: shard for shard in found if shard}
+
+
+def sizes_in(folder: Folder) -> dict[str, int]:
+    """Bytes of each file of an output, from one listing."""
+    return {entry.name: entry.size for entry in folder.walk()}
 
 
 def read_shard(folder: Folder, record: ShardRecord) -> ShardRows:
@@ -103,13 +112,17 @@ def verify(folder: Folder) -> list[str]:
     return [problem for problems in problems_by_file(folder).values() for problem in problems]
 
 
-def problems_by_file(folder: Folder) -> dict[str, list[str]]:
-    """The same by the shard or other file that has them; files without problems are left out."""
+def problems_by_file(folder: Folder, each: Callable[[Callable, Iterable], Iterable] = map) -> dict[str, list[str]]:
+    """The same by the shard or other file that has them; files without problems are left out.
+
+    `each` maps a function over the shards, in any order.
+    """
     try:
-        manifest = Manifest.load(folder)
+        manifest, shards = Manifest.load(folder), read_written(folder)
     except ValueError as error:
         return {MANIFEST: [str(error)]}
-    found = {record.name: verify_shard(folder, record) for record in manifest.records()}
+    found = dict(each(partial(_named_problems, folder), shards))
+    found = {shard.name: found[shard.name] for shard in shards}
     found[QUARANTINE] = verify_quarantine(folder, manifest.records())
     return {name: problems for name, problems in found.items() if problems}
 
@@ -120,7 +133,11 @@ def forget(folder: Folder, names: Iterable[str]) -> None:
         folder.delete(_sidecar(name))
 
 
-def verify_shard(folder: Folder, record: ShardRecord) -> list[str]:
+def _named_problems(folder: Folder, shard: WrittenShard) -> tuple[str, list[str]]:
+    return shard.name, verify_shard(folder, shard)
+
+
+def verify_shard(folder: Folder, record: WrittenShard) -> list[str]:
     """The problems of one shard and of its index."""
     where, codec = folder.where(record.name), _codec(record.name)
     try:
@@ -189,15 +206,18 @@ def _prepare_one(row: dict, id: int, data: bytes, spec: IngestSpec) -> Prepared:
     return Prepared(stored, square.mended)
 
 
-def finished_shard(folder: Folder, name: str, origin: str) -> ShardRecord | None:
-    """The record of one shard, where it is complete and of this origin."""
-    if folder.size(_sidecar(name)) is None:
+def finished_shard(
+    folder: Folder, name: str, origin: str, size_of: Callable[[str], int | None] | None = None
+) -> WrittenShard | None:
+    """The record of one shard, where it is complete and of this origin; `size_of` knows the sizes of the files."""
+    size_of = size_of or folder.size
+    if size_of(_sidecar(name)) is None:
         return None
     sidecar = json.loads(folder.read(_sidecar(name)))
-    record = ShardRecord.from_json(sidecar["record"])
+    shard = WrittenShard.from_json(sidecar["record"])
     suffix = _codec(name).INDEX_SUFFIX
-    is_whole = folder.size(name) == record.bytes and (suffix is None or folder.size(name + suffix) is not None)
-    return record if is_whole and sidecar["origin"] == origin else None
+    is_whole = size_of(name) == shard.bytes and (suffix is None or size_of(name + suffix) is not None)
+    return shard if is_whole and sidecar["origin"] == origin else None
 
 
 def _check(data: memoryview, folder: Folder, record: ShardRecord) -> None:
@@ -214,7 +234,7 @@ def _has_index(folder: Folder, name: str, index: str) -> bool:
 
 
 def _sidecar(name: str) -> str:
-    return f"{_PARTS}/{name}.json"
+    return f"{_PARTS}/{name.removeprefix(f'{DATA}/')}.json"
 
 
 def _codec(name: str):

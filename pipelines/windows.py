@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pipelines.plan import ShardTask
-from pipelines.shard_record import ShardRecord
+from pipelines.shard_record import WrittenShard
 from pipelines.shards import Prepared, finished_shard, prepare, write_shard
 from pipelines.storage import writing
 
 
-def write_shards(tasks: Sequence[ShardTask]) -> list[ShardRecord]:
+def write_shards(tasks: Sequence[ShardTask]) -> list[WrittenShard]:
     """Write the shards of one window, as far as they are not there already."""
     left = [task for task in tasks if not finished_shard(task.folder, task.name, task.origin)]
     if len(left) < 2:

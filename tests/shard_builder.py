@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image
 
 from pipelines.formats import parquet, tfrecord
-from pipelines.formats.rows import Row
+from pipelines.formats.rows import Row, Shared
 from pipelines.images import encode_jpeg
 from pipelines.manifest import Manifest
-from pipelines.shard_record import Quarantined, ShardRecord, pack_label_counts
+from pipelines.shard_record import Quarantined, WrittenShard, pack_label_counts, sum_label_counts
+from pipelines.shard_table import write_shard_table
 from pipelines.storage import Folder
 
 
@@ -46,7 +47,7 @@ def write_shards(
         splits[split] = tuple(
             _write_shard(
                 target,
-                f"{split}-{number:05d}-of-{len(sizes):05d}.{format}",
+                f"data/{split}-{number:05d}-of-{len(sizes):05d}.{format}",
                 split,
                 range(starts[number], starts[number + 1]),
                 encoding,
@@ -65,14 +66,16 @@ def write_shards(
         source_kind="test",
         source_fingerprint="0",
         config={},
-        splits=splits,
+        splits={split: tuple(shard.record for shard in shards) for split, shards in splits.items()},
+        labels={split: sum_label_counts(shards) for split, shards in splits.items()},
         versions={},
     )
+    write_shard_table(target, [shard for shards in splits.values() for shard in shards])
     manifest.save(target)
     return target, manifest
 
 
-def _write_shard(folder, name, split, ids, encoding, size_px, quarantined, images) -> ShardRecord:
+def _write_shard(folder, name, split, ids, encoding, size_px, quarantined, images) -> WrittenShard:
     codec = parquet if name.endswith(".parquet") else tfrecord
     kept = [id for id in ids if id not in quarantined]
     rows = [
@@ -80,12 +83,12 @@ def _write_shard(folder, name, split, ids, encoding, size_px, quarantined, image
         for id in kept
     ]
     file = io.BytesIO()
-    index = codec.write(file, rows, encoding, size_px)
+    index = codec.write(file, rows, Shared(split, encoding, size_px, tuple("abc")))
     data = file.getvalue()
     folder.publish(name, lambda out: out.write(data))
     if index:
         folder.publish(name + codec.INDEX_SUFFIX, lambda out: out.write(index.encode()))
-    return ShardRecord(
+    return WrittenShard(
         name=name,
         split=split,
         first_id=ids.start,

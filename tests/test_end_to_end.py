@@ -37,7 +37,7 @@ def test_the_demo_is_learned(demo_root, rows):
 def test_every_stored_validation_image_is_evaluated_once(demo_root, rows):
     import pandas as pd
 
-    manifest = json.loads((folder(demo_root, rows, "ingest") / "manifest.json").read_text())
+    manifest = json.loads((folder(demo_root, rows, "ingest") / "_manifest.json").read_text())
     predictions = pd.read_parquet(folder(demo_root, rows, "evaluate") / "predictions.parquet")
     assert len(predictions) == manifest["splits"]["val"]["stored"]
     assert predictions["id"].is_unique
@@ -48,8 +48,8 @@ def test_every_stored_validation_image_is_evaluated_once(demo_root, rows):
 def test_nothing_is_lost_between_listing_and_shards(demo_root, rows):
     import pandas as pd
 
-    manifest = json.loads((folder(demo_root, rows, "ingest") / "manifest.json").read_text())
-    set_aside = pd.read_parquet(folder(demo_root, rows, "ingest") / "quarantine.parquet")
+    manifest = json.loads((folder(demo_root, rows, "ingest") / "_manifest.json").read_text())
+    set_aside = pd.read_parquet(folder(demo_root, rows, "ingest") / "_quarantine.parquet")
     for name, split in manifest["splits"].items():
         assert split["listed"] == split["stored"] + split["quarantined"]
         assert split["quarantined"] == (set_aside["split"] == name).sum()

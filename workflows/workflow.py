@@ -6,7 +6,7 @@ from workflows.engine.stage import Stage
 STAGES = (
     Stage(
         "ingest",
-        version=2,  # the stored order
+        version=2,  # the stored order; shards in a folder of their own, their records in Parquet
         module="workflows.stages.ingest",
         reads=("ingest.*",),
         ignores=("ingest.source", "ingest.check_md5", "ingest.max_bad"),

@@ -1,4 +1,4 @@
-"""What one shard file holds, whatever its format: a row to store, and the rows read back."""
+"""What one shard file holds, whatever its format: a row to store, what all rows share, and the rows read back."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +14,16 @@ class Row(NamedTuple):
     width: int  # of the original, px
     height: int
     format: str  # of the original: "jpeg", "png" ..
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all rows of a shard have in common."""
+
+    split: str
+    encoding: str  # "jpeg" or "raw"
+    size_px: int
+    class_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)

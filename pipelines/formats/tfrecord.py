@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import google_crc32c
 import numpy as np
 
-from pipelines.formats.rows import DamagedRow, Row, ShardRows
+from pipelines.formats.rows import DamagedRow, Row, ShardRows, Shared
 
 INDEX_SUFFIX = ".idx"
 _LENGTH = struct.Struct("<QI")
@@ -25,9 +25,9 @@ _NUMBERS = ("image/id", "image/class/label", "image/orig_width", "image/orig_hei
 _FRAME_BYTES = _LENGTH.size + _CRC.size
 
 
-def write(file: BinaryIO, rows: Iterable[Row], encoding: str, size_px: int) -> str:
+def write(file: BinaryIO, rows: Iterable[Row], shared: Shared) -> str:
     """Write the records; returns the text of the index."""
-    examples, same = [], _features_of_all(encoding, size_px)
+    examples, same = [], _features_of_all(shared.encoding, shared.size_px)
     for row in rows:
         example = _example(row, same)
         length = struct.pack("<Q", len(example))

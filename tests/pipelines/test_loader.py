@@ -13,6 +13,7 @@ import shard_builder
 import torch
 
 from pipelines.loader import TrainLoader
+from pipelines.shard_table import read_written, write_shard_table
 from pipelines.specs import LoaderSpec
 from pipelines.storage import Folder
 
@@ -305,11 +306,13 @@ print(bytes_read() - before, running.num_samples)
 def test_resuming_in_the_middle_of_1_3_million_samples_reads_two_windows(tmp_path):
     """1,251 shards of 1,024 rows, which are names of one file; only the windows in use and next are read."""
     folder, manifest = shard_builder.write_shards(tmp_path, {"train": [1024]}, size_px=SIZE_PX)
-    (first,) = manifest.splits["train"]
-    records = tuple(replace(first, name=f"train-{i:05d}-of-01251.tfrecord", first_id=1024 * i) for i in range(1251))
-    for record in records:
-        os.link(tmp_path / first.name, tmp_path / record.name)
-    replace(manifest, splits={"train": records}).save(folder)
+    (first,) = read_written(folder)
+    names = [f"data/train-{i:05d}-of-01251.tfrecord" for i in range(1251)]
+    shards = [replace(first, name=name, first_id=1024 * i) for i, name in enumerate(names)]
+    for name in names:
+        os.link(tmp_path / first.name, tmp_path / name)
+    write_shard_table(folder, shards)
+    replace(manifest, splits={"train": tuple(shard.record for shard in shards)}).save(folder)
     num_bytes, num_samples = run_python(RESUME_IN_A_LARGE_EPOCH, str(tmp_path)).split()
     assert int(num_samples) == 1_281_024
     assert int(num_bytes) <= 2 * 8 * (tmp_path / first.name).stat().st_size * 1.01

@@ -12,7 +12,8 @@ from builders import tar_bytes
 from pipelines.manifest import MANIFEST, Manifest, write_manifest
 from pipelines.plan import plan_shards
 from pipelines.quarantine import QUARANTINE, refuse_damaged, refuse_damaged_parts
-from pipelines.shard_record import Quarantined, ShardRecord, pack_label_counts
+from pipelines.shard_record import Quarantined, WrittenShard, pack_label_counts
+from pipelines.shard_table import SHARDS, read_written
 from pipelines.shards import verify, write_shard
 from pipelines.sources.catalog import open_source
 from pipelines.specs import IngestSpec
@@ -38,8 +39,9 @@ def test_a_manifest_read_is_the_manifest_written(tmp_path):
 def test_the_totals_balance(tmp_path):
     folder, _ = ingest(tmp_path, source(bad=3), max_bad=0.5)
     train = json.loads(folder.read(MANIFEST))["splits"]["train"]
-    assert (train["listed"], train["stored"], train["quarantined"]) == (13, 10, 3)
-    assert train["bytes"] == sum((tmp_path / shard["name"]).stat().st_size for shard in train["shards"])
+    assert (train["listed"], train["stored"], train["quarantined"], train["shards"]) == (13, 10, 3, 3)
+    assert train["bytes"] == sum(path.stat().st_size for path in tmp_path.glob("data/train-*.tfrecord"))
+    assert sum(train["labels"].values()) == 10
 
 
 @pytest.mark.parametrize("lost", ["a shard", "a row", "a quarantined image"])
@@ -86,11 +88,12 @@ def test_the_stage_may_stop_once_too_many_are_certain(tmp_path):
         refuse_damaged(folder, first, listed=10 * bad - 1, max_bad=0.1)
 
 
-def split_by_class(split: str, images: int, damaged: int, label: int) -> tuple[ShardRecord, ...]:
+def split_by_class(split: str, images: int, damaged: int, label: int) -> tuple[WrittenShard, ...]:
     """One shard of a class, some of whose images are set aside."""
     bad = tuple(Quarantined(i, f"{split}/{i}.jpg", label, "", 0, "cut") for i in range(damaged))
     left = images - damaged
-    return (ShardRecord(f"{split}-{label}", split, 0, images, left, 0, "", f"{label}:{left}" if left else "", bad),)
+    labels = f"{label}:{left}" if left else ""
+    return (WrittenShard(f"{split}-{label}", split, 0, images, left, 0, "", bad, labels=labels),)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,7 @@ def test_max_bad_is_the_largest_fraction_allowed(tmp_path):
 
 
 def test_a_folder_without_manifest_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no manifest.json.*run it"):
+    with pytest.raises(ValueError, match=r"holds no _manifest.json.*run it"):
         Manifest.load(Folder.at(tmp_path))
 
 
@@ -137,10 +140,42 @@ def test_an_edited_manifest_is_refused(tmp_path):
         Manifest.load(folder)
 
 
+def test_a_table_of_shards_that_is_not_the_manifest_s_is_refused(tmp_path):
+    folder, _ = ingest(tmp_path / "a", source())
+    other, _ = ingest(tmp_path / "b", source(), quality=80)
+    folder.write(SHARDS, other.read(SHARDS))
+    with pytest.raises(ValueError, match="was changed after it was written"):
+        Manifest.load(folder)
+    folder.write(SHARDS, other.read(SHARDS)[:-9])
+    with pytest.raises(ValueError, match=r"_shards.parquet cannot be read .*alexnet verify"):
+        Manifest.load(folder)
+    folder.delete(SHARDS)
+    assert "_shards.parquet cannot be read" in verify(folder)[0]
+
+
+def test_shards_of_the_former_layout_are_said_to_be_and_of_a_later_one_too(tmp_path):
+    folder, _ = ingest(tmp_path, source())
+    document = folder.read(MANIFEST)
+    folder.write(MANIFEST, document.replace(b'"layout": 2', b'"layout": 3'))
+    with pytest.raises(ValueError, match="is of layout 3, this code reads 2: run `alexnet ingest`"):
+        Manifest.load(folder)
+    folder.delete(MANIFEST)
+    folder.write("manifest.json", document.replace(b'"layout": 2', b'"layout": 1'))
+    with pytest.raises(ValueError, match="holds shards of the former layout, which is not read: run `alexnet ingest`"):
+        Manifest.load(folder)
+
+
+def test_others_read_label_counts_as_maps(tmp_path):
+    folder, manifest = ingest(tmp_path, source(bad=1), max_bad=0.5)
+    table = pq.read_table(tmp_path / SHARDS).to_pylist()
+    assert [dict(row["labels"]) for row in table] == [shard.label_counts for shard in read_written(folder)]
+    assert [row["name"] for row in table] == [record.name for record in manifest.records()]
+
+
 def test_label_counts_survive_packing(tmp_path):
     _, manifest = ingest(tmp_path, source())
     assert pack_label_counts([3, 1, 3, -1]) == "-1:1 1:1 3:2"
-    assert sum(sum(record.label_counts.values()) for record in manifest.records()) == 17
+    assert sum(sum(manifest.label_counts(split).values()) for split in manifest.splits) == 17
 
 
 def test_the_quarantine_list_is_that_of_the_manifest_with_damage_in_three_splits(tmp_path):
@@ -166,7 +201,7 @@ def test_the_quarantine_list_says_which_member_of_which_archive_and_why(tmp_path
 def test_shards_are_in_order_where_their_numbers_outgrow_five_digits(tmp_path):
     """Sorted by name, number 100000 would come before number 10001."""
     _, manifest = ingest(tmp_path, memory_source({"train": jpegs(10)}))
-    first, second = manifest.splits["train"]
+    first, second = read_written(Folder.at(tmp_path))
     renamed = [
         dataclasses.replace(second, name="train-100000-of-100001.tfrecord"),
         dataclasses.replace(first, name="train-99999-of-100001.tfrecord"),

@@ -33,7 +33,7 @@ def test_shards_cover_every_id_once(num_rows, limit):
         order = stored_order(count, 0, split)
         assert keys == [f"{split}/{i}.jpg" for i in order[:expected]]
         assert [task.name for task in parts] == [
-            f"{split}-{i:05d}-of-{len(parts):05d}.tfrecord" for i in range(len(parts))
+            f"data/{split}-{i:05d}-of-{len(parts):05d}.tfrecord" for i in range(len(parts))
         ]
 
 

@@ -72,7 +72,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np, pyarrow as pa, torch
 from pipelines.formats import parquet
-from pipelines.formats.rows import Row
+from pipelines.formats.rows import Row, Shared
 from pipelines.quarantine import write_quarantine
 from pipelines.shard_record import Quarantined, ShardRecord
 from pipelines.sources.cache import cached_table
@@ -88,11 +88,12 @@ album = Album(None, Folder.at(folder))
 figure = canvas(3, 3)[0]
 rows = [Row(0, "a", 0, bytes(99_999), 1, 1, "jpeg")]
 bad = [Quarantined(i, f"{i} {hash(str(i))}" * 9, 0, "", 0, "") for i in range(999)]
-record = ShardRecord("", "train", 0, 999, 0, 0, "", "", tuple(bad))
+record = ShardRecord("", "train", 0, 999, 0, 0, "", tuple(bad))
+shared = Shared("train", "jpeg", 9, ("a",))
 table = pa.table({"a": np.random.default_rng(0).random(9999)})
 writers = {
     "text": lambda: Folder.at(folder).publish("text", lambda file: file.write(long.encode())),
-    "a.parquet": lambda: Folder.at(folder).publish("a.parquet", lambda file: parquet.write(file, rows, "jpeg", 9)),
+    "a.parquet": lambda: Folder.at(folder).publish("a.parquet", lambda file: parquet.write(file, rows, shared)),
     "quarantine.parquet": lambda: write_quarantine(Folder.at(folder), [record]),
     "index-": lambda: cached_table(folder, [1], lambda: table),
     "history.jsonl": lambda: history.add({"kind": "step", "step": 1, "long": long}),

@@ -83,9 +83,9 @@ def test_a_source_with_too_many_damaged_images_is_not_read_to_its_end(tmp_path):
     last = result.stderr.strip().splitlines()[-1]
     assert "of 400 images are damaged, more than ingest.max_bad=0.01 (" in last
     assert "quarantine.parquet; mend the source or raise ingest.max_bad" in last
-    assert 0 < len(list(tmp_path.glob("runs/ingest/*/*.tfrecord"))) < 10
+    assert 0 < len(list(tmp_path.glob("runs/ingest/*/data/*.tfrecord"))) < 10
     assert alexnet(*command, "--set=ingest.max_bad=0.6", cwd=tmp_path).returncode == 0
-    assert len(list(tmp_path.glob("runs/ingest/*/*.tfrecord"))) == 51
+    assert len(list(tmp_path.glob("runs/ingest/*/data/*.tfrecord"))) == 51
 
 
 def test_an_unknown_recipe(tmp_path):

@@ -108,13 +108,13 @@ def test_nodes_that_die_in_ingest_and_in_training_change_nothing(cluster, data, 
     driver = crash.start(*command, log=run.log)
     busy = crash.wait_until(lambda: nodes_at(cluster, "ray::_apply"), "a task on another node", 60, driver)
     time.sleep(rng.uniform(0, 0.1))
-    assert not list(run.root.glob("ingest/*/manifest.json")), "ingest was done before the node could die"
+    assert not list(run.root.glob("ingest/*/_manifest.json")), "ingest was done before the node could die"
     cluster.remove_node(busy[0], allow_graceful=False)
     cluster.add_node(num_cpus=1, node_ip_address="127.0.0.4")
     run.wait_for_points(rng.randint(1, 10), driver)
     cluster.remove_node(nodes_at(cluster, "ray::RayTrainWorker")[0], allow_graceful=False)
     crash.finish(driver, run.log)
-    for pattern in ("ingest/*/*.tfrecord*", "ingest/*/manifest.json", "stats/*/stats.npz"):
+    for pattern in ("ingest/*/data/*.tfrecord*", "ingest/*/_manifest.json", "stats/*/stats.npz"):
         expected = sha256(data / "runs", pattern)
         assert expected
         assert sha256(run.root, pattern) == expected

@@ -67,7 +67,7 @@ def undisturbed(spec, tmp_path_factory) -> dict[str, str]:
 
 def digests(folder: Path) -> dict[str, str]:
     """sha256 of the files that stand under a shard's or an index's final name."""
-    files = [path for path in folder.glob("*.tfrecord*") if not path.name.startswith(".")]
+    files = [path for path in folder.glob("data/*.tfrecord*") if not path.name.startswith(".")]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -129,7 +129,7 @@ def test_a_killed_run_goes_on_with_the_missing_shards(source, spec, undisturbed,
         (folder,) = (path for path in (root / "ingest").iterdir() if path.is_dir())
         survey = survey or Survey(folder, spec, undisturbed)
         survey.look()
-        assert not (folder / "manifest.json").exists()
+        assert not (folder / "_manifest.json").exists()
     driver = crash.start(*command, log=log)
     for _ in range(7):
         busy = crash.wait_until(lambda: crash.workers(driver, "ray::_apply"), "a task", process=driver)

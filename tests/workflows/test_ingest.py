@@ -37,7 +37,7 @@ def context_of(config, root: Path) -> Context:
 
 
 def shards(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_ino for path in folder.glob("*.tfrecord")}
+    return {path.name: path.stat().st_ino for path in folder.glob("data/*.tfrecord")}
 
 
 @pytest.mark.slow
@@ -45,7 +45,7 @@ def test_a_damaged_shard_is_found_by_verify_and_only_that_one_is_written_anew(tm
     tiny.write_source(tmp_path / "source")
     folder = prepare(tmp_path, "ingest")
     before, digest = shards(folder), Manifest.load(Folder.at(folder)).digest
-    damaged = folder / min(before)
+    damaged = folder / "data" / min(before)
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 4
     damaged.write_bytes(content)
@@ -67,12 +67,12 @@ def test_a_damaged_shard_is_found_by_verify_and_only_that_one_is_written_anew(tm
 def test_an_edited_manifest_is_found_by_verify_and_written_anew(tmp_path):
     tiny.write_source(tmp_path / "source")
     folder = prepare(tmp_path, "ingest")
-    before, content = shards(folder), json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**content, "size_px": 64}))
+    before, content = shards(folder), json.loads((folder / "_manifest.json").read_text())
+    (folder / "_manifest.json").write_text(json.dumps({**content, "size_px": 64}))
     assert run_alexnet("verify", "--root", tmp_path / "runs").returncode == 1
     prepare(tmp_path, "ingest")
     assert shards(folder) == before
-    assert json.loads((folder / "manifest.json").read_text())["digest"] == content["digest"]
+    assert json.loads((folder / "_manifest.json").read_text())["digest"] == content["digest"]
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_a_shard_on_a_disk_that_is_not_the_driver_s_is_refused(tmp_path):
     folder = prepare(tmp_path, "ingest")
     record = Manifest.load(Folder.at(folder)).splits["train"][0]
     ingest._check_visible(Folder.at(folder), record)
-    for there in (replace(record, bytes=record.bytes + 1), replace(record, name="train-99999-of-99999.tfrecord")):
+    for there in (replace(record, bytes=record.bytes + 1), replace(record, name="data/train-99999-of-99999.tfrecord")):
         with pytest.raises(UsageError, match="--set store="):
             ingest._check_visible(Folder.at(folder), there)
 

@@ -162,7 +162,7 @@ def test_samples_are_the_images_of_their_ids_and_classes(tiny):
     found = samples.with_ids(shards, manifest, "train", ids)
     assert [sample.id for sample in found] == ids
     assert all((sample.key, sample.label) == stored[sample.id] for sample in found)
-    for label, chosen in samples.by_class(shards, manifest, "train", [0, 4], 2).items():
+    for label, chosen in samples.by_class(shards, "train", [0, 4], 2).items():
         assert 1 <= len(chosen) <= 2
         assert all(sample.label == label for sample in chosen)
     first = samples.first(shards, manifest, "val", 5)
@@ -238,9 +238,9 @@ def test_the_paper_is_compared_on_its_own_images_only(kind, split, listed, class
 def manifest_of(kind: str, split: str, listed: int, classes: int) -> Manifest:
     from pipelines.shard_record import ShardRecord
 
-    record = ShardRecord(f"{split}-00000-of-00001.parquet", split, 0, listed, listed, 1, "", "")
+    record = ShardRecord(f"{split}-00000-of-00001.parquet", split, 0, listed, listed, 1, "")
     names = tuple(map(str, range(classes)))
-    return Manifest("parquet", "jpeg", 256, names, names, kind, "", {}, {split: (record,)}, {})
+    return Manifest("parquet", "jpeg", 256, names, names, kind, "", {}, {split: (record,)}, {}, {})
 
 
 def test_the_share_of_colour_is_none_for_grey_and_all_for_opponent_kernels():

@@ -281,6 +281,15 @@ def test_differences_show_old_and_new():
     assert differences({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": "x"}) == ("b: 2 -> 3", "c: null -> x")
 
 
+def test_outputs_of_an_older_version_of_a_stage_are_said_to_be(tiny, tmp_path):
+    config = with_values(RunConfig(), UNTRACKED)
+    execute(config, tmp_path)
+    newer = (replace(STAGES[0], version=2), *STAGES[1:])
+    step = plan(newer, config, places(config, tmp_path))[0]
+    assert step.state == "STALE"
+    assert step.reasons == ("version: 1 -> 2 (of the stage: its files or results are others now)",)
+
+
 def test_two_processes_make_an_output_once_and_share_it(tiny, tmp_path):
     """The second waits for the first, which is named, and then takes what that made; its own stages run meanwhile."""
     said, log = [], tmp_path / "log"

@@ -12,6 +12,7 @@ from workflows.config import RunConfig, keys
 from workflows.engine.outputs import Output, Places
 from workflows.engine.stage import Seen, Stage, key_of
 
+_MEANING = {"version": " (of the stage: its files or results are others now)"}
 State = Literal["CACHED", "STALE", "PARTIAL", "MISSING"]
 
 
@@ -134,7 +135,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:
     """The ingredients that differ, as `key: old -> new`."""
     names = list(dict.fromkeys([*new, *old]))
     return tuple(
-        f"{name}: {_short(old.get(name))} -> {_short(new.get(name))}"
+        f"{name}: {_short(old.get(name))} -> {_short(new.get(name))}{_MEANING.get(name, '')}"
         for name in names
         if old.get(name) != new.get(name)
     )

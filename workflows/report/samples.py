@@ -7,6 +7,7 @@ import numpy as np
 
 from pipelines.manifest import Manifest
 from pipelines.shard_record import ShardRecord
+from pipelines.shard_table import read_written
 from pipelines.shards import read_shard
 from pipelines.storage import Folder
 
@@ -40,15 +41,15 @@ def with_ids(shards: Folder, manifest: Manifest, split: str, ids: Sequence[int])
     return [found[i] for i in ids]
 
 
-def by_class(
-    shards: Folder, manifest: Manifest, split: str, labels: Iterable[int], per_class: int
-) -> dict[int, list[Sample]]:
-    """Up to `per_class` images of each of these classes, from the first shards of the split."""
+def by_class(shards: Folder, split: str, labels: Iterable[int], per_class: int) -> dict[int, list[Sample]]:
+    """Up to `per_class` images of each of these classes, from the first shards of the split that have any."""
     found: dict[int, list[Sample]] = {label: [] for label in labels}
-    for record in manifest.splits.get(split, ())[:MAX_SHARDS]:
+    num_read = 0
+    for shard in (shard for shard in read_written(shards) if shard.split == split):
         missing = {label: per_class - len(samples) for label, samples in found.items() if len(samples) < per_class}
-        if missing.keys() & record.label_counts.keys():
-            rows = read_shard(shards, record)
+        if num_read < MAX_SHARDS and missing.keys() & shard.label_counts.keys():
+            num_read += 1
+            rows = read_shard(shards, shard)
             for label, count in missing.items():
                 found[label] += _samples(rows, np.flatnonzero(rows.labels == label)[:count])
     return found

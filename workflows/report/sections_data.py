@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from pipelines.augment import Augmentation
+from pipelines.quarantine import QUARANTINE
 from pipelines.statistics import SIZE_BIN_PX
 from workflows.report import figures_data, samples
 from workflows.report.album import Album
@@ -21,7 +22,7 @@ def data(album: Album) -> list[Html]:
     """Samples, counts, and what was set aside."""
     run, manifest = album.run, album.run.manifest
     labels = samples.spread(manifest, "train", CLASSES)
-    chosen = samples.by_class(run.shards, manifest, "train", labels, PER_CLASS)
+    chosen = samples.by_class(run.shards, "train", labels, PER_CLASS)
     titles = manifest.class_titles
     rows = {label: [sample.pixels_HWC for sample in found] for label, found in chosen.items()}
     listed = ", ".join(f"{manifest.num_rows(split):,} images in {split}" for split in manifest.splits)
@@ -66,7 +67,7 @@ def _quarantine(run: FinishedRun) -> list[Html]:
         for row in ordered.head(QUARANTINED_SHOWN).itertuples()
     ]
     left = len(damaged) - len(rows)
-    more = f" {left:,} more are in the stage's quarantine.parquet." if left else ""
+    more = f" {left:,} more are in the stage's {QUARANTINE}." if left else ""
     caption = f"Images that were set aside, and why: {len(damaged):,} of those listed.{more}"
     return [table(["image", "split", "id", "reason"], rows, caption)]
 

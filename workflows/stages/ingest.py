@@ -2,7 +2,7 @@
 same blocks of the source); the manifest is written last.
 
 Shards that an earlier, interrupted run finished are kept, and what it left half written is removed. Damaged images are
-set aside in `quarantine.parquet`, each with its archive, member, offset and the reason.
+set aside in `_quarantine.parquet`, each with its archive, member, offset and the reason.
 """
 
 import errno
@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from pipelines.manifest import MANIFEST, Manifest, write_manifest
 from pipelines.plan import ShardTask, plan_shards, predicted_bytes
 from pipelines.quarantine import QUARANTINE, refuse_damaged, too_damaged
-from pipelines.shard_record import ShardRecord
+from pipelines.shard_record import ShardRecord, WrittenShard
+from pipelines.shard_table import SHARDS
 from pipelines.shards import finished_shards
 from pipelines.sources.catalog import open_source
 from pipelines.sources.source import Source
@@ -26,7 +27,7 @@ from workflows.engine.stage import Context
 
 
 def run(context: Context) -> dict:
-    """Writes the shards, `quarantine.parquet` and `manifest.json`."""
+    """Writes the shards, `_quarantine.parquet`, `_shards.parquet` and `_manifest.json`."""
     spec, store = context.config.ingest, context.folder
     source = open_source(spec, context.root / INDEX)
     _check_unchanged(context, source)
@@ -61,7 +62,7 @@ def run(context: Context) -> dict:
     return _summary(manifest, time.perf_counter() - began, plan.num_rows - kept)
 
 
-def _written(context: Context, windows: Iterable[list[ShardTask]]) -> Iterator[ShardRecord]:
+def _written(context: Context, windows: Iterable[list[ShardTask]]) -> Iterator[WrittenShard]:
     """The shards as they are done; ValueError where the disk is full."""
     try:
         for records in context.compute.map(write_shards, windows):
@@ -102,7 +103,7 @@ def _check_disk(store: Folder, wanted_bytes: int) -> None:
         )
 
 
-def _refuse_damaged(context: Context, done: dict[str, ShardRecord], listed: int) -> None:
+def _refuse_damaged(context: Context, done: dict[str, WrittenShard], listed: int) -> None:
     """UsageError where nothing could be stored, or more than `ingest.max_bad` of all listed images are damaged."""
     _refuse_if_nothing_stored(context, done)
     try:
@@ -111,7 +112,7 @@ def _refuse_damaged(context: Context, done: dict[str, ShardRecord], listed: int)
         raise UsageError(str(error)) from error
 
 
-def _refuse_if_nothing_stored(context: Context, done: dict[str, ShardRecord]) -> None:
+def _refuse_if_nothing_stored(context: Context, done: dict[str, WrittenShard]) -> None:
     """Files that only look like images leave nothing behind."""
     if any(record.rows for record in done.values()):
         return
@@ -125,7 +126,7 @@ def _refuse_if_nothing_stored(context: Context, done: dict[str, ShardRecord]) ->
 
 def track(context: Context, manifest: Manifest) -> None:
     """Tells MLflow the data set (a table of its shards), the manifest and what was set aside."""
-    context.log_files(MANIFEST, QUARANTINE)
+    context.log_files(MANIFEST, SHARDS, QUARANTINE)
     log_dataset(context, manifest, context.folder, "ingest")
 
 
@@ -153,5 +154,5 @@ def _summary(manifest: Manifest, seconds: float, images: int) -> dict:
             "mean_images_per_s": images / max(seconds, 1e-9),
         },
         "units": images,
-        "files": (MANIFEST, QUARANTINE),
+        "files": (MANIFEST, SHARDS, QUARANTINE),
     }

@@ -12,7 +12,7 @@ from workflows.bench.loader_setting import BATCH_SIZE, CROP_PX, BenchData
 
 def batches(data: BenchData, threads: int, device: str) -> Iterator[torch.Tensor]:
     on_gpu = device == "cuda"
-    paths = sorted(map(str, data.tfrecord.glob("*.tfrecord")))
+    paths = sorted(map(str, data.tfrecord.glob("data/*.tfrecord")))
     pipe = _pipeline(paths, on_gpu, batch_size=BATCH_SIZE, num_threads=threads, device_id=0 if on_gpu else None, seed=0)
     iterator = DALIGenericIterator(pipe, ["images", "labels"], reader_name="reader", auto_reset=True)
     while True:
