@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from pipelines.hub import SCHEME, open_hub
 from pipelines.patience import Patient, PatientFile, patient
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _client(server: str):
     """
     from pyarrow.fs import FileSystem
 
-    filesystem, root = FileSystem.from_uri(server)
+    filesystem, root = open_hub(server) if server.startswith(SCHEME) else FileSystem.from_uri(server)
     return Patient(filesystem), root
 
 
