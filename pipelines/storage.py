@@ -179,6 +179,17 @@ class Folder:
         info = filesystem.get_file_info(path)
         return FileEntry(name, info.size, info.mtime_ns or 0) if info.is_file else None
 
+    def identity(self, entry: FileEntry) -> tuple[str | int, ...]:
+        """What tells a listed file from every other, and from itself once it is replaced: place, size and times.
+
+        On a disk also its number, and when it was last touched in any way, which no copy preserves.
+        """
+        place = redacted(self.child(entry.name).url)
+        if not self.is_local:
+            return place, entry.size, entry.mtime_ns
+        stat = (self.local_path() / entry.name).stat()
+        return place, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
     def exists(self) -> bool:
         """Whether there is a folder here; in an object store, whether anything is in it."""
         return self.local_path().is_dir() if self.is_local else bool(self._remote_infos())

@@ -1,7 +1,9 @@
 """From `ingest.source` to an open source: what is there decides which kind it is."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from pipelines.sources.cache import Indexes
 from pipelines.sources.cifar import EDITIONS as CIFAR_EDITIONS
 from pipelines.sources.cifar import find_cifar, open_cifar
 from pipelines.sources.class_folders import open_class_folders
@@ -22,10 +24,15 @@ from pipelines.storage import Folder
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
-def open_source(spec: IngestSpec, cache: Path | None = None) -> Source:
-    """The source that `spec.source` names; indexes of archives are kept in `cache`. ValueError: why there is none."""
+def open_source(
+    spec: IngestSpec, cache: Path | None = None, in_tasks: Callable[[Callable, Iterable], Iterable] = map
+) -> Source:
+    """The source that `spec.source` names. ValueError: why there is none.
+
+    Indexes of archives are kept in `cache`; `in_tasks` maps over large ones (see `Indexes`).
+    """
     try:
-        source = _open(spec, cache)
+        source = _open(spec, Indexes(cache, in_tasks))
     except OSError as error:  # not permitted, no such bucket, no connection
         reason = str(error).splitlines()[0]
         raise ValueError(f"ingest.source: cannot read {Folder.at(spec.source).where()}: {reason}") from error
@@ -48,7 +55,7 @@ def is_there(source: str) -> bool:
         return False
 
 
-def _open(spec: IngestSpec, cache: Path | None) -> Source:
+def _open(spec: IngestSpec, cache: Indexes) -> Source:
     if spec.source == "demo":
         return open_demo()
     folder = Folder.at(spec.source)
@@ -60,7 +67,7 @@ def _open(spec: IngestSpec, cache: Path | None) -> Source:
     return _open_folder(folder, spec, cache)
 
 
-def _open_file(folder: Folder, name: str, spec: IngestSpec, cache: Path | None) -> Source:
+def _open_file(folder: Folder, name: str, spec: IngestSpec, cache: Indexes) -> Source:
     if cifar := next((edition for edition in CIFAR_EDITIONS if edition.archive == name), None):
         return open_cifar(folder, name, cifar, cache)
     if name.endswith(_COMPRESSED):
@@ -79,7 +86,7 @@ def _open_file(folder: Folder, name: str, spec: IngestSpec, cache: Path | None) 
     raise ValueError(f"{folder.where(name)} is neither a folder nor a .tar or .zip of class folders")
 
 
-def _open_folder(folder: Folder, spec: IngestSpec, cache: Path | None) -> Source:
+def _open_folder(folder: Folder, spec: IngestSpec, cache: Indexes) -> Source:
     files = folder.files()
     names = {entry.name for entry in files}
     if edition := find_edition(names):

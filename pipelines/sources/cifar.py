@@ -9,13 +9,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.names import TRAIN, VAL
-from pipelines.sources.cache import cached_table
+from pipelines.sources.cache import Indexes
 from pipelines.sources.cifar_batches import (
     PIXELS,
     Batch,
@@ -112,10 +111,10 @@ def find_cifar(folder: Folder) -> tuple[Folder, str, Edition] | None:
     return None
 
 
-def open_cifar(folder: Folder, archive: str, edition: Edition, cache: Path | None) -> Source:
+def open_cifar(folder: Folder, archive: str, edition: Edition, cache: Indexes) -> Source:
     wanted = (archive,) if archive else (*edition.batches, edition.meta)
     identity = [entry for entry in folder.files() if entry.name in wanted]
-    kept = cached_table(cache, ["cifar", *identity], lambda: _read_labels(folder, archive, edition))
+    kept = cache.table(["cifar"], folder, identity, lambda: _read_labels(folder, archive, edition))
     columns = {name: kept[name][0].as_py() for name in kept.column_names}
     names = tuple(columns["names"])
     splits = {

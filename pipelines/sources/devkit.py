@@ -9,12 +9,11 @@ import re
 import tarfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.sources.cache import cached_table
+from pipelines.sources.cache import Indexes
 from pipelines.storage import FileEntry, Folder
 
 _META = "meta.mat"
@@ -49,11 +48,13 @@ def find_devkit(folder: Folder, year: int | None = None) -> str | None:
     return next((name for name, of in found.items() if not (year and of) or str(year) in of), None)
 
 
-def open_devkit(folder: Folder, name: str, cache: Path | None) -> Devkit:
+def open_devkit(folder: Folder, name: str, cache: Indexes) -> Devkit:
     """The kit of this name; parsed once, since reading Matlab's format needs all of scipy. ValueError: it is no kit."""
     entry = folder.entry(name)
     parts = [entry] if entry else _parts(folder.child(name))
-    kept = cached_table(cache, ["devkit of a year", *parts], lambda: _parse(folder, name, bool(entry)))
+    kept = cache.table(
+        ["devkit"], folder if entry else folder.child(name), parts, lambda: _parse(folder, name, bool(entry))
+    )
     row = {column: kept[column][0].as_py() for column in kept.column_names}
     return Devkit(row["year"], tuple(row["wnids"]), tuple(row["titles"]), np.array(row["val_ids"]))
 

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.names import TEST, TRAIN, VAL
-from pipelines.sources.cache import cached_table
+from pipelines.sources.cache import Indexes
 from pipelines.sources.layout import in_order
 from pipelines.sources.parquet_columns import find_columns, is_text
 from pipelines.sources.parquet_files import ParquetFiles, require_complete
@@ -74,7 +73,7 @@ class ParquetReader:
             start += len(column)
 
 
-def open_huggingface(found: ParquetFiles, val_fraction: float, cache: Path | None) -> Source:
+def open_huggingface(found: ParquetFiles, val_fraction: float, cache: Indexes) -> Source:
     folder, files, notes = found
     if TRAIN not in files:
         raise ValueError(f"{folder.where()} has {'/'.join(files)} Parquet files but no train-*.parquet")
@@ -83,13 +82,10 @@ def open_huggingface(found: ParquetFiles, val_fraction: float, cache: Path | Non
     for entries in files.values():
         require_complete(entries, folder)
     image, label, names = find_columns(folder, files[TRAIN][0].name)
-    tables = {
-        entry.name: cached_table(
-            cache, ["parquet", *entry, image, label], partial(_list_file, folder, entry.name, image, label)
-        )
-        for entries in files.values()
-        for entry in entries
-    }
+    listed = [entry for entries in files.values() for entry in entries]
+    build = partial(_list_file, folder, image=image, label=label)
+    made = cache.tables(["parquet", image, label], folder, listed, build)
+    tables = {entry.name: table for entry, table in zip(listed, made, strict=True)}
     parts = {split: {entry.name: tables[entry.name] for entry in entries} for split, entries in files.items()}
     if pa.types.is_string(tables[files[TRAIN][0].name]["label"].type):
         names = _words(parts[TRAIN].values(), folder)

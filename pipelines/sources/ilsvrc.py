@@ -8,14 +8,13 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.names import TEST, TRAIN, VAL
-from pipelines.sources.cache import cached_table
+from pipelines.sources.cache import Indexes
 from pipelines.sources.devkit import Devkit, find_devkit, open_devkit, parse_ground_truth
 from pipelines.sources.left_out import by_kind, left_out_notes, only_images
 from pipelines.sources.numbered import list_numbered
@@ -72,7 +71,7 @@ def find_edition(files: set[str]) -> Edition | None:
     return next((edition for edition in EDITIONS if edition.train in files), None)
 
 
-def open_ilsvrc(folder: Folder, edition: Edition, spec: IngestSpec, cache: Path | None) -> Source:
+def open_ilsvrc(folder: Folder, edition: Edition, spec: IngestSpec, cache: Indexes) -> Source:
     files = {entry.name: entry for entry in folder.files()}
     kit = _open_kit(folder, edition, cache)
     if edition.test in files and edition.test_truth not in files:
@@ -105,7 +104,7 @@ def _lacks(folder: Folder, edition: Edition, name: str, use: str) -> ValueError:
     return ValueError(f"{folder.where()} lacks {name}, which {use}; put it beside {edition.train}")
 
 
-def _open_kit(folder: Folder, edition: Edition, cache: Path | None) -> Devkit:
+def _open_kit(folder: Folder, edition: Edition, cache: Indexes) -> Devkit:
     name = find_devkit(folder, edition.year)
     if name is None:
         raise _lacks(folder, edition, edition.devkit, "says which class is which")
@@ -193,12 +192,12 @@ def _fingerprint(kind: str, files: dict[str, FileEntry], indexes: dict[str, pa.T
     return fingerprint_of([kind, *archives, *(splits[name]["label"] for name in sorted(splits))])
 
 
-def _check_md5(folder: Folder, edition: Edition, files: dict[str, FileEntry], cache: Path | None) -> None:
+def _check_md5(folder: Folder, edition: Edition, files: dict[str, FileEntry], cache: Indexes) -> None:
     if not edition.md5:
         raise ValueError(f"ingest.check_md5: no MD5 sums are known for ILSVRC{edition.year}; leave it false")
     for name, published in edition.md5.items():
         if name in files:
-            kept = cached_table(cache, ["md5", *files[name]], partial(_md5, folder, name))
+            kept = cache.table(["md5"], folder, [files[name]], partial(_md5, folder, name))
             if (found := kept["md5"][0].as_py()) != published:
                 raise ValueError(f"{folder.where(name)} has the MD5 sum {found}, not {published}; fetch it again")
 

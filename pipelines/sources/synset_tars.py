@@ -1,14 +1,14 @@
 """ImageNet as a folder of one tar per synset, n00000000.tar, such as the whole of it (21,841 of them)."""
 
 import re
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.names import TRAIN
-from pipelines.sources.cache import cached_table
+from pipelines.sources.cache import Indexes
 from pipelines.sources.layout import empty_notes, first_folders
 from pipelines.sources.left_out import left_out_notes, only_images
 from pipelines.sources.ranges import ArchiveReader
@@ -24,9 +24,9 @@ def synset_tars(files: list[FileEntry]) -> list[FileEntry]:
     return [entry for entry in files if _SYNSET_TAR.match(entry.name)]
 
 
-def open_synset_tars(folder: Folder, tars: list[FileEntry], spec: IngestSpec, cache: Path | None) -> Source:
+def open_synset_tars(folder: Folder, tars: list[FileEntry], spec: IngestSpec, cache: Indexes) -> Source:
     """A folder of n00000000.tar files, such as the whole of ImageNet (21,841 of them)."""
-    index = cached_table(cache, ["synset tars", *tars], lambda: _index_tars(folder, tars))
+    index = cache.table(["synset tars"], folder, tars, lambda: _index_tars(folder, tars, cache))
     images, left_out = only_images(index)
     if not images.num_rows:
         raise ValueError(
@@ -49,13 +49,14 @@ def open_synset_tars(folder: Folder, tars: list[FileEntry], spec: IngestSpec, ca
     )
 
 
-def _index_tars(folder: Folder, tars: list[FileEntry]) -> pa.Table:
-    indexes = []
-    for entry in tars:
-        index = index_tar(folder, entry.name)
-        paths = pc.binary_join_element_wise(entry.name, index["path"], "/")
-        indexes.append(index.set_column(0, "path", paths))
-    return pa.concat_tables(indexes)
+def _index_tars(folder: Folder, tars: list[FileEntry], cache: Indexes) -> pa.Table:
+    """One table of all, of which each is kept too: where one tar changes, only that one is indexed again."""
+    return pa.concat_tables(cache.tables(["synset tar"], folder, tars, partial(_index_tar, folder))).combine_chunks()
+
+
+def _index_tar(folder: Folder, name: str) -> pa.Table:
+    index = index_tar(folder, name)
+    return index.set_column(0, "path", pc.binary_join_element_wise(name, index["path"], "/"))
 
 
 def keys_and_synsets(index: pa.Table) -> tuple[pa.ChunkedArray, np.ndarray, list[str]]:

@@ -6,24 +6,21 @@ an error that names the offset. So is an end mark in the middle, at which other 
 """
 
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.sources.cache import cached_table
+from pipelines.sources.cache import Indexes
 from pipelines.storage import Folder
 
 _BLOCK = 512
 _CHUNK = 65536  # members in one Arrow chunk
-_FAR_BYTES, _NEAR_BYTES, _REMOTE_BYTES = (
-    4096,
-    1 << 20,
-    8 << 20,
-)  # read at once: large members, small ones, any by network
-_NEAR = 1 << 15  # a step of at most so many bytes means that members are small
+_FAR_BYTES, _NEAR_BYTES, _REMOTE_BYTES = 4096, 1 << 20, 8 << 20  # read at once: after a long step, after short ones
+_NEAR = 1 << 15  # a step of at most so many bytes is short; by network one that a request spans
 _ZEROS = bytes(_BLOCK)
 _END_BYTES = 22 * _BLOCK  # at most: the mark, and what fills a record of 20 blocks
 _FILE, _LONG_NAME, _LONG_LINK, _PAX, _NO_CONTENT, _SKIPPED = (b"0", b"\0", b"7"), b"L", b"K", b"x", b"123456", b"gVM"
@@ -32,23 +29,58 @@ _NO_LINKS = "pack the files themselves (tar --dereference --hard-dereference)"
 _DANGLING = b"dangling"  # in the schema's metadata: links that lead to no file, a line each
 
 
-def open_index(folder: Folder, name: str, cache) -> pa.Table:
+class _Part(NamedTuple):
+    """A tar in the archive: where it begins and ends, and what its paths begin with."""
+
+    start: int
+    end: int
+    prefix: bytes
+
+
+class _Listed(NamedTuple):
+    """What headers of the archive, or of a part, say."""
+
+    start: int
+    index: pa.Table
+    links: dict[bytes, bytes]
+    inner: list[_Part]
+
+
+def open_index(folder: Folder, name: str, cache: Indexes) -> pa.Table:
     """Columns path, offset, size of every regular file, in archive order; a tar inside is entered, not listed.
 
     Links come after them, each with the offset and size of the file that it leads to.
     """
-    return cached_table(
-        cache, ["tar with the paths of tars in it", *(folder.entry(name) or ())], lambda: index_tar(folder, name)
-    )
+    entry = folder.entry(name)
+    mapped = cache.mapped(entry.size if entry else 0)
+    return cache.table(["tar"], folder, [entry], lambda: index_tar(folder, name, mapped))
 
 
-def index_tar(folder: Folder, name: str) -> pa.Table:
-    where = folder.where(name)
+def index_tar(folder: Folder, name: str, mapped: Callable[[Callable, Iterable], Iterable] = map) -> pa.Table:
+    """The index; tars in the archive are gone through by a mapped function, in any order."""
+    whole = _list_part(folder, name)
+    parts = sorted([whole, *mapped(partial(_list_part, folder, name), whole.inner)], key=lambda part: part.start)
+    index, where = pa.concat_tables([part.index for part in parts]), folder.where(name)
+    links = {path: target for part in parts for path, target in part.links.items()}
+    if whole.inner:
+        index = index.sort_by("offset")
+        if whole.index.num_rows or len({part.prefix for part in whole.inner}) < len(whole.inner):
+            require_unique(index, where)
+    if links:
+        index = _with_links(index, links)
+        require_unique(index, where)
+    return index
+
+
+def _list_part(folder: Folder, name: str, part: _Part | None = None) -> _Listed:
+    """A tar in the archive with all that is in it; or the archive, with the tars in it yet to be listed."""
+    where, inner = folder.where(name), list[_Part]()
     chunks, hashes, members = [], [], []
     links: dict[bytes, bytes] = {}
     with folder.open(name) as file:
+        start, end, prefix = part or _Part(0, file.size(), b"")
         window = _Window(file, folder.is_local, where)
-        for member in _members(window, 0, file.size(), b"", links):
+        for member in _members(window, start, end, prefix, links, None if part else inner):
             members.append(member)
             if len(members) == _CHUNK:
                 chunks.append(_chunk(members))
@@ -58,10 +90,7 @@ def index_tar(folder: Folder, name: str) -> pa.Table:
     distinct = np.unique(np.concatenate([*hashes, _hashes(members)]))  # a tenth of the memory of the paths themselves
     if len(distinct) < index.num_rows:
         require_unique(index, where)
-    if links:
-        index = _with_links(index, links)
-        require_unique(index, where)
-    return index
+    return _Listed(start, index, links, inner)
 
 
 class Member(NamedTuple):
@@ -115,16 +144,25 @@ class _Window:
         """Bytes at `offset`; fewer than `size` at the end of the file."""
         start = offset - self._start
         if start < 0 or start + size > len(self._data):
-            ahead = _NEAR_BYTES if 0 <= start - len(self._data) + size <= _NEAR else _FAR_BYTES
-            self._data = self._file.read_at(max(size, ahead if self._is_local else _REMOTE_BYTES), offset)
+            step = start - len(self._data) + size
+            near, ahead = (_NEAR, _NEAR_BYTES) if self._is_local else (_REMOTE_BYTES, _REMOTE_BYTES)
+            self._data = self._file.read_at(max(size, ahead if 0 <= step <= near else _FAR_BYTES), offset)
             self._start, start = offset, 0
         return self._data[start : start + size]
 
 
 def _members(
-    window: _Window, position: int, end: int, prefix: bytes, links: dict[bytes, bytes]
+    window: _Window,
+    position: int,
+    end: int,
+    prefix: bytes,
+    links: dict[bytes, bytes],
+    inner: list[_Part] | None = None,
 ) -> Iterator[tuple[bytes, int, int]]:
-    """(path, offset of the content, its size) of each regular file between two offsets; links go to `links`."""
+    """(path, offset of the content, its size) of each regular file between two offsets; links go to `links`.
+
+    Tars are entered, or go to `inner`.
+    """
     long_name = long_link = b""
     pax: dict[bytes, bytes] = {}
     while True:
@@ -147,7 +185,11 @@ def _members(
         elif kind not in _SKIPPED:
             path = pax.get(b"path") or long_name or _name(header)
             if kind in _FILE and path.endswith(b".tar"):
-                yield from _members(window, content, content + size, prefix + path.removeprefix(b"./") + b"/", links)
+                part = _Part(content, content + size, prefix + path.removeprefix(b"./") + b"/")
+                if inner is None:
+                    yield from _members(window, *part, links)
+                else:
+                    inner.append(part)
             elif kind in _FILE and not path.endswith(b"/"):  # the oldest tars mark a folder so
                 yield prefix + path, content, size
             elif kind in (_HARD_LINK, _LINK):

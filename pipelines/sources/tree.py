@@ -3,13 +3,13 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.names import JUNK_FOLDER
+from pipelines.sources.cache import Indexes
 from pipelines.sources.left_out import only_images
 from pipelines.sources.ranges import ArchiveReader, FileReader
 from pipelines.sources.source import Reader, listing
@@ -47,7 +47,7 @@ def folder_tree(folder: Folder) -> Tree:
     return Tree("folder", folder.where(), paths, FileReader(folder), notes=notes, empty_in=empty)
 
 
-def tar_tree(folder: Folder, name: str, cache: Path | None) -> Tree:
+def tar_tree(folder: Folder, name: str, cache: Indexes) -> Tree:
     """A tar, indexed once and read in place."""
     index = open_index(folder, name, cache)
     return Tree(
@@ -77,7 +77,7 @@ def _with_inner_tars_as_folders(index: pa.Table, where: str) -> pa.Table:
     return index.set_column(0, "path", paths)
 
 
-def zip_tree(folder: Folder, name: str, cache: Path | None) -> Tree:
+def zip_tree(folder: Folder, name: str, cache: Indexes) -> Tree:
     """A zip, indexed once and read in place."""
     index = open_zip_index(folder, name, cache)
     identity = (name, folder.size(name), *index.columns)

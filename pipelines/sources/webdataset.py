@@ -8,14 +8,13 @@ import re
 from collections import Counter
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.names import TRAIN, split_of
-from pipelines.sources.cache import cached_table
+from pipelines.sources.cache import Indexes
 from pipelines.sources.layout import in_order
 from pipelines.sources.left_out import left_out_notes
 from pipelines.sources.ranges import ArchiveReader
@@ -40,10 +39,10 @@ def find_shards(folder: Folder) -> list[FileEntry]:
     return shards if shards and is_shard(folder, shards[0].name) else []
 
 
-def open_webdataset(folder: Folder, shards: list[FileEntry], val_fraction: float, cache: Path | None) -> Source:
+def open_webdataset(folder: Folder, shards: list[FileEntry], val_fraction: float, cache: Indexes) -> Source:
     where, stated = folder.where(), read_stated(folder)
     _require_all_shards(shards, stated, where)
-    parts = [cached_table(cache, ["webdataset", *entry], partial(index_shard, folder, entry.name)) for entry in shards]
+    parts = cache.tables(["webdataset"], folder, shards, partial(index_shard, folder))
     samples, incomplete = _whole_samples(_all_samples(shards, parts, where), where)
     names, titles, labels = _classes(samples, stated.class_titles, where)
     rows = listing(samples["key"], labels, samples["file"].combine_chunks(), samples["offset"], samples["size"])

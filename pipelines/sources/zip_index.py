@@ -8,12 +8,11 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipelines.sources.cache import cached_table
+from pipelines.sources.cache import Indexes
 from pipelines.sources.ranges import ArchiveReader
 from pipelines.sources.tar_index import require_unique
 from pipelines.storage import Folder
@@ -53,9 +52,9 @@ def _inflated(data: bytes) -> bytes:
         return b""  # damaged: whoever decodes it says so
 
 
-def open_zip_index(folder: Folder, name: str, cache: Path | None) -> pa.Table:
+def open_zip_index(folder: Folder, name: str, cache: Indexes) -> pa.Table:
     """Columns path, offset, size of every file, in the order of the directory; see `ZipReader`."""
-    return cached_table(cache, ["zip", *(folder.entry(name) or ())], lambda: index_zip(folder, name))
+    return cache.table(["zip"], folder, [folder.entry(name)], lambda: index_zip(folder, name))
 
 
 def index_zip(folder: Folder, name: str) -> pa.Table:

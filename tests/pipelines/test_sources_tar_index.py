@@ -1,6 +1,7 @@
 """The index agrees with `tarfile` on every dialect of tar, reads headers only, and names what is damaged."""
 
 import io
+import shutil
 import tarfile
 
 import builders
@@ -9,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from pipelines.sources import tar_index
+from pipelines.sources.cache import WORTH_TASKS_BYTES, Indexes
 from pipelines.sources.tar_index import dangling_links, index_tar, open_index
-from pipelines.storage import Folder
+from pipelines.storage import FileEntry, Folder
 
 
 def indexed(path) -> list[tuple[str, int, int]]:
@@ -223,7 +225,7 @@ def test_a_name_that_comes_twice_is_an_error_with_both_offsets(write):
 
 def test_an_index_is_kept_until_the_archive_changes(write, tmp_path, monkeypatch):
     path = write(builders.tar_bytes({"a/1.jpg": b"1"}))
-    folder, cache = Folder.at(path.parent), tmp_path / "cache"
+    folder, cache = Folder.at(path.parent), Indexes(tmp_path / "cache")
     first = open_index(folder, "a.tar", cache)
     built = []
     monkeypatch.setattr(tar_index, "index_tar", lambda *where: built.append(where) or pa.table({"path": ["new"]}))
@@ -231,6 +233,104 @@ def test_an_index_is_kept_until_the_archive_changes(write, tmp_path, monkeypatch
     assert not built
     path.write_bytes(builders.tar_bytes({"a/1.jpg": b"1", "a/2.jpg": b"2"}) + bytes(512))
     assert open_index(folder, "a.tar", cache)["path"].to_pylist() == ["new"]
+
+
+def test_an_archive_of_the_same_name_size_and_time_has_an_index_of_its_own(write, tmp_path):
+    """In another folder, and in the place of the first one."""
+    path, cache = write(builders.tar_bytes({"a/1.jpg": b"1"})), Indexes(tmp_path / "cache")
+    other = tmp_path / "other" / path.name
+    other.parent.mkdir()
+    other.write_bytes(builders.tar_bytes({"b/1.jpg": b"1"}))
+    shutil.copystat(path, other)
+    assert open_index(Folder.at(path.parent), path.name, cache)["path"].to_pylist() == ["a/1.jpg"]
+    assert open_index(Folder.at(other.parent), path.name, cache)["path"].to_pylist() == ["b/1.jpg"]
+    shutil.copy2(other, path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (other.stat().st_size, other.stat().st_mtime_ns)
+    assert open_index(Folder.at(path.parent), path.name, cache)["path"].to_pylist() == ["b/1.jpg"]
+
+
+class Tasks:
+    """Maps in an order of its own, and knows what it was asked for."""
+
+    def __init__(self):
+        self.items: list = []
+
+    def __call__(self, function, items):
+        asked = list(items)
+        self.items += asked
+        return map(function, reversed(asked))
+
+
+def write_names(folder: Folder, *names: str, size: int = 0) -> list[FileEntry]:
+    """Files, said to be of a size."""
+    for name in names:
+        folder.write(name, name)
+    return [entry._replace(size=size or entry.size) for entry in folder.files() if entry.name in names]
+
+
+def named(name: str) -> pa.Table:
+    return pa.table({"path": [name]})
+
+
+def test_only_archives_that_are_long_work_are_indexed_in_tasks_and_only_once(tmp_path):
+    tasks, folder = Tasks(), Folder.at(tmp_path / "source")
+    cache = Indexes(tmp_path / "cache", tasks)
+
+    def names(files: list[FileEntry]) -> list[str]:
+        return [table["path"][0].as_py() for table in cache.tables([files[0].size], folder, files, named)]
+
+    assert names(write_names(folder, "a", "b", "c")) == ["a", "b", "c"]
+    assert not tasks.items
+    large = write_names(folder, "a", "b", "c", size=WORTH_TASKS_BYTES)
+    assert names(large) == names(large) == ["a", "b", "c"]
+    assert tasks.items == ["a", "b", "c"]
+    write_names(folder, "b")
+    assert names(large) == ["a", "b", "c"]
+    assert tasks.items == ["a", "b", "c", "b"]
+
+
+def test_an_index_of_nothing_is_kept_too(tmp_path):
+    built, folder = [], Folder.at(tmp_path)
+    files = write_names(folder, "a")
+    for _ in range(2):
+        Indexes(tmp_path / "cache").tables([], folder, files, lambda name: built.append(name) or named(name)[:0])
+    assert built == ["a"]
+
+
+@pytest.mark.parametrize("with_link", [False, True])
+def test_tars_in_a_tar_are_indexed_one_by_one_in_any_order(write, with_link):
+    inner = [{f"{name}_{i}.jpg": bytes(i) for i in range(5)} for name in "abc"]
+    tars = {f"n{number}.tar": builders.tar_bytes(files) for number, files in enumerate(inner)}
+    archive = builders.tar_bytes({"before.jpg": b"1", **tars, "after.jpg": b"2"})
+    folder, tasks = Folder.at(write(linked(archive) if with_link else archive).parent), Tasks()
+    index = index_tar(folder, "a.tar", tasks)
+    assert [part.prefix for part in tasks.items] == [b"n0.tar/", b"n1.tar/", b"n2.tar/"]
+    paths = [f"n{n}.tar/{path}" for n, files in enumerate(inner) for path in files]
+    assert index["path"].to_pylist() == ["before.jpg", *paths, "after.jpg", *(["link.jpg"] if with_link else [])]
+    for row in index.to_pylist():
+        content = folder.read_range("a.tar", row["offset"], row["size"])
+        assert content == {"before.jpg": b"1", "after.jpg": b"2", "link.jpg": b"1"}.get(row["path"], bytes(row["size"]))
+
+
+def linked(archive: bytes) -> bytes:
+    """With a hard link behind it."""
+    file = io.BytesIO(archive)
+    with tarfile.open(fileobj=file, mode="a") as added:
+        info = tarfile.TarInfo("link.jpg")
+        info.type, info.linkname = tarfile.LNKTYPE, "before.jpg"
+        added.addfile(info)
+    return file.getvalue()
+
+
+def test_a_tar_that_comes_twice_in_a_tar_is_an_error(write):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for content in (builders.tar_bytes({"1.jpg": b"1"}), builders.tar_bytes({"1.jpg": b"2"})):
+            info = tarfile.TarInfo("n.tar")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    with pytest.raises(ValueError, match=r"holds 'n.tar/1.jpg' 2 times"):
+        indexed(write(file.getvalue()))
 
 
 @pytest.mark.slow

@@ -75,7 +75,7 @@ from pipelines.formats import parquet
 from pipelines.formats.rows import Row, Shared
 from pipelines.quarantine import write_quarantine
 from pipelines.shard_record import Quarantined, ShardRecord
-from pipelines.sources.cache import cached_table
+from pipelines.sources.cache import Indexes
 from pipelines.storage import Folder
 from workflows.report.album import Album
 from workflows.training.checkpoints import save
@@ -95,7 +95,7 @@ writers = {
     "text": lambda: Folder.at(folder).publish("text", lambda file: file.write(long.encode())),
     "a.parquet": lambda: Folder.at(folder).publish("a.parquet", lambda file: parquet.write(file, rows, shared)),
     "quarantine.parquet": lambda: write_quarantine(Folder.at(folder), [record]),
-    "index-": lambda: cached_table(folder, [1], lambda: table),
+    "index-": lambda: Indexes(Path(folder)).table([1], Folder.at(folder), [], lambda: table),
     "history.jsonl": lambda: history.add({"kind": "step", "step": 1, "long": long}),
     "a.png": lambda: album.add("a", figure, "", ""),
     "state.safetensors": lambda: save(Folder.at(folder), 1, {"a": torch.zeros(99_999)}, {}, 2),
