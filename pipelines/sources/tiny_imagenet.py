@@ -20,8 +20,12 @@ _ANNOTATIONS, _WNIDS, _TITLES = "val/val_annotations.txt", "wnids.txt", "words.t
 
 def tiny_imagenet_root(paths: pa.Table) -> str | None:
     """What stands before train/ and val/ in the paths of a Tiny ImageNet; None where it is another layout."""
-    found = paths["path"].filter(pc.match_substring_regex(paths["path"], rf"^([^/]+/)*{_ANNOTATIONS}$")).to_pylist()
-    return found[0].removesuffix(_ANNOTATIONS) if found else None
+    is_table = pc.match_substring_regex(paths["path"], rf"^([^/]+/)*({_ANNOTATIONS}|{_WNIDS})$")
+    for path in paths["path"].filter(is_table).to_pylist():
+        root = path.removesuffix(_ANNOTATIONS).removesuffix(_WNIDS)
+        if path.endswith(_ANNOTATIONS) or pc.any(_flat_images(paths, f"{root}val/")).as_py():
+            return root
+    return None
 
 
 def open_tiny_imagenet(tree: Tree, root: str, val_fraction: float) -> Source:
@@ -86,5 +90,10 @@ def _table(tree: Tree, path: str) -> dict[str, str]:
     """First and second column of a file with a line for each, parted by tabs; empty where there is no such file."""
     if not pc.any(pc.equal(tree.paths["path"], path)).as_py():
         return {}
-    lines = tree.read(path).decode().splitlines()
-    return {line.split("\t")[0]: (line.split("\t")[1:] or [""])[0] for line in lines if line}
+    table: dict[str, str] = {}
+    for line in filter(None, tree.read(path).decode().splitlines()):
+        first, _, second = line.partition("\t")
+        second = second.partition("\t")[0]
+        if table.setdefault(first, second) != second:
+            raise ValueError(f"{tree.where}: {path} says both {table[first]!r} and {second!r} of {first}; mend it")
+    return table

@@ -20,7 +20,7 @@ from pipelines.sources.left_out import left_out_notes
 from pipelines.sources.ranges import ArchiveReader
 from pipelines.sources.source import Source, fingerprint_of, listed, listing, with_val
 from pipelines.sources.webdataset_info import Stated, read_stated
-from pipelines.sources.webdataset_shard import index_shard, is_shard, left_out
+from pipelines.sources.webdataset_shard import LABEL_KINDS, index_shard, is_shard, left_out
 from pipelines.storage import FileEntry, Folder
 
 Names = tuple[str, ...]
@@ -100,6 +100,7 @@ def _split_of_shard(name: str, where: str) -> str | None:
 
 def _whole_samples(samples: pa.Table, where: str) -> tuple[pa.Table, list[str]]:
     """Those with an image and a label; and a line on those without either."""
+    samples = _labelled_alike(samples)
     notes, is_whole = [], None
     for column, what in (("offset", "an image"), ("label", "a label")):
         has = pc.is_valid(samples[column])
@@ -111,6 +112,14 @@ def _whole_samples(samples: pa.Table, where: str) -> tuple[pa.Table, list[str]]:
     if not whole.num_rows:
         raise ValueError(f"{where}: no sample has both an image and a label in .cls, .json or .txt")
     return whole, notes
+
+
+def _labelled_alike(samples: pa.Table) -> pa.Table:
+    """With the labels of one kind of file, the first that any sample has: two kinds may count differently."""
+    said_in = samples["said_in"].unique().to_pylist()
+    kind = next((kind for kind in LABEL_KINDS if kind in said_in), None)
+    labels = pc.if_else(pc.equal(samples["said_in"], kind), samples["label"], None)
+    return samples.set_column(samples.schema.get_field_index("label"), "label", labels)
 
 
 def _classes(

@@ -19,12 +19,13 @@ SCHEMA = pa.schema(
         ("offset", pa.int64()),  # null where the sample has no image
         ("size", pa.int64()),
         ("label", pa.string()),  # as written; null where there is none
+        ("said_in", pa.string()),  # the kind of file that the label is from
         ("title", pa.string()),  # of the class
     ],
     metadata={},
 )
 _NAME = re.compile(r"^((?:.*/)?[^/.]+)\.([^/]*)$")
-_TEXTS = ("cls", "json", "txt")
+LABEL_KINDS = ("cls", "json", "txt")
 _LABEL_FIELDS = ("label", "cls", "class", "class_id", "class_idx")
 _TITLE_FIELDS = ("class_name", "classname", "label_name", "synset", "wnid")
 _PEEKED = 200  # members that show what a tar is
@@ -47,7 +48,7 @@ def is_shard(folder: Folder, name: str) -> bool:
         return False
     images = {part.key for part in parts if part.kind in EXTENSIONS}
     return any(
-        part.kind == "cls" or (part.kind in _TEXTS and "/" not in part.key.removeprefix("./"))
+        part.kind == "cls" or (part.kind in LABEL_KINDS and "/" not in part.key.removeprefix("./"))
         for part in parts
         if part.key in images
     )
@@ -57,7 +58,7 @@ def index_shard(folder: Folder, name: str) -> pa.Table:
     """A row of SCHEMA for each sample; files that belong to none are counted by kind, see `left_out`."""
     rows: list[dict] = []
     others = Counter[str]()
-    parts = map(_part, members_with_text(folder, name, lambda path: path.lower().endswith(_TEXTS)))
+    parts = map(_part, members_with_text(folder, name, lambda path: path.lower().endswith(LABEL_KINDS)))
     for _, sample in groupby(parts, lambda part: part.key):
         row, unused = _sample(list(sample), folder.where(name))
         rows += row
@@ -78,7 +79,9 @@ def _part(member: Member) -> _Part:
 def _sample(parts: list[_Part], where: str) -> tuple[list[dict], Iterable[str]]:
     """The row of a sample, if these are one, and the kinds of the files that are not of it."""
     images = [part for part in parts if part.kind in EXTENSIONS]
-    texts = {part.kind: part.member.text.decode("utf-8", "replace").strip() for part in parts if part.kind in _TEXTS}
+    texts = {
+        part.kind: part.member.text.decode("utf-8", "replace").strip() for part in parts if part.kind in LABEL_KINDS
+    }
     others = (part for part in parts if part not in images and part.kind not in texts)
     unused = (f".{part.kind}" if part.kind else "without an ending" for part in others)
     if not images and not texts:
@@ -86,25 +89,26 @@ def _sample(parts: list[_Part], where: str) -> tuple[list[dict], Iterable[str]]:
     if len(images) > 1:
         both = " and ".join(part.member.path for part in images[:2])
         raise ValueError(f"{where}: a sample has the images {both}, so which is it? Pack it again with one")
-    label, title = _label(texts, f"{where}: {parts[0].key}.json")
-    row: dict[str, str | int | None] = {"path": parts[0].member.path, "label": label, "title": title}
+    row: dict[str, str | int | None] = {"path": parts[0].member.path, **_label(texts, f"{where}: {parts[0].key}.json")}
     if images:
         image = images[0].member
         row |= {"path": image.path, "offset": image.offset, "size": image.size}
     return [row], unused
 
 
-def _label(texts: dict[str, str], where: str) -> tuple[str | None, str | None]:
+def _label(texts: dict[str, str], where: str) -> dict[str, str | None]:
     """Label and title of a sample: from .cls, else a field of .json, else from .txt, which may be a title otherwise."""
     try:
         about = json.loads(texts.get("json", "{}"))
     except ValueError as error:
         raise ValueError(f"{where} is no JSON: {error}") from error
     about = about if isinstance(about, dict) else {"label": about}
-    label = texts.get("cls") or _field(about, _LABEL_FIELDS)
-    title = _field(about, _TITLE_FIELDS) or (texts.get("txt") if label else None)
-    label = label or texts.get("txt")
-    return (None if not label or re.match(r"-\d+$", label) else label), title
+    labels = {"cls": texts.get("cls"), "json": _field(about, _LABEL_FIELDS), "txt": texts.get("txt")}
+    said_in = next((kind for kind, label in labels.items() if label), None)
+    label = labels.get(said_in or "")
+    title = _field(about, _TITLE_FIELDS) or (labels["txt"] if said_in != "txt" else None)
+    has_label = label and not re.match(r"-\d+$", label)
+    return {"label": label if has_label else None, "said_in": said_in, "title": title}
 
 
 def _field(about: dict, names: tuple[str, ...]) -> str | None:

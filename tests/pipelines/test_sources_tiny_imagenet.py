@@ -78,6 +78,10 @@ def test_labels_without_an_image_are_counted(tmp_path):
             lambda files: {"val/val_annotations.txt": b"val_0.JPEG\tn00000001\t0"},
             r"4 images .* have no class of train/",
         ),
+        (
+            lambda files: {"val/val_annotations.txt": b"val_0.JPEG\tn02124075\nval_0.JPEG\tn04067472\n"},
+            r"val_annotations.txt says both 'n02124075' and 'n04067472' of val_0.JPEG; mend it",
+        ),
         (lambda files: {"wnids.txt": files[f"{ROOT}wnids.txt"] + b"\nn00000007"}, r"lacks 1 classes .* n00000007"),
         (lambda files: {"wnids.txt": b"n02124075\nn04067472"}, r"train/ has 'n01443537', which is no class of wnids"),
         (lambda files: {"val/n02124075/1.JPEG": b"x"}, r"has class folders and other images in tiny-imagenet-200/val/"),
@@ -110,3 +114,10 @@ def test_the_real_subset_is_labelled_as_its_own_tables_say(real_data):
     for row in source.splits["train"].slice(0, 500).to_pylist():
         assert row["key"].startswith(source.class_names[row["label"]])
     assert source.class_titles[0] == "goldfish, Carassius auratus"
+
+
+@packed
+def test_without_the_table_it_is_asked_for(tmp_path, pack):
+    files, _ = builders.tiny_imagenet()
+    with pytest.raises(ValueError, match=r"4 images of .*val/ have no class of train/ in val/val_annotations.txt"):
+        opened(pack(tmp_path, without(files, "val/val_annotations.txt")))

@@ -196,3 +196,12 @@ def test_links_in_a_shard_are_refused(tmp_path):
         archive.addfile(tarfile.TarInfo("zzz.txt"))
     with pytest.raises(ValueError, match=r"a.tar holds links, .*; pack the files themselves"):
         opened(tmp_path)
+
+
+def test_labels_are_of_one_kind_of_file(tmp_path):
+    """Numbers in .json may count otherwise than those in .cls."""
+    texts = {"a": {"cls": "1"}, "b": {"json": '{"label": 9}'}, "c": {"cls": "0"}}
+    builders.webdataset(tmp_path, {"a.tar": texts})
+    source = opened(tmp_path)
+    assert [name for name, _ in labelled(source, "train").values()] == ["1", "0"]
+    assert source.notes == ("1 samples without a label left out, such as a/b.jpg",)
