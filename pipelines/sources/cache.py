@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipelines.sources.source import fingerprint_of
 from pipelines.storage import FileEntry, Folder
 
+InTasks = Callable[[Callable, Iterable], Iterable]  # maps a function over items, in any order
 WORTH_TASKS_BYTES = 10 << 30  # of archives without an index: a minute's work for one core, and hours by network
 _VERSION = 3  # raise when the columns of a cached table change
 
@@ -23,11 +24,11 @@ _VERSION = 3  # raise when the columns of a cached table change
 class Indexes:
     """Where tables are kept (nowhere, if there is no `folder`), and how many archives are indexed at a time.
 
-    `in_tasks` maps a function over items, in any order; `map` will do, and is used for what is quickly done.
+    `map` will do for `in_tasks`, and is used for what is quickly done.
     """
 
     folder: Path | None = None
-    in_tasks: Callable[[Callable, Iterable], Iterable] = map
+    in_tasks: InTasks = map
 
     def table(
         self, what: list, folder: Folder, files: Iterable[FileEntry | None], build: Callable[[], pa.Table]
@@ -51,7 +52,7 @@ class Indexes:
             tables[file] = self._keep(names[file], table)
         return [tables[file.name] for file in files]
 
-    def mapped(self, num_bytes: int) -> Callable[[Callable, Iterable], Iterable]:
+    def mapped(self, num_bytes: int) -> InTasks:
         """How to map a function over parts of so many bytes."""
         return self.in_tasks if num_bytes >= WORTH_TASKS_BYTES else map
 

@@ -1,9 +1,8 @@
 """From `ingest.source` to an open source: what is there decides which kind it is."""
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pipelines.sources.cache import Indexes
+from pipelines.sources.cache import Indexes, InTasks
 from pipelines.sources.cifar import EDITIONS as CIFAR_EDITIONS
 from pipelines.sources.cifar import find_cifar, open_cifar
 from pipelines.sources.class_folders import open_class_folders
@@ -24,9 +23,7 @@ from pipelines.storage import Folder
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
-def open_source(
-    spec: IngestSpec, cache: Path | None = None, in_tasks: Callable[[Callable, Iterable], Iterable] = map
-) -> Source:
+def open_source(spec: IngestSpec, cache: Path | None = None, in_tasks: InTasks = map) -> Source:
     """The source that `spec.source` names. ValueError: why there is none.
 
     Indexes of archives are kept in `cache`; `in_tasks` maps over large ones (see `Indexes`).

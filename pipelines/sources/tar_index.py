@@ -6,7 +6,7 @@ an error that names the offset. So is an end mark in the middle, at which other 
 """
 
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.sources.cache import Indexes
+from pipelines.sources.cache import Indexes, InTasks
 from pipelines.storage import Folder
 
 _BLOCK = 512
@@ -56,7 +56,7 @@ def open_index(folder: Folder, name: str, cache: Indexes) -> pa.Table:
     return cache.table(["tar"], folder, [entry], lambda: index_tar(folder, name, mapped))
 
 
-def index_tar(folder: Folder, name: str, mapped: Callable[[Callable, Iterable], Iterable] = map) -> pa.Table:
+def index_tar(folder: Folder, name: str, mapped: InTasks = map) -> pa.Table:
     """The index; tars in the archive are gone through by a mapped function, in any order."""
     whole = _list_part(folder, name)
     parts = sorted([whole, *mapped(partial(_list_part, folder, name), whole.inner)], key=lambda part: part.start)

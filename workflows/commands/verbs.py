@@ -1,6 +1,7 @@
 """What each command of `alexnet` does: plain functions of the parsed arguments; the exit code, or nothing for 0."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -340,11 +341,12 @@ def bench(args: argparse.Namespace) -> None:
 
 def _planned(here: Given, anew: bool = False) -> tuple[list["Planned"], dict[str, int]]:
     """The stages, and images by split; nothing is changed."""
+    from workflows.compute.on_ray import OnRay
     from workflows.engine import estimate
     from workflows.engine import plan as planning
 
-    where = here.places()
-    planned = planning.plan(STAGES, here.config, where, anew=anew)
+    with contextlib.closing(OnRay(here.config.ray, Console().say)) as compute:  # which starts for large archives only
+        planned = planning.plan(STAGES, here.config, here.places(), anew=anew, in_tasks=compute.map)
     return planned, estimate.counts_of(planned)
 
 

@@ -6,13 +6,16 @@ Nothing runs here, and nothing heavy is imported: a fully cached workflow ends w
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from workflows.config import RunConfig, keys
 from workflows.engine.outputs import Output, Places
 from workflows.engine.stage import Seen, Stage, key_of
 
 _MEANING = {"version": " (of the stage: its files or results are others now)"}
+if TYPE_CHECKING:
+    from pipelines.sources.cache import InTasks
+
 State = Literal["CACHED", "STALE", "PARTIAL", "MISSING"]
 
 
@@ -58,11 +61,13 @@ def plan(
     *,
     anew: bool = False,
     redo: Collection[str] = (),
+    in_tasks: "InTasks" = map,
 ) -> list[Planned]:
     """The stages in order, with their keys and states.
 
     Args:
         anew: Whether to look at the source as it is now, not as it was last ingested.
+        in_tasks: Maps over archives that are long work to look at.
         redo: Stages to make again whatever is there.
 
     Raises:
@@ -70,7 +75,7 @@ def plan(
     """
     planned: dict[str, Planned] = {}
     for stage in stages:
-        seen = stage.see(config, places, anew) if stage.see else Seen()
+        seen = stage.see(config, places, anew, in_tasks) if stage.see else Seen()
         inputs = [planned[name] for name in stage.needs]
         ingredients = stage.ingredients(config, seen.identity, {step.stage.name: step.output.key for step in inputs})
         output, ingredients = _find(stage, ingredients, places)

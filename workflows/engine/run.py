@@ -67,10 +67,14 @@ def run(
     console = console or Console()
     config = configuration.with_absolute_paths(config, Path.cwd())
     where = places(config, root)
-    planned = plan(stages, config, where, anew=stages[0].name in only, redo=redo)
-    _check_inputs(planned, only, command)
-    check(planned)
-    workflow = _Workflow(config, where, console, compute(config, console), take_lock, began)
+    computing = compute(config, console)
+    with contextlib.ExitStack() as unless_it_begins:
+        unless_it_begins.callback(computing.close)
+        planned = plan(stages, config, where, anew=stages[0].name in only, redo=redo, in_tasks=computing.map)
+        _check_inputs(planned, only, command)
+        check(planned)
+        unless_it_begins.pop_all()
+    workflow = _Workflow(config, where, console, computing, take_lock, began)
     status = "FAILED"
     with afterwards(lambda: workflow.close(status)):
         try:

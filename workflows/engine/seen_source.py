@@ -7,17 +7,20 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.storage import Folder, redacted
 from workflows.config import RunConfig, UsageError, digest, keys
 from workflows.engine.outputs import INDEX, Places
 from workflows.engine.stage import Seen
 
+if TYPE_CHECKING:
+    from pipelines.sources.cache import InTasks
+
 _NAMES = ("ingest.source", "ingest.labels", "ingest.val_fraction")  # what a listing depends on
 
 
-def see_source(config: RunConfig, places: Places, anew: bool) -> Seen:
+def see_source(config: RunConfig, places: Places, anew: bool, in_tasks: "InTasks" = map) -> Seen:
     """The source's fingerprint, its images by split and its number of classes: as last ingested, or as it is now.
 
     Raises:
@@ -29,7 +32,7 @@ def see_source(config: RunConfig, places: Places, anew: bool) -> Seen:
     if known and not anew:
         return known
     try:
-        source = open_source(config.ingest, places.index)
+        source = open_source(config.ingest, places.index, in_tasks)
     except (ValueError, OSError) as error:
         if known and not is_there(config.ingest.source):
             return replace(known, note=f"{redacted(config.ingest.source)} is gone: what was ingested of it is used")
@@ -47,7 +50,7 @@ def record_source(config: RunConfig, places: Places, seen: Seen) -> None:
         Folder.at(path.parent).write(path.name, text)
 
 
-def see_weights(config: RunConfig, places: Places, anew: bool) -> Seen:
+def see_weights(config: RunConfig, places: Places, anew: bool, in_tasks: "InTasks" = map) -> Seen:
     """The digest of the weights that training starts from, where it starts from any.
 
     Raises:

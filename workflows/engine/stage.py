@@ -15,6 +15,7 @@ from workflows.config import RunConfig, UsageError, digest, select
 from workflows.engine.outputs import Output, Places
 
 if TYPE_CHECKING:
+    from pipelines.sources.cache import InTasks
     from workflows.compute.workers import Compute
     from workflows.console import Console
     from workflows.tracking.tracker import StageRun, Untracked
@@ -48,8 +49,8 @@ class Stage:
         ignores: Keys of those sections that its key leaves out; the record keeps them.
         module: Where its function is: `run(context) -> summary` with result, metrics, units, the files that others read
             and how it was made (device, workers).
-        see: Looks at what the results depend on beside configuration and inputs: `see(config, places, anew)`. Unless
-            it is asked to look anew, what the last outputs were made of will do.
+        see: Looks at what the results depend on beside configuration and inputs: `see(config, places, anew, in_tasks)`.
+            Unless it is asked to look anew, what the last outputs were made of will do; `in_tasks` maps over long work.
         saw: Keeps what was seen, once an output that depends on it is there or begun.
     """
 
@@ -59,7 +60,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     ignores: tuple[str, ...] = ()
-    see: Callable[[RunConfig, Places, bool], Seen] | None = None
+    see: Callable[[RunConfig, Places, bool, "InTasks"], Seen] | None = None
     saw: Callable[[RunConfig, Places, Seen], None] | None = None
 
     def load(self) -> Any:

@@ -29,7 +29,7 @@ from workflows.engine.stage import Context
 def run(context: Context) -> dict:
     """Writes the shards, `_quarantine.parquet`, `_shards.parquet` and `_manifest.json`."""
     spec, store = context.config.ingest, context.folder
-    source = open_source(spec, context.root / INDEX)
+    source = open_source(spec, context.root / INDEX, context.compute.map)
     _check_unchanged(context, source)
     for note in source.notes:
         context.console.say(f"  {note}")
