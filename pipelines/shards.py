@@ -84,7 +84,7 @@ def finished_shards(folder: Folder, origin: str) -> dict[str, WrittenShard]:
 
 def sizes_in(folder: Folder) -> dict[str, int]:
     """Bytes of each file of an output, from one listing."""
-    return {entry.name: entry.size for entry in folder.walk()}
+    return {entry.name: entry.size for entry in folder.files(recursive=True)}
 
 
 def read_shard(folder: Folder, record: ShardRecord) -> ShardRows:

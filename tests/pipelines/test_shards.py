@@ -127,6 +127,15 @@ def test_a_rerun_redoes_only_what_is_missing_and_gives_the_same_bytes(tmp_path, 
     assert manifest_again.digest == manifest.digest
 
 
+def test_what_is_finished_is_known_from_a_listing_and_the_records_alone(tmp_path, monkeypatch):
+    folder, manifest = ingest(tmp_path, source(), max_bad=0.2)
+    plan = plan_shards(source(), IngestSpec(source="x", size=24, rows_per_shard=5), folder)
+    looked_at = []
+    monkeypatch.setattr(Folder, "entry", lambda self, name: looked_at.append(name))
+    assert list(finished_shards(folder, plan.origin)) == [record.name for record in manifest.records()]
+    assert looked_at == []
+
+
 def test_shards_of_another_configuration_are_not_taken_for_finished(tmp_path):
     folder, _ = ingest(tmp_path, memory_source({"train": jpegs(5)}))
     plan = plan_shards(memory_source({"train": jpegs(5)}), IngestSpec(source="x", size=24, quality=80), folder)

@@ -9,7 +9,8 @@ import tiny
 from builders import class_folders, huggingface, jpeg, write_files
 from conftest import run_alexnet
 
-from pipelines.manifest import Manifest
+from pipelines.manifest import MANIFEST, Manifest
+from pipelines.shards import sizes_in
 from pipelines.storage import Folder
 from workflows.compute.workers import InProcess
 from workflows.config import UsageError
@@ -101,10 +102,29 @@ def test_a_shard_on_a_disk_that_is_not_the_driver_s_is_refused(tmp_path):
     tiny.write_source(tmp_path / "source")
     folder = prepare(tmp_path, "ingest")
     record = Manifest.load(Folder.at(folder)).splits["train"][0]
-    ingest._check_visible(Folder.at(folder), record)
+    store = Folder.at(folder)
+    ingest._check_visible(store, store.size, [record])
     for there in (replace(record, bytes=record.bytes + 1), replace(record, name="data/train-99999-of-99999.tfrecord")):
-        with pytest.raises(UsageError, match="--set store="):
-            ingest._check_visible(Folder.at(folder), there)
+        for size_of in (store.size, sizes_in(store).get):
+            with pytest.raises(UsageError, match="--set store="):
+                ingest._check_visible(store, size_of, [record, there])
+
+
+def test_a_shard_that_vanishes_before_the_end_is_missed(tmp_path):
+    """The store is looked at when a machine's first shard is done, and as a whole before the manifest is written."""
+    write_files(tmp_path / "source", class_folders(images=40))
+    context = context_of(tiny.config(tmp_path / "source"), tmp_path / "runs")
+
+    class Losing(InProcess):
+        def map(self, function, items, num_gpus=0):
+            for number, done in enumerate(super().map(function, items, num_gpus)):
+                yield done
+                if number == 2:
+                    (context.folder.local_path() / done[1][0].name).unlink()
+
+    with pytest.raises(UsageError, match="is not in .* as this machine sees it"):
+        ingest.run(replace(context, compute=Losing()))
+    assert context.folder.size(MANIFEST) is None
 
 
 def test_statistics_of_no_training_images_are_refused(tmp_path):

@@ -238,9 +238,10 @@ def clean(args: argparse.Namespace) -> None:
 
 
 def verify(args: argparse.Namespace) -> int | None:
-    """Reads every shard again and compares it with the manifest; what is damaged counts as unfinished from then on."""
+    """Reads every shard again, one Ray task each, against the manifest; what is damaged counts as unfinished then."""
     from pipelines.manifest import MANIFEST
     from pipelines.shards import forget, problems_by_file
+    from workflows.compute.on_ray import OnRay
     from workflows.engine.stage import require_as_made
 
     here = given(args)
@@ -248,9 +249,13 @@ def verify(args: argparse.Namespace) -> int | None:
     if ingest.state != "CACHED":
         way_out = f"run `{here.command('ingest')}`"
         raise UsageError(f"nothing to verify: ingest is {ingest.state} for this configuration; {way_out}")
-    here.announce(Console())
-    folder = ingest.output.folder
-    problems = problems_by_file(folder)
+    console = Console()
+    here.announce(console)
+    folder, compute = ingest.output.folder, OnRay(here.config.ray, console.say, debug=args.debug)
+    try:
+        problems = problems_by_file(folder, compute.map)
+    finally:
+        compute.close()
     try:
         require_as_made({"ingest": ingest.output})
     except UsageError as error:

@@ -1,6 +1,7 @@
 """What this machine allows one user to run: CPUs, open files, processes."""
 
 import os
+import platform
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,14 @@ from pathlib import Path
 from workflows.config import UsageError
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 OPEN_FILES = 1024  # each of Ray's processes holds up to a hundred before there is work
 THREADS_OF_RAY, THREADS_A_CPU = 200, 60  # they count as processes
+
+
+def name() -> str:
+    """What no other machine or container is called."""
+    return f"{platform.node()} {BOOT.read_text().strip()}"
 
 
 def cpus() -> int:

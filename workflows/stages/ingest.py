@@ -7,18 +7,19 @@ set aside in `_quarantine.parquet`, each with its archive, member, offset and th
 
 import errno
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from pipelines.manifest import MANIFEST, Manifest, write_manifest
 from pipelines.plan import ShardTask, plan_shards, predicted_bytes
 from pipelines.quarantine import QUARANTINE, refuse_damaged, too_damaged
 from pipelines.shard_record import ShardRecord, WrittenShard
 from pipelines.shard_table import SHARDS
-from pipelines.shards import finished_shards
+from pipelines.shards import finished_shards, sizes_in
 from pipelines.sources.catalog import open_source
 from pipelines.sources.source import Source
 from pipelines.storage import Folder
 from pipelines.windows import write_shards
+from workflows.compute import machine
 from workflows.config import UsageError
 from workflows.console import size
 from workflows.engine.estimate import DISK_MARGIN
@@ -43,7 +44,6 @@ def run(context: Context) -> dict:
     began = time.perf_counter()
     with context.console.progress("ingest", plan.num_rows, "images", kept) as progress:
         for record in _written(context, todo):
-            _check_visible(store, record)
             done[record.name] = record
             refused = refused or bool(record.quarantined) and too_damaged(done.values(), plan.num_rows, spec.max_bad)
             images = _listed(done.values())
@@ -52,6 +52,7 @@ def run(context: Context) -> dict:
             context.run.metrics({"images": images, "mean_images_per_s": rate}, step=len(done))
     _refuse_damaged(context, done, plan.num_rows)  # no task is left that would write
     store.remove_stale_temporaries()  # of tasks that died on the way
+    _check_visible(store, sizes_in(store).get, done.values())
     try:
         manifest = write_manifest(store, source, spec, done.values())
     except ValueError as error:  # too many damaged images of a split or class
@@ -65,8 +66,12 @@ def run(context: Context) -> dict:
 def _written(context: Context, windows: Iterable[list[ShardTask]]) -> Iterator[WrittenShard]:
     """The shards as they are done; ValueError where the disk is full."""
     try:
-        for records in context.compute.map(write_shards, windows):
-            yield from records
+        seen = set[str]()
+        for machine_name, shards in context.compute.map(_write_shards, windows):
+            if machine_name not in seen:  # at once, and not for each shard
+                _check_visible(context.folder, context.folder.size, shards)
+                seen.add(machine_name)
+            yield from shards
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -80,13 +85,19 @@ def _check_unchanged(context: Context, source: Source) -> None:
         raise ValueError(f"ingest.source={context.config.ingest.source} has changed since this run was planned")
 
 
-def _check_visible(store: Folder, record: ShardRecord) -> None:
-    """UsageError where a worker wrote to a disk that is not this machine's."""
-    if store.size(record.name) != record.bytes:
-        raise UsageError(
-            f"a worker wrote {record.name} and it is not in {store.where()} as this machine sees it: with several "
-            "machines name a folder that all of them share, or an object store, with --set store="
-        )
+def _write_shards(tasks: list[ShardTask]) -> tuple[str, list[WrittenShard]]:
+    """A task: the shards of a window, and the machine that wrote them."""
+    return machine.name(), write_shards(tasks)
+
+
+def _check_visible(store: Folder, size_of: Callable[[str], int | None], shards: Iterable[ShardRecord]) -> None:
+    """UsageError where a worker wrote to a disk that is not this machine's, which sees files of other sizes or none."""
+    for shard in shards:
+        if size_of(shard.name) != shard.bytes:
+            raise UsageError(
+                f"a worker wrote {shard.name} and it is not in {store.where()} as this machine sees it: with several "
+                "machines name a folder that all of them share, or an object store, with --set store="
+            )
 
 
 def _listed(records: Iterable[ShardRecord]) -> int:
