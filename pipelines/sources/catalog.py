@@ -94,8 +94,9 @@ def _open_folder(folder: Folder, spec: IngestSpec, cache: Indexes) -> Source:
         return open_cifar(*cifar, cache)
     if found := find_files(folder):
         return open_huggingface(found, spec.val_fraction, cache)
-    if shards := find_shards(folder):
-        return open_webdataset(folder, shards, spec.val_fraction, cache)
+    for place in (folder, folder.child("data")):
+        if shards := find_shards(place):
+            return open_webdataset(place, shards, spec.val_fraction, cache)
     if (images := find_images(folder, names)) is not None:
         return open_kaggle(folder, images, spec.val_fraction)
     archives = sorted(name for name in names if name.endswith((".tar", ".zip", *_COMPRESSED)))

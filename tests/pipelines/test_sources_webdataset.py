@@ -53,9 +53,10 @@ def test_labels_that_are_numbers_are_kept_and_splits_come_from_the_names(tmp_pat
 
 
 @pytest.mark.parametrize("split", ["val", "Validation", "dev", "test"])
-def test_folders_of_splits_hold_shards_too(tmp_path, split):
+@pytest.mark.parametrize("place", ["", "data"])
+def test_folders_of_splits_hold_shards_too(tmp_path, split, place):
     shards = {"train/000000.tar": {"a": {"cls": "0"}, "b": {"cls": "1"}}, f"{split}/000000.tar": {"a": {"cls": "1"}}}
-    images = builders.webdataset(tmp_path, shards)
+    images = builders.webdataset(tmp_path / place, shards)
     source = opened(tmp_path)
     assert labelled(source, "val") == {f"{split}/000000/a.jpg": ("1", images[f"{split}/000000/a.jpg"])}
     assert source.splits["train"].num_rows == 2
