@@ -69,6 +69,12 @@ def zip_bytes(
     return file.getvalue()
 
 
+def tar_members(data: bytes) -> dict[str, bytes]:
+    """Names and contents of the files in a tar, by Python's own reader."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        return {member.name: archive.extractfile(member).read() for member in archive if member.isfile()}
+
+
 def gzipped(data: bytes) -> bytes:
     import gzip
 

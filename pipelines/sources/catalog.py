@@ -1,26 +1,30 @@
 """From `ingest.source` to an open source: what is there decides which kind it is."""
 
+import re
 from pathlib import Path
 
+from pipelines.names import JUNK_FOLDER, split_of
+from pipelines.sources.beside import with_beside
 from pipelines.sources.cache import Indexes, InTasks
 from pipelines.sources.cifar import EDITIONS as CIFAR_EDITIONS
 from pipelines.sources.cifar import find_cifar, open_cifar
 from pipelines.sources.class_folders import open_class_folders
+from pipelines.sources.compressed import compressed_splits, is_compressed, require_uncompressed
 from pipelines.sources.demo import open_demo
 from pipelines.sources.huggingface import open_huggingface
-from pipelines.sources.ilsvrc import find_edition, open_ilsvrc
-from pipelines.sources.kaggle import find_images, open_kaggle
+from pipelines.sources.ilsvrc import find_edition, is_published, open_ilsvrc
+from pipelines.sources.joined import archive_tree, choose_pieces, is_archive, joined_tree, require_no_split
+from pipelines.sources.kaggle import find_kaggle, open_kaggle, tables_around
 from pipelines.sources.parquet_files import find_files, folder_to_name
 from pipelines.sources.source import Source
-from pipelines.sources.synset_tars import open_synset_tars, synset_tars
+from pipelines.sources.synset_tars import class_tars, class_tars_tree, open_synset_tars, require_one_form
 from pipelines.sources.tiny_imagenet import open_tiny_imagenet, tiny_imagenet_root
-from pipelines.sources.tree import Tree, folder_tree, tar_tree, zip_tree
+from pipelines.sources.tree import Tree, folder_tree
+from pipelines.sources.unpacked import open_unpacked, tables_of
 from pipelines.sources.webdataset import find_shards, open_webdataset
 from pipelines.sources.webdataset_shard import is_shard
 from pipelines.specs import IngestSpec
-from pipelines.storage import Folder
-
-_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+from pipelines.storage import FileEntry, Folder
 
 
 def open_source(spec: IngestSpec, cache: Path | None = None, in_tasks: InTasks = map) -> Source:
@@ -67,17 +71,16 @@ def _open(spec: IngestSpec, cache: Indexes) -> Source:
 def _open_file(folder: Folder, name: str, spec: IngestSpec, cache: Indexes) -> Source:
     if cifar := next((edition for edition in CIFAR_EDITIONS if edition.archive == name), None):
         return open_cifar(folder, name, cifar, cache)
-    if name.endswith(_COMPRESSED):
-        raise ValueError(f"{folder.where(name)} is compressed, so members cannot be read in place; unpack it to a .tar")
-    if find_edition({name}):
-        raise ValueError(f"{folder.where(name)} is one of the ILSVRC archives; name the folder that holds them all")
+    require_uncompressed(folder, name)
+    if is_published(name):
+        raise ValueError(
+            f"{folder.where(name)} is one of the ILSVRC archives; name the folder that holds them all, {folder.where()}"
+        )
     if name.endswith(".tar") and is_shard(folder, name):
         shards = [entry for entry in folder.files() if entry.name == name]
         return open_webdataset(folder, shards, spec.val_fraction, cache)
-    if name.endswith(".tar"):
-        return _open_tree(tar_tree(folder, name, cache), spec)
-    if name.endswith(".zip"):
-        return _open_tree(zip_tree(folder, name, cache), spec)
+    if is_archive(name):
+        return _open_tree(archive_tree(folder, name, cache), [folder], spec, cache)
     if name.endswith(".parquet"):
         raise ValueError(f"{folder.where(name)} is one Parquet file; name the folder {folder_to_name(folder).where()}")
     raise ValueError(f"{folder.where(name)} is neither a folder nor a .tar or .zip of class folders")
@@ -86,10 +89,11 @@ def _open_file(folder: Folder, name: str, spec: IngestSpec, cache: Indexes) -> S
 def _open_folder(folder: Folder, spec: IngestSpec, cache: Indexes) -> Source:
     files = folder.files()
     names = {entry.name for entry in files}
+    require_uncompressed(folder, *compressed_splits(names), then=folder.where())
     if edition := find_edition(names):
         return open_ilsvrc(folder, edition, spec, cache)
-    if tars := synset_tars(files):
-        return open_synset_tars(folder, tars, spec, cache)
+    if tars := class_tars(files):
+        return _open_class_tars(folder, tars, spec, cache)
     if cifar := find_cifar(folder):
         return open_cifar(*cifar, cache)
     if found := find_files(folder):
@@ -97,15 +101,48 @@ def _open_folder(folder: Folder, spec: IngestSpec, cache: Indexes) -> Source:
     for place in (folder, folder.child("data")):
         if shards := find_shards(place):
             return open_webdataset(place, shards, spec.val_fraction, cache)
-    if (images := find_images(folder, names)) is not None:
-        return open_kaggle(folder, images, spec.val_fraction)
-    archives = sorted(name for name in names if name.endswith((".tar", ".zip", *_COMPRESSED)))
+    if (inside := find_kaggle(folder)) is not None:
+        return _open_kaggle(folder, inside, spec, cache)
+    if pieces := choose_pieces(folder):
+        source = _open_tree(joined_tree(folder, pieces, cache), [folder], spec, cache)
+        return with_beside(source, folder, [*pieces.values(), *tables_of(source, folder)])
+    archives = sorted(name for name in names if is_archive(name) or is_compressed(name))
     if archives and not folder.folders():
-        raise ValueError(f"{folder.where()} holds the archive {archives[0]}; name the archive itself as the source")
-    return _open_tree(folder_tree(folder), spec)
+        require_uncompressed(folder, *archives)
+        raise ValueError(
+            f"{folder.where()} holds the archive {archives[0]}: name it itself, {folder.where(archives[0])}"
+        )
+    if not archives and (name := _only_folder(folder)):
+        return with_beside(_open_folder(folder.child(name), spec, cache), folder, [name])
+    source = _open_tree(folder_tree(folder), tables_around(folder), spec, cache)
+    return with_beside(source, folder, tables_of(source, folder), among=archives)
 
 
-def _open_tree(tree: Tree, spec: IngestSpec) -> Source:
+def _only_folder(folder: Folder) -> str | None:
+    """The name of the one folder in this one, where the data set must be; None where it is a split or a class."""
+    name, *others = [name for name in folder.folders() if not re.match(JUNK_FOLDER, f"{name}/")] or [""]
+    if not name or others or split_of(name):
+        return None
+    inside = folder.child(name)
+    return name if inside.folders() or any(is_archive(entry.name) for entry in inside.files()) else None
+
+
+def _open_class_tars(folder: Folder, tars: list[FileEntry], spec: IngestSpec, cache: Indexes) -> Source:
+    require_one_form(folder, tars)
+    require_no_split(folder, f"{len(tars):,} class tars, such as {tars[0].name},")
+    tree = class_tars_tree(folder, tars, cache)
+    source = open_unpacked(tree, [folder], spec, cache) or open_synset_tars(tree, spec.val_fraction)
+    return with_beside(source, folder, [*(entry.name for entry in tars), *tables_of(source, folder)])
+
+
+def _open_kaggle(folder: Folder, inside: str, spec: IngestSpec, cache: Indexes) -> Source:
+    tree, tables = folder_tree(folder.child(inside) if inside else folder), tables_around(folder)
+    source = open_unpacked(tree, tables, spec, cache) or open_kaggle(tree, tables[0], spec.val_fraction)
+    used = [inside.partition("/")[0], *tables_of(source, folder)]
+    return with_beside(source, folder, used) if inside else source
+
+
+def _open_tree(tree: Tree, tables: list[Folder], spec: IngestSpec, cache: Indexes) -> Source:
     if (root := tiny_imagenet_root(tree.paths)) is not None:
         return open_tiny_imagenet(tree, root, spec.val_fraction)
-    return open_class_folders(tree, spec.val_fraction)
+    return open_unpacked(tree, tables, spec, cache) or open_class_folders(tree, spec.val_fraction)

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pipelines.sources.cache import Indexes
 from pipelines.storage import FileEntry, Folder
 
+NAMES = {2012: "ILSVRC2012_devkit_t12.tar.gz", 2010: "ILSVRC2010_devkit-1.0.tar.gz"}  # as published
 _META = "meta.mat"
 _TRUTH = re.compile(r"^ILSVRC(\d{4})_validation_ground_truth\.txt$")
 _KIT = re.compile(r"(?i)^(ILSVRC\d{4}_)?devkit(?!_t3)")  # that of task 3 knows dogs only

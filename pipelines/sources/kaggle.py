@@ -4,78 +4,82 @@ import csv
 import io
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.names import VAL
-from pipelines.sources.layout import class_layout
-from pipelines.sources.left_out import left_out_notes, only_images
-from pipelines.sources.ranges import FileReader
+from pipelines.sources.layout import class_layout, files_of
+from pipelines.sources.numbered import Flat, set_apart
 from pipelines.sources.source import Source, fingerprint_of, listed, listing, with_val
-from pipelines.sources.tree import list_paths
+from pipelines.sources.tree import Tree
 from pipelines.storage import Folder
 
-_IMAGES = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
-_SOLUTION, _TITLES = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
+SOLUTION, TITLES = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
+_AROUND = ("ILSVRC", "Data", "CLS-LOC")  # folders around the images, the tables beside the first
 
 
-def find_images(folder: Folder, files: set[str]) -> str | None:
-    """Where train/ and val/ lie within a folder in Kaggle's layout; None where it is another layout."""
-    for place in _IMAGES:
-        if "train" in folder.child(place).folders():
-            return place
-    return "" if _SOLUTION in files and "train" in folder.folders() else None
+def tables_around(folder: Folder) -> list[Folder]:
+    """Where the tables of images in this folder may lie: in it, or in those around it in Kaggle's layout."""
+    around = [folder]
+    while len(around) <= len(_AROUND) and around[-1].split()[1] in _AROUND:
+        around.append(around[-1].split()[0])
+    return around
 
 
-def open_kaggle(folder: Folder, images: str, val_fraction: float) -> Source:
-    place = folder.child(images) if images else folder
-    prefix = f"{images}/" if images else ""
-    names, splits, notes = class_layout(
-        list_paths(place.child("train")), place.where("train"), archive=f"{prefix}train"
-    )
-    if "val" in place.folders():
-        splits[VAL], val_notes = _list_val(folder, list_paths(place.child("val")), names, f"{prefix}val")
-        notes = (*notes, *val_notes)
-    titles = _read_titles(folder)
+def find_kaggle(folder: Folder) -> str | None:
+    """Where train/ and val/ lie in a folder: that of the tables, or one between them and the images; None: nowhere."""
+    for start in range(len(_AROUND)):
+        inside = "/".join(_AROUND[start:])
+        if "train" in folder.child(inside).folders():
+            return inside
+    has_table = any(place.size(SOLUTION) is not None for place in tables_around(folder))
+    return "" if has_table and "train" in folder.folders() else None
+
+
+def open_kaggle(tree: Tree, tables: Folder, val_fraction: float) -> Source:
+    rest, flat = set_apart(tree.paths, (VAL,))
+    names, splits, notes = class_layout(rest, tree.where, tree.archive, tree.empty_in)
+    if VAL in flat:
+        if VAL in splits:
+            raise ValueError(f"{tree.where} has val images in class folders, and flat in {flat[VAL].folder}; keep one")
+        splits[VAL], missing = _list_val(flat[VAL], tables, names, tree)
+        notes += missing
+    titles = _read_titles(tables)
     return Source(
         kind="kaggle",
         fingerprint=fingerprint_of(["kaggle", *listed(splits)]),
         class_names=names,
         class_titles=tuple(titles.get(name, name) for name in names),
         splits=with_val(splits, val_fraction),
-        reader=FileReader(folder),
-        notes=notes,
+        reader=tree.reader,
+        notes=(*notes, *tree.notes),
     )
 
 
-def _list_val(folder: Folder, paths: pa.Table, names: tuple[str, ...], place: str) -> tuple[pa.Table, list[str]]:
-    """Flat images, each with its class in the CSV; or class folders, as some scripts sort them into."""
-    paths, left_out = only_images(paths)
-    if not paths.num_rows:
-        raise ValueError(f"{folder.where(place)} holds no images")
-    if pc.all(pc.match_substring(paths["path"], "/")).as_py():
-        wnids = [path.partition("/")[0] for path in paths["path"].to_pylist()]
-    else:
-        solution = _read_solution(folder)
-        wnids = [solution.get(path.rpartition(".")[0], path) for path in paths["path"].to_pylist()]
+def _list_val(flat: Flat, tables: Folder, names: tuple[str, ...], tree: Tree) -> tuple[pa.Table, tuple[str, ...]]:
+    """Flat images, each with its class in the CSV; and how many the CSV knows that are not there."""
+    solution = _read_solution(tables)
+    keys = [path.rpartition("/")[2] for path in flat.images["path"].to_pylist()]
+    wnids = {key: solution.pop(key.rpartition(".")[0], "") for key in keys}
     label_of = {name: i for i, name in enumerate(names)}
-    if unknown := [wnid for wnid in wnids if wnid not in label_of]:
-        raise ValueError(f"{folder.where(place)}: {unknown[0]} has no class in {_SOLUTION}, or one that train/ lacks")
-    labels = [label_of[wnid] for wnid in wnids]
-    rows = listing(paths["path"], labels, place, paths["offset"], paths["size"])
-    return rows, [f"{place}: {note}" for note in left_out_notes(left_out)]
+    if unknown := [key for key in keys if wnids[key] not in label_of]:
+        raise ValueError(
+            f"{tree.where}/{flat.folder}: {unknown[0]} has no class in {SOLUTION}, or one that train/ lacks"
+        )
+    labels = [label_of[wnids[key]] for key in keys]
+    files = files_of(flat.images, tree.archive or flat.folder)
+    missing = f"{len(solution):,} images that {SOLUTION} labels are missing, such as {next(iter(solution), None)}"
+    rows = listing(keys, labels, files, flat.images["offset"], flat.images["size"])
+    return rows, (missing,) if solution else ()
 
 
 def _read_solution(folder: Folder) -> dict[str, str]:
     """Image name -> wnid; a line reads ILSVRC2012_val_00048981,n03995372 85 1 499 272 (a class and its boxes)."""
-    if folder.size(_SOLUTION) is None:
-        raise ValueError(f"{folder.where()} lacks {_SOLUTION}, which labels the images of val/; put it there")
-    rows = csv.reader(io.StringIO(folder.read(_SOLUTION).decode()))
-    return {row[0]: row[1].partition(" ")[0] for row in rows if len(row) == 2}
+    rows = csv.reader(io.StringIO(folder.read(SOLUTION).decode()))
+    return {row[0]: row[1].partition(" ")[0] for row in rows if len(row) == 2 and row[0] != "ImageId"}
 
 
 def _read_titles(folder: Folder) -> dict[str, str]:
     """wnid -> words, one line each: n01440764 tench, Tinca tinca."""
-    if folder.size(_TITLES) is None:
+    if folder.size(TITLES) is None:
         return {}
-    lines = folder.read(_TITLES).decode().splitlines()
+    lines = folder.read(TITLES).decode().splitlines()
     return {wnid: words for wnid, _, words in (line.partition(" ") for line in lines)}

@@ -32,7 +32,7 @@ class Layout(NamedTuple):
 def class_layout(
     paths: pa.Table, where: str, archive: str = "", empty_in: Callable[[str], Iterable[str]] = lambda folder: ()
 ) -> Layout:
-    """Class names and splits from a table of path, offset, size.
+    """Class names and splits from a table of path, offset, size, and file where the paths are of several archives.
 
     A key is the path from the class folder on; `file` is the archive, or else the folder above the class folders.
 
@@ -43,8 +43,8 @@ def class_layout(
         ValueError: The folders are no classes, or some of them are not.
     """
     images, left_out = _only_images(paths, where)
-    root, images = _strip_common_folders(images)
-    parts, unlabelled = _by_split(images, root, where)
+    root = common_folders(images["path"])
+    parts, unlabelled = _by_split(without(root, images), root, where)
     classes = {split: first_folders(table["path"]) for split, (_, table) in parts.items()}
     empty = sorted(set(empty_in(parts[TRAIN][0])) - set(classes[TRAIN][1]))
     names = in_order({*classes[TRAIN][1], *empty})
@@ -57,8 +57,14 @@ def class_layout(
     for split, (folder, table) in parts.items():
         codes, found = classes[split]
         labels = np.array([label_of[name] for name in found], np.int32)[codes]
-        splits[split] = listing(table["path"], labels, archive or folder, table["offset"], table["size"])
+        files = files_of(table, archive or folder)
+        splits[split] = listing(table["path"], labels, files, table["offset"], table["size"])
     return Layout(tuple(names), splits, _notes(left_out + unlabelled, names, empty))
+
+
+def files_of(paths: pa.Table, name: str) -> pa.ChunkedArray | str:
+    """Where a reader finds these files: as their listing says, or else all in one archive or folder."""
+    return paths["file"] if "file" in paths.column_names else name
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -100,19 +106,24 @@ def _require_classes(names: list[str], where: str) -> None:
         raise ValueError(f"{where}: {names[0]}/ and {names[1]}/ are names of splits, not of classes; {EXPECTED}")
 
 
-def _strip_common_folders(images: pa.Table) -> tuple[str, pa.Table]:
-    """Without the folders that all paths begin with (an archive is often packed with one); the last one is a class."""
-    shortest, first = pc.min_max(images["path"]).as_py().values()  # the extremes share what all share
+def common_folders(paths: pa.ChunkedArray, through_splits: bool = False) -> str:
+    """The folders that all paths begin with (an archive is often packed with one), but the last one, which is a class.
+
+    Those behind a name of a split are within it, unless they are looked through.
+    """
+    shortest, first = pc.min_max(paths).as_py().values()  # the extremes share what all share
     common = 0
     while True:
         end = shortest.find("/", common) + 1
         deeper = end > 0 and shortest[:end] == first[:end] and "/" in shortest[end:] and "/" in first[end:]
-        if not deeper or split_of(shortest[common : end - 1]):
-            break
+        if not deeper or (split_of(shortest[common : end - 1]) and not through_splits):
+            return shortest[:common]
         common = end
-    if common:
-        images = images.set_column(0, "path", pc.utf8_slice_codeunits(images["path"], common))
-    return shortest[:common], images
+
+
+def without(folder: str, images: pa.Table) -> pa.Table:
+    """The images with their paths from the folder on."""
+    return images.set_column(0, "path", pc.utf8_slice_codeunits(images["path"], len(folder))) if folder else images
 
 
 def _by_split(images: pa.Table, root: str, where: str) -> tuple[dict[str, tuple[str, pa.Table]], Counter[str]]:
@@ -137,7 +148,7 @@ def _by_split(images: pa.Table, root: str, where: str) -> tuple[dict[str, tuple[
         if split in parts:
             raise ValueError(f"{where} has both {parts[split][0]}/ and {name}/; keep one of them")
         rows = images.filter(pa.array(codes == tops.index(name)))
-        rows = rows.set_column(0, "path", pc.utf8_slice_codeunits(rows["path"], len(name) + 1))
+        rows = without(f"{name}/", rows)
         if split == TEST and not pc.any(pc.match_substring(rows["path"], "/")).as_py():
             unlabelled[f"images of {name}/ without a class"] = rows.num_rows  # nothing to measure with
             continue
@@ -175,6 +186,8 @@ def _require_class_folders(images: pa.Table, folder: str, where: str) -> None:
 
 def first_folders(paths: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """The first part of each path, as codes into a list of the distinct ones; by pieces, to hold no copy of all."""
+    if not len(paths):
+        return np.zeros(0, np.int32), []
     pieces = [paths.slice(start, _PIECE) for start in range(0, len(paths), _PIECE)]
     firsts = [pc.list_element(pc.split_pattern(piece, "/", max_splits=1), 0).dictionary_encode() for piece in pieces]
     unified = pa.chunked_array([chunk for first in firsts for chunk in first.chunks]).unify_dictionaries()

@@ -1,37 +1,79 @@
 """Images that lie flat, such as ILSVRC2012_val_00000001.JPEG: the number in the name is a line of the ground truth."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.sources.source import listing
+from pipelines.names import split_of
+from pipelines.sources.left_out import only_images
 
 
-def list_numbered(images: pa.Table, ids: np.ndarray, stem: str, where: str, file: str) -> tuple[pa.Table, list[str]]:
-    """Rows by number, with the ILSVRC id of each as its label; and what there is to say of missing numbers.
+class Flat(NamedTuple):
+    """The images of a split that lie flat in one folder."""
+
+    folder: str  # where they lie in their tree
+    images: pa.Table  # path, offset, size and more
+
+
+def set_apart(paths: pa.Table, splits: tuple[str, ...]) -> tuple[pa.Table, dict[str, Flat]]:
+    """The files without those in the folder that holds all numbered images of a split; and these images, by split."""
+    found = {}
+    for split in splits:
+        if (folder := _flat_folder(paths["path"], split)) is not None:
+            is_deeper = pc.greater(pc.count_substring(paths["path"], "/"), folder.count("/"))
+            is_here = pc.and_not(pc.starts_with(paths["path"], folder), is_deeper)
+            images, _ = only_images(paths.filter(is_here))
+            found[split] = Flat(folder.rstrip("/"), images)
+            is_flat = pc.is_in(paths["path"], value_set=images["path"].combine_chunks())
+            paths = paths.filter(pc.invert(is_flat))
+    return paths, found
+
+
+def _flat_folder(paths: pa.ChunkedArray, split: str) -> str | None:
+    folders = numbered_folders(paths, split)
+    flat = [folder for folder in folders if split in map(split_of, folder.split("/"))]
+    return flat[0] if len(folders) == len(flat) == 1 else None
+
+
+def numbered_folders(paths: pa.ChunkedArray, split: str = "(val|test)") -> list[str]:
+    """The folders that hold numbered images, each with a / at its end."""
+    numbered = paths.filter(pc.match_substring_regex(paths, rf"(^|/)ILSVRC\d{{4}}_{split}_\d+\.[^./]+$"))
+    return pc.unique(pc.replace_substring_regex(numbered, r"[^/]+$", "")).to_pylist()
+
+
+class Numbered(NamedTuple):
+    keys: pa.Array
+    ids: np.ndarray
+    images: pa.Table
+    notes: list[str]  # what there is to say of missing numbers
+
+
+def by_number(images: pa.Table, truth: np.ndarray, stem: str, where: str) -> Numbered:
+    """The images in the order of their numbers, each with its line of the truth.
 
     Args:
-        images: Columns path, offset, size, of images only.
-        ids: The truth; image number 1 has the first.
+        images: At least the column path.
+        truth: Image number 1 has the first ILSVRC id.
         stem: What the names begin with, such as ILSVRC2012_val.
-        file: Where the reader finds the images.
     """
     match = pc.extract_regex(images["path"], rf"(?P<key>{stem}_(?P<number>\d{{1,9}})\.[^./]+)$").combine_chunks()
     if match.null_count:
-        odd = images["path"].filter(pc.is_null(match))[0].as_py()
+        odd = images["path"].filter(pc.is_null(match))[0].as_py().rpartition("/")[2]
         raise ValueError(
             f"{where} holds {odd!r}, whose label is not known: names are like {stem}_00000001.JPEG; move it elsewhere"
         )
     numbers = match.field("number").cast(pa.int64()).to_numpy()
-    _require_known(numbers, len(ids), where)
+    _require_known(numbers, len(truth), where)
     order = np.argsort(numbers, kind="stable")
-    rows = images.take(order)
-    keys = match.field("key").take(pa.array(order))
-    missing = np.setdiff1d(np.arange(1, len(ids) + 1), numbers)
-    return listing(keys, ids[numbers[order] - 1], file, rows["offset"], rows["size"]), (
-        [f"{len(missing):,} of {len(ids):,} images {stem}_… are missing, such as number {missing[0]}"]
-        if len(missing)
-        else []
+    missing = np.setdiff1d(np.arange(1, len(truth) + 1), numbers)
+    note = f"{len(missing):,} of {len(truth):,} images {stem}_… are missing, such as number {[*missing, 0][0]}"
+    return Numbered(
+        keys=match.field("key").take(pa.array(order)),
+        ids=truth[numbers[order] - 1],
+        images=images.take(order),
+        notes=[note] if len(missing) else [],
     )
 
 

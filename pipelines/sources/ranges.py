@@ -102,7 +102,7 @@ class FileReader:
             f"{folder}/{key}" if folder else key
             for folder, key in zip(rows["file"].to_pylist(), rows["key"].to_pylist(), strict=True)
         )
-        return map(self.folder.read, paths) if self.folder.is_local else _ahead(self.folder.read, paths)
+        return map(_unzipped, map(self.folder.read, paths) if self.folder.is_local else _ahead(self.folder.read, paths))
 
 
 def _unzipped(data: bytes) -> bytes:

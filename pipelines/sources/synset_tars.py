@@ -1,6 +1,7 @@
 """ImageNet as a folder of one tar per synset, n00000000.tar, such as the whole of it (21,841 of them)."""
 
 import re
+import shlex
 from functools import partial
 
 import numpy as np
@@ -14,38 +15,63 @@ from pipelines.sources.left_out import left_out_notes, only_images
 from pipelines.sources.ranges import ArchiveReader
 from pipelines.sources.source import Source, fingerprint_of, listing, with_val
 from pipelines.sources.tar_index import index_tar
-from pipelines.specs import IngestSpec
+from pipelines.sources.tree import Tree
 from pipelines.storage import FileEntry, Folder
 
 _SYNSET_TAR = re.compile(r"^n\d{8}\.tar$")
 
 
-def synset_tars(files: list[FileEntry]) -> list[FileEntry]:
+def class_tars(files: list[FileEntry]) -> list[FileEntry]:
     return [entry for entry in files if _SYNSET_TAR.match(entry.name)]
 
 
-def open_synset_tars(folder: Folder, tars: list[FileEntry], spec: IngestSpec, cache: Indexes) -> Source:
-    """A folder of n00000000.tar files, such as the whole of ImageNet (21,841 of them)."""
-    index = cache.table(["synset tars"], folder, tars, lambda: _index_tars(folder, tars, cache))
-    images, left_out = only_images(index)
-    if not images.num_rows:
+def require_one_form(folder: Folder, tars: list[FileEntry]) -> None:
+    """ValueError where class tars lie beside class folders, as when a script that unpacks them stopped."""
+    folders = [name for name in folder.folders() if _SYNSET_TAR.match(f"{name}.tar")]
+    if tars and folders:
+        here = shlex.quote(str(folder.local_path())) if folder.is_local else "THERE"
         raise ValueError(
-            f"{folder.where()}: there are no images in its {len(tars):,} class tars, such as {tars[0].name}"
+            f"{folder.where()} holds {len(tars):,} class tars, such as {tars[0].name}, beside {len(folders):,} class "
+            f"folders, such as {folders[0]}/: unpacked in part. To unpack the rest, run `cd {here} && for t in n*.tar; "
+            'do mkdir -p "${t%.tar}" && tar xf "$t" -C "${t%.tar}" && rm "$t"; done`'
         )
-    names = tuple(entry.name.removesuffix(".tar") for entry in tars)
-    keys, codes, found = keys_and_synsets(images)
+
+
+def open_synset_tars(tree: Tree, val_fraction: float) -> Source:
+    """A folder of n00000000.tar files, such as the whole of ImageNet (21,841 of them)."""
+    images, left_out = only_images(tree.paths)
+    if not images.num_rows:
+        raise ValueError(f"{tree.where}: there are no images in its class tars")
+    codes, found = first_folders(images["path"])
+    empty = sorted(tree.empty_in(""))
+    names = tuple(sorted({*found, *empty}))
     label_of = {name: i for i, name in enumerate(names)}
     labels = np.array([label_of[wnid] for wnid in found], np.int32)[codes]
-    files = pa.DictionaryArray.from_arrays(labels, pa.array([entry.name for entry in tars]))
-    rows = listing(keys, labels, files, images["offset"], images["size"])
+    rows = listing(images["path"], labels, images["file"], images["offset"], images["size"])
     return Source(
-        kind="synset tars",
-        fingerprint=fingerprint_of(["synset tars", [entry[:2] for entry in tars], *index.columns]),
+        kind=tree.kind,
+        fingerprint=fingerprint_of([tree.kind, *tree.identity]),
         class_names=names,
         class_titles=names,
-        splits=with_val({TRAIN: rows}, spec.val_fraction),
+        splits=with_val({TRAIN: rows}, val_fraction),
+        reader=tree.reader,
+        notes=(*left_out_notes(left_out), *empty_notes(empty)),
+    )
+
+
+def class_tars_tree(folder: Folder, tars: list[FileEntry], cache: Indexes) -> Tree:
+    """The files in all these tars, as they would be if each were unpacked to a folder of its name."""
+    index = cache.table(["synset tars"], folder, tars, lambda: _index_tars(folder, tars, cache))
+    tops, names = first_folders(index["path"])
+    files = pa.DictionaryArray.from_arrays(pa.array(tops, pa.int32()), pa.array(names))
+    images, _ = only_images(index)
+    return Tree(
+        kind="synset tars",
+        where=folder.where(),
+        paths=_as_folders(index).append_column("file", files),
         reader=ArchiveReader(folder),
-        notes=(*left_out_notes(left_out), *empty_notes(sorted(set(names) - set(found)))),
+        identity=([entry[:2] for entry in tars], *index.columns),
+        empty_in=partial(_empty_tars, {entry.name for entry in tars} - set(first_folders(images["path"])[1])),
     )
 
 
@@ -59,7 +85,9 @@ def _index_tar(folder: Folder, name: str) -> pa.Table:
     return index.set_column(0, "path", pc.binary_join_element_wise(name, index["path"], "/"))
 
 
-def keys_and_synsets(index: pa.Table) -> tuple[pa.ChunkedArray, np.ndarray, list[str]]:
-    """From paths n01440764.tar/n01440764_1.JPEG: the keys without .tar, and their synsets as codes into a list."""
-    keys = pc.replace_substring_regex(index["path"], r"^(?:.*?/)?([^/]+)\.tar/", r"\1/", max_replacements=1)
-    return keys, *first_folders(keys)
+def _as_folders(index: pa.Table) -> pa.Table:
+    return index.set_column(0, "path", pc.replace_substring(index["path"], ".tar/", "/", max_replacements=1))
+
+
+def _empty_tars(names: set[str], place: str) -> list[str]:
+    return sorted(name.removesuffix(".tar") for name in names)

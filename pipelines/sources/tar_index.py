@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.sources.cache import Indexes, InTasks
+from pipelines.sources.compressed import refuse_compressed
 from pipelines.storage import Folder
 
 _BLOCK = 512
@@ -80,6 +81,8 @@ def _list_part(folder: Folder, name: str, part: _Part | None = None) -> _Listed:
     with folder.open(name) as file:
         start, end, prefix = part or _Part(0, file.size(), b"")
         window = _Window(file, folder.is_local, where)
+        if part is None:
+            refuse_compressed(folder, name, window.read(0, _BLOCK))
         for member in _members(window, start, end, prefix, links, None if part else inner):
             members.append(member)
             if len(members) == _CHUNK:

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import io
 import tarfile
 
 import builders
@@ -102,7 +101,7 @@ def test_patched_images_replace_the_blank_ones(tmp_path):
         expected = list(before.reader.read(before.splits[split]))
         expected[position] = builders.jpeg(seed)
         assert list(source.reader.read(source.splits[split])) == expected
-    assert source.splits["val"].equals(before.splits["val"])
+    assert source.splits["val"].to_pylist() == before.splits["val"].to_pylist()
 
 
 @pytest.fixture
@@ -162,7 +161,7 @@ def test_a_missing_test_truth_is_named(tmp_path):
         ),
         (
             "ILSVRC2012_img_val.tar",
-            builders.tar_bytes({f"{place}/ILSVRC2012_val_00000003.JPEG": b"1" for place in "ab"}),
+            builders.tar_bytes({f"ILSVRC2012_val_00000003.{kind}": b"1" for kind in ("jpg", "JPEG")}),
             r"has 2 images of the number 3; keep one",
         ),
         (
@@ -202,7 +201,7 @@ def test_a_kit_that_is_not_the_published_one_is_refused(small, num_classes, ids,
 
 def test_a_kit_of_another_year_is_refused(small):
     (small / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(builders.devkit(2010, [1, 2, 3, 4, 5, 6], 6, 3))
-    with pytest.raises(ValueError, match="is the kit of ILSVRC2010; put ILSVRC2012_devkit_t12.tar.gz beside"):
+    with pytest.raises(ValueError, match="has the kit of ILSVRC2010; put ILSVRC2012_devkit_t12.tar.gz in its place"):
         opened(small)
 
 
@@ -231,8 +230,7 @@ def test_the_kit_opens_as_the_folder_that_it_unpacks_to(small, around):
 
 def test_labels_come_from_the_number_in_the_name_and_missing_ones_are_said(small):
     expected = labelled(opened(small))
-    with tarfile.open(small / "ILSVRC2012_img_val.tar") as archive:
-        members = {member.name: archive.extractfile(member).read() for member in archive}
+    members = builders.tar_members((small / "ILSVRC2012_img_val.tar").read_bytes())
     for number in (1, 5, 12):
         del members[f"ILSVRC2012_val_{number:08d}.JPEG"]
     (small / "ILSVRC2012_img_val.tar").write_bytes(builders.tar_bytes(members))
@@ -257,22 +255,16 @@ SIDE_FILES = {"._a.JPEG": b"mac", ".DS_Store": b"", "README": b"", "x.txt": b"",
 def test_side_files_are_skipped_in_every_archive_alike_and_counted(small):
     expected = labelled(opened(small))
     for name in ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"):
-        with tarfile.open(small / name) as archive:
-            members = {member.name: archive.extractfile(member).read() for member in archive}
+        members = builders.tar_members((small / name).read_bytes())
         inner, _ = next(iter(members.items()))
         if inner.endswith(".tar"):
-            members[inner] = builders.tar_bytes(tar_members(members[inner]) | SIDE_FILES)
+            members[inner] = builders.tar_bytes(builders.tar_members(members[inner]) | SIDE_FILES)
         (small / name).write_bytes(builders.tar_bytes(members | SIDE_FILES))
     source = opened(small)
     assert labelled(source) == expected
     total, _, kinds = source.notes[0].partition(" files left out: ")
     assert total == "15"
     assert set(kinds.split(", ")) == {"6 without an ending", "3 .jpeg", "3 .txt", "3 in hidden folders"}
-
-
-def tar_members(data: bytes) -> dict[str, bytes]:
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        return {member.name: archive.extractfile(member).read() for member in archive}
 
 
 def test_md5_sums_are_checked_on_request_and_only_once(small, tmp_path, monkeypatch):
@@ -352,7 +344,7 @@ def test_side_files_in_class_tars_and_in_kaggles_folders_are_skipped_and_counted
     builders.write_files(data / "train/n01440764", SIDE_FILES)
     source = opened(tmp_path / "kaggle")
     assert labelled(source) == before
-    assert [note.partition(" files left out: ")[0] for note in source.notes] == ["5", "ILSVRC/Data/CLS-LOC/val: 5"]
+    assert [note.partition(" files left out: ")[0] for note in source.notes] == ["12"]
 
 
 def test_a_class_tar_without_images_keeps_its_label_and_one_set_without_any_is_refused(tmp_path):
@@ -361,7 +353,7 @@ def test_a_class_tar_without_images_keeps_its_label_and_one_set_without_any_is_r
     source = opened(tmp_path / "a", val_fraction=0)
     assert labelled(source) == {"n02000000/1.JPEG": 1}
     assert source.notes[1:] == ("1 classes have no image, such as 'n01000000'; each keeps its label",)
-    with pytest.raises(ValueError, match="there are no images in its 1 class tars, such as n01000000.tar"):
+    with pytest.raises(ValueError, match="there are no images in its class tars"):
         opened(builders.write_files(tmp_path / "b", {"n01000000.tar": empty}))
 
 
@@ -373,7 +365,9 @@ def test_kaggles_solution_must_cover_val(tmp_path):
     with pytest.raises(ValueError, match=r"ILSVRC2012_val_00000002.JPEG has no class in LOC_val_solution.csv"):
         opened(tmp_path)
     (tmp_path / "LOC_val_solution.csv").unlink()
-    with pytest.raises(ValueError, match=r"lacks LOC_val_solution.csv, which labels the images of val"):
+    with pytest.raises(
+        ValueError, match=r"number alone: put ILSVRC2012_devkit_t12.tar.gz, or Kaggle's LOC_val_solution.csv, into"
+    ):
         opened(tmp_path)
 
 
@@ -413,3 +407,41 @@ def test_a_tar_with_class_tars_beside_class_folders_is_refused_with_both_counts(
     builders.write_files(tmp_path, {"set.tar": builders.tar_bytes(mixed)})
     with pytest.raises(ValueError, match=r"4 images in tars, such as 'n01.tar/n01_0.JPEG', and 1 others, such as 'n03"):
         opened(tmp_path / "set.tar")
+
+
+def test_what_lies_beside_a_source_and_is_not_used_is_named(small, tmp_path):
+    before = labelled(opened(small))
+    builders.write_files(small, {"train/n01440764/1.JPEG": b"x", "val/1.JPEG": b"x", ".hidden": b"", "a.txt": b""})
+    builders.write_files(small, {"ILSVRC2012_img_test.tar": b"", "n01440764.tar": b""})
+    source = opened(small)
+    assert labelled(source) == before
+    assert source.notes == ("beside it and not used: train/, val/, ILSVRC2012_img_test.tar and 2 more",)
+
+
+@pytest.mark.parametrize("beside", ["val/x.JPEG", "validation.tar", "ILSVRC2012_img_val.tar", "test/n01/1.JPEG"])
+def test_a_split_beside_class_tars_is_refused_and_other_things_are_named(tmp_path, beside):
+    builders.write_files(tmp_path, class_tars("n01000000", "n02000000") | {"thumbs/1.JPEG": b"x", "other.tar": b"x"})
+    assert opened(tmp_path).notes == ("beside it and not used: thumbs/, other.tar",)
+    builders.write_files(tmp_path, {beside: b"x"})
+    with pytest.raises(ValueError, match=f"beside {beside.partition('/')[0]}, which looks like a split"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("around", ["fall11", "a/b"])
+def test_class_tars_are_found_below_folders_around_them(tmp_path, around):
+    builders.write_files(tmp_path / "set" / around, class_tars("n01000000", "n02000000"))
+    (tmp_path / "set" / "README").write_bytes(b"")
+    source = opened(tmp_path / "set", val_fraction=0)
+    assert labelled(source) == {f"n0{k}000000/n0{k}000000_{i}.JPEG": k - 1 for k in (1, 2) for i in (0, 1)}
+    assert source.notes == ("beside it and not used: README",)
+
+
+def test_an_archive_beside_class_folders_is_named(tmp_path):
+    builders.write_files(tmp_path, builders.class_folders() | {"more.tar": b"x", "a.txt": b"x"})
+    assert "beside it and not used: more.tar" in opened(tmp_path).notes
+
+
+def test_kaggles_other_files_are_named(tmp_path):
+    builders.kaggle(tmp_path)
+    builders.write_files(tmp_path, {"LOC_train_solution.csv": b"", "ILSVRC/Annotations/a.xml": b""})
+    assert opened(tmp_path).notes[-1] == "beside it and not used: LOC_train_solution.csv"

@@ -244,7 +244,7 @@ def test_unlabelled_test_images_are_counted(tmp_path, pack):
         ),
         (
             {"x/train/1.jpg": b"x", "x/val/1.jpg": b"x"},
-            r"1 images lie outside class folders, such as '1.jpg' in x/train",
+            r"1 images lie outside class folders, such as '1.jpg' in (x/)?train",
         ),
         ({"x/dev/a/1.jpg": b"x", "x/val/a/1.jpg": b"x"}, r"has dev/ but no train/"),
         ({"sets/train/val/1.jpg": b"x", "sets/train/test/1.jpg": b"x"}, r"test/ but no train/|names of splits"),
@@ -270,7 +270,6 @@ def test_missing_and_empty_sources_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("set.tar.gz", "compressed, so members cannot be read in place; unpack it"),
         ("image.jpg", "neither a folder nor a .tar or .zip"),
         ("train.parquet", "one Parquet file; name the folder"),
         ("ILSVRC2012_img_train.tar", "one of the ILSVRC archives; name the folder"),
@@ -284,13 +283,16 @@ def test_single_files_that_are_no_source_say_what_to_name(tmp_path, name, messag
 
 def test_a_folder_of_archives_says_to_name_one(tmp_path):
     as_tar(tmp_path, builders.class_folders())
-    with pytest.raises(ValueError, match="holds the archive set.tar; name the archive itself"):
+    with pytest.raises(ValueError, match="holds the archive set.tar: name it itself, "):
         opened(tmp_path)
 
 
 def test_options_for_imagenet_are_refused_elsewhere(tmp_path):
     folder = as_folder(tmp_path, builders.class_folders())
-    with pytest.raises(ValueError, match="labels=devkit needs the ILSVRC archives"):
+    with pytest.raises(
+        ValueError,
+        match="labels=devkit needs the classes of ILSVRC and its development kit: put .* or use ingest.labels=wnid",
+    ):
         opened(folder, labels="devkit")
     with pytest.raises(ValueError, match="check_md5 needs the ILSVRC archives"):
         opened(folder, check_md5=True)

@@ -1,0 +1,81 @@
+"""Compressed archives: no member can be read in place, so they are refused with the command that unpacks them."""
+
+import re
+import shlex
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pipelines.names import split_of
+from pipelines.storage import Folder
+
+
+class _Tool(NamedTuple):
+    mark: bytes  # of the first bytes
+    command: str  # replaces NAME.ENDING by NAME, and NAME.tgz by NAME.tar
+    endings: tuple[str, ...]
+
+
+_TOOLS = (
+    _Tool(b"\x1f\x8b", "gunzip", (".gz", ".tgz")),
+    _Tool(b"BZh", "bunzip2", (".bz2", ".tbz2", ".tbz")),
+    _Tool(b"\xfd7zXZ\0", "unxz", (".xz", ".txz")),
+    _Tool(b"\x28\xb5\x2f\xfd", "unzstd --rm", (".zst", ".tzst")),
+)
+_ARCHIVES = (".tar", ".zip")
+_ENDINGS = tuple(ending for tool in _TOOLS for ending in tool.endings)
+_MARK_BYTES = 6
+
+
+def is_compressed(name: str) -> bool:
+    return name.lower().endswith(_ENDINGS)
+
+
+def compressed_splits(names: Iterable[str]) -> list[str]:
+    """The compressed files that are named as a split or a class of ImageNet is."""
+    return sorted(name for name in names if is_compressed(name) and _is_part(unpacked_name(name).removesuffix(".tar")))
+
+
+def _is_part(stem: str) -> bool:
+    return bool(split_of(stem) or re.match(r"n\d{8}$|ILSVRC\d{4}_(img|images)_", stem))
+
+
+def unpacked_name(name: str) -> str:
+    """The name of what the command makes of a compressed file."""
+    stem, _, ending = name.rpartition(".")
+    if f".{ending.lower()}" not in _ENDINGS:
+        return name
+    return stem if stem.lower().endswith(_ARCHIVES) else f"{stem}.tar"
+
+
+def require_uncompressed(folder: Folder, *names: str, then: str = "") -> None:
+    """ValueError, with the command that helps, where one of these files is compressed, by its content.
+
+    Args:
+        then: What to name as the source afterwards; the unpacked file itself where nothing is given.
+    """
+    for name in names:
+        with folder.open(name) as file:
+            refuse_compressed(folder, name, file.read(_MARK_BYTES), then)
+
+
+def refuse_compressed(folder: Folder, name: str, start: bytes, then: str = "") -> None:
+    """The same for a file that begins with these bytes."""
+    if tool := next((tool for tool in _TOOLS if start.startswith(tool.mark)), None):
+        where = "" if folder.is_local else " on a copy of it, put the result there"
+        raise ValueError(
+            f"{folder.where(name)} is compressed, so its members cannot be read in place; run "
+            f"`{_command(folder, name, tool)}`{where}, and name {then or folder.where(unpacked_name(name))}"
+        )
+
+
+def _command(folder: Folder, name: str, tool: _Tool) -> str:
+    def quoted(name: str) -> str:
+        return shlex.quote(str(folder.local_path() / name) if folder.is_local else name)
+
+    stem, _, ending = name.rpartition(".")
+    if f".{ending.lower()}" not in tool.endings:  # compressed under the name of a plain archive
+        packed = f"{name}{tool.endings[0]}"
+        return f"mv {quoted(name)} {quoted(packed)} && {tool.command} {quoted(packed)}"
+    if ending.lower().startswith("t") or stem.lower().endswith(_ARCHIVES):
+        return f"{tool.command} {quoted(name)}"
+    return f"{tool.command} {quoted(name)} && mv {quoted(stem)} {quoted(unpacked_name(name))}"

@@ -1,0 +1,122 @@
+"""ImageNet by its development kit: class folders to train on, and images that lie flat, labelled by their number.
+
+How they are packed makes no difference here: a `Tree` is a folder, an archive, or an archive for each split.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.names import TEST, TRAIN, VAL
+from pipelines.sources.cache import Indexes
+from pipelines.sources.devkit import Devkit, find_devkit, open_devkit, parse_ground_truth
+from pipelines.sources.layout import class_layout, files_of
+from pipelines.sources.numbered import Flat, by_number, set_apart
+from pipelines.sources.source import SCHEMA, Source, fingerprint_of, listed, listing, with_val
+from pipelines.sources.tree import Tree
+from pipelines.specs import IngestSpec
+from pipelines.storage import Folder
+
+NUM_TRAIN = {2010: 1_261_406, 2012: 1_281_167}  # published images
+NUM_TEST = {2010: 150_000}  # those of 2012 have no published labels
+
+
+class Kit(NamedTuple):
+    """A development kit with what goes with it."""
+
+    kit: Devkit
+    truths: dict[str, np.ndarray]  # ILSVRC ids of the images that may lie flat, by split
+    files: tuple[str, ...]  # names of what was read, in their folder
+
+
+def open_with_kit(tree: Tree, found: Kit, spec: IngestSpec) -> Source:
+    kit = found.kit
+    splits, notes = _list_splits(tree, kit, found.truths)
+    order = kit.order(spec.labels)
+    label_of_id = np.argsort(order).astype(np.int32)  # by ILSVRC id - 1
+    splits = {name: with_labels(rows, label_of_id[rows["label"].to_numpy() - 1]) for name, rows in splits.items()}
+    kind = f"ilsvrc{kit.year}"
+    identity = [*tree.identity, *(splits[name]["label"] for name in sorted(splits))]
+    return Source(
+        kind=kind,
+        fingerprint=fingerprint_of([kind, *(identity if tree.identity else listed(splits))]),
+        class_names=tuple(kit.wnids[i] for i in order),
+        class_titles=tuple(kit.titles[i] for i in order),
+        splits=with_val(splits, spec.val_fraction),
+        reader=tree.reader,
+        notes=(*notes, *tree.notes),
+    )
+
+
+def find_kit(places: list[Folder], cache: Indexes, year: int | None = None) -> Kit | None:
+    """The kit in the first of these folders that has one."""
+    for place in places:
+        if name := find_devkit(place, year):
+            kit = open_devkit(place, name, cache)
+            truth = test_truth(kit.year)
+            if place.size(truth) is None:
+                return Kit(kit, {VAL: kit.val_ids}, (name,))
+            return Kit(kit, {VAL: kit.val_ids, TEST: _read_test_truth(place, truth, kit)}, (name, truth))
+    return None
+
+
+def test_truth(year: int | str) -> str:
+    return f"ILSVRC{year}_test_ground_truth.txt"
+
+
+def with_labels(rows: pa.Table, labels: np.ndarray) -> pa.Table:
+    return rows.set_column(1, SCHEMA.field("label"), pa.array(labels))
+
+
+def missing_notes(split: str, found: int, published: int) -> list[str]:
+    """How many images there are less, or more, than were published."""
+    if found == published:
+        return []
+    return [
+        f"{split}: {published - found:,} of {published:,} published images are missing"
+        if found < published
+        else f"{split}: {found - published:,} images more than the {published:,} published"
+    ]
+
+
+def _read_test_truth(folder: Folder, name: str, kit: Devkit) -> np.ndarray:
+    where = folder.where(name)
+    ids = parse_ground_truth(folder.read(name), where, len(kit.wnids))
+    published = NUM_TEST.get(kit.year)
+    if kit.is_published and published and len(ids) != published:
+        raise ValueError(f"{where} has {len(ids):,} lines, not {published:,} as published; fetch it again")
+    return ids
+
+
+def _list_splits(tree: Tree, kit: Devkit, truths: dict[str, np.ndarray]) -> tuple[dict[str, pa.Table], list[str]]:
+    """Rows of each split with ILSVRC ids as labels; and what is left out or missing."""
+    rest, flat = set_apart(tree.paths, tuple(truths))
+    names, splits, left_out = class_layout(rest, tree.where, tree.archive, tree.empty_in)
+    ids = _ids_of(names, kit, tree.where)
+    splits = {split: with_labels(rows, ids[rows["label"].to_numpy()]) for split, rows in splits.items()}
+    notes = list(left_out)
+    if kit.is_published:
+        notes += missing_notes(TRAIN, splits[TRAIN].num_rows, NUM_TRAIN[kit.year])
+    for split, part in flat.items():
+        if split in splits:
+            raise ValueError(f"{tree.where} has {split} images in class folders, and flat in {part.folder}; keep one")
+        splits[split], missing = _list_flat(part, truths[split], f"ILSVRC{kit.year}_{split}", tree)
+        notes += missing
+    return splits, notes
+
+
+def _ids_of(names: tuple[str, ...], kit: Devkit, where: str) -> np.ndarray:
+    id_of = {wnid: i + 1 for i, wnid in enumerate(kit.wnids)}
+    if unknown := [name for name in names if name not in id_of]:
+        raise ValueError(f"{where} holds {unknown[0]!r}, which is no class of the development kit")
+    return np.array([id_of[name] for name in names], np.int32)
+
+
+def _list_flat(flat: Flat, truth: np.ndarray, stem: str, tree: Tree) -> tuple[pa.Table, list[str]]:
+    files = files_of(flat.images, flat.folder)
+    place = files if isinstance(files, str) else files[0].as_py()
+    numbered = by_number(flat.images, truth, stem, tree.where if tree.archive else f"{tree.where}/{place}")
+    images = numbered.images
+    files = files_of(images, tree.archive or flat.folder)
+    return listing(numbered.keys, numbered.ids, files, images["offset"], images["size"]), numbered.notes

@@ -1,0 +1,64 @@
+"""ImageNet unpacked, or with a tar for each split: which table labels its flat validation images, and opens it.
+
+The table is in Kaggle's LOC_val_solution.csv or in the development kit; either lies in the folder that was named, or
+around the images.
+"""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.names import VAL
+from pipelines.sources.cache import Indexes
+from pipelines.sources.devkit import NAMES, find_devkit
+from pipelines.sources.imagenet import find_kit, open_with_kit, test_truth
+from pipelines.sources.kaggle import SOLUTION, TITLES, open_kaggle
+from pipelines.sources.numbered import Flat, set_apart
+from pipelines.sources.source import Source
+from pipelines.sources.tree import Tree
+from pipelines.specs import IngestSpec
+from pipelines.storage import Folder
+
+
+def open_unpacked(tree: Tree, places: list[Folder], spec: IngestSpec, cache: Indexes) -> Source | None:
+    """The source in a tree whose validation images lie flat, or that is to have the kit's labels; None for others.
+
+    Args:
+        places: Folders where the tables may lie; the first is where a missing one is asked for.
+    """
+    flat = set_apart(tree.paths, (VAL,))[1].get(VAL)
+    if not flat and spec.labels == "wnid":
+        return None
+    solution = next((place for place in places if place.size(SOLUTION) is not None), None)
+    if solution and spec.labels == "wnid":
+        return open_kaggle(tree, solution, spec.val_fraction)
+    if found := find_kit(places, cache):
+        return open_with_kit(_without(tree, found.files), found, spec)
+    raise _no_table(places[0], flat)
+
+
+def tables_of(source: Source, folder: Folder) -> list[str]:
+    """Names of the tables in a folder that a source in it was labelled by."""
+    tables = [SOLUTION, TITLES] if source.kind == "kaggle" else []
+    if source.kind.startswith("ilsvrc") and (kit := find_devkit(folder)):
+        tables += [kit, test_truth(source.kind.removeprefix("ilsvrc"))]
+    return tables
+
+
+def _without(tree: Tree, names: tuple[str, ...]) -> Tree:
+    """The tree without the files that were read as tables, or lie in folders of these names."""
+    tops = pc.list_element(pc.split_pattern(tree.paths["path"], "/", max_splits=1), 0)
+    return tree._replace(paths=tree.paths.filter(pc.invert(pc.is_in(tops, value_set=pa.array(names)))))
+
+
+def _no_table(place: Folder, flat: Flat | None) -> ValueError:
+    if not flat:
+        return ValueError(
+            f"ingest.labels=devkit needs the classes of ILSVRC and its development kit: put {NAMES[2012]} into "
+            f"{place.where()}, or use ingest.labels=wnid"
+        )
+    example = flat.images["path"][0].as_py().rpartition("/")[2]
+    kit = next((name for year, name in NAMES.items() if str(year) in example), NAMES[2012])
+    return ValueError(
+        f"{place.where()}: {flat.images.num_rows:,} images in {flat.folder}, such as {example}, are labelled by their "
+        f"number alone: put {kit}, or Kaggle's {SOLUTION}, into {place.where()}"
+    )

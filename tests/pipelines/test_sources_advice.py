@@ -1,0 +1,223 @@
+"""Refusals lead somewhere: whoever does what the message says, and nothing else, gets the data set."""
+
+import bz2
+import gzip
+import lzma
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import builders
+import pytest
+
+from pipelines.sources.catalog import open_source
+from pipelines.specs import IngestSpec
+
+KIT = "ILSVRC2012_devkit_t12.tar.gz"
+
+
+def opened(source, **options):
+    return open_source(IngestSpec(source=str(source), **({"val_fraction": 0.0} | options)))
+
+
+def refusal(source, **options) -> str:
+    with pytest.raises(ValueError, match=".") as error:
+        opened(source, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def run_command_of(message: str) -> None:
+    command = re.search("`(.+)`", message)[1]
+    subprocess.run(["bash", "-ec", command], check=True, timeout=60)
+
+
+def named_by(message: str) -> str:
+    return re.search(r"\bname (it itself, )?(/\S+)$", message)[2]
+
+
+def zstd(data: bytes) -> bytes:
+    return subprocess.run(["zstd", "-q", "-c"], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+COMPRESS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd}
+endings = pytest.mark.parametrize(
+    ("ending", "kind"),
+    [(f".tar.{kind}", kind) for kind in COMPRESS]
+    + [
+        (".tgz", "gz"),
+        (".tbz2", "bz2"),
+        (".txz", "xz"),
+        (".tzst", "zst"),
+        (".tar", "gz"),
+        (".tar", "zst"),
+        (".gz", "gz"),
+    ],
+)
+
+
+@endings
+def test_a_compressed_archive_is_refused_with_the_command_that_unpacks_it(tmp_path, ending, kind):
+    path = tmp_path / f"my set{ending}"
+    path.write_bytes(COMPRESS[kind](builders.tar_bytes(builders.class_folders())))
+    message = refusal(path)
+    assert "is compressed, so its members cannot be read in place" in message
+    run_command_of(message)
+    assert opened(message.rpartition(" name ")[2]).splits["train"].num_rows == 6
+
+
+@endings
+def test_a_compressed_split_in_a_folder_is_not_passed_over(tmp_path, ending, kind):
+    for split in ("train", "val"):
+        data = builders.tar_bytes(builders.class_folders(images=2 if split == "val" else 3))
+        name, data = (f"{split}{ending}", COMPRESS[kind](data)) if split == "val" else ("train.tar", data)
+        (tmp_path / name).write_bytes(data)
+    message = refusal(tmp_path)
+    run_command_of(message)
+    source = opened(tmp_path)
+    assert {split: rows.num_rows for split, rows in source.splits.items()} == {"train": 6, "val": 4}
+
+
+def test_compressed_archives_of_ilsvrc_are_refused_one_after_the_other(tmp_path):
+    ids = builders.ilsvrc(tmp_path, 2012, num_classes=6, num_ancestors=3)
+    for split in ("train", "val"):
+        path = tmp_path / f"ILSVRC2012_img_{split}.tar"
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    for _ in range(2):
+        run_command_of(refusal(tmp_path))
+    source = opened(tmp_path, labels="devkit")
+    assert sum(rows.num_rows for rows in source.splits.values()) == len(ids)
+
+
+def test_the_only_archive_in_a_folder_is_to_be_named_compressed_or_not(tmp_path):
+    packed = builders.tar_bytes(builders.class_folders())
+    (tmp_path / "set.tar.gz").write_bytes(gzip.compress(packed))
+    message = refusal(tmp_path)
+    run_command_of(message)
+    assert opened(named_by(message)).class_names == ("cat", "dog")
+    assert opened(named_by(refusal(tmp_path))).class_names == ("cat", "dog")
+
+
+def test_class_tars_unpacked_in_part_are_refused_with_both_counts_and_the_command_that_goes_on(tmp_path):
+    tars = {f"n0{i}000000.tar": builders.tar_bytes({f"n0{i}_{j}.JPEG": b"x" for j in range(3)}) for i in range(5)}
+    whole = opened(builders.write_files(tmp_path / "whole", tars))
+    folder = builders.write_files(tmp_path / "in part", dict(list(tars.items())[2:]))
+    unpacked = {f"n0{i}000000/n0{i}_{j}.JPEG": b"x" for i in range(3) for j in range(3 if i < 2 else 1)}
+    builders.write_files(folder, unpacked)  # two classes, and one of three images of the third
+    message = refusal(folder)
+    assert "3 class tars, such as n02000000.tar, beside 3 class folders, such as n00000000/" in message
+    run_command_of(message)
+    source = opened(folder)
+    assert source.splits["train"]["key"].to_pylist() == whole.splits["train"]["key"].to_pylist()
+    assert source.splits["train"]["label"].to_pylist() == whole.splits["train"]["label"].to_pylist()
+
+
+@pytest.mark.parametrize("around", ["train", "some/where/train", "imagenet"])
+def test_class_tars_unpacked_in_part_are_found_below_other_folders(tmp_path, around):
+    tars = {f"{around}/n0{i}000000.tar": builders.tar_bytes({f"n0{i}_0.JPEG": b"x"}) for i in range(3)}
+    builders.write_files(tmp_path, tars | {f"{around}/n0{i}000000/n0{i}_0.JPEG": b"x" for i in (3, 4)})
+    message = refusal(tmp_path)
+    assert "3 class tars" in message
+    assert "2 class folders" in message
+    run_command_of(message)
+    assert opened(tmp_path).splits["train"].num_rows == 5
+
+
+def test_a_missing_kit_is_asked_for_where_it_is_then_found(tmp_path):
+    builders.ilsvrc(tmp_path / "set", 2012, num_classes=6, num_ancestors=3)
+    expected = opened(tmp_path / "set").splits["val"].to_pylist()
+    shutil.move(tmp_path / "set" / KIT, tmp_path / KIT)
+    message = refusal(tmp_path / "set")
+    place, name, beside = re.search(r"^(\S+) lacks (\S+), .*; put it beside (\S+)$", message).groups()
+    shutil.copy(tmp_path / name, (Path(place) / beside).parent)
+    assert opened(tmp_path / "set").splits["val"].to_pylist() == expected
+
+
+def flat_val(folder: Path) -> tuple[Path, Path]:
+    files = {f"train/{wnid}/{wnid}_1.JPEG": b"t" for _, wnid, _ in builders.synsets(6, 0)}
+    files |= {f"val/ILSVRC2012_val_{i:08d}.JPEG": b"v" for i in range(1, 13)}
+    return folder, builders.write_files(folder, files)
+
+
+def in_a_tar(folder: Path) -> tuple[Path, Path]:
+    subprocess.run(["tar", "cf", folder / "set.tar", "-C", flat_val(folder)[0], "train", "val"], check=True)
+    return folder / "set.tar", folder
+
+
+def of_kaggle(folder: Path) -> tuple[Path, Path]:
+    flat_val(folder / "ILSVRC/Data/CLS-LOC")
+    return folder / "ILSVRC", folder
+
+
+@pytest.mark.parametrize("make", [flat_val, in_a_tar, of_kaggle])
+@pytest.mark.parametrize("labels", ["wnid", "devkit"])
+def test_flat_images_without_a_table_ask_for_one_where_it_is_then_found(tmp_path, make, labels):
+    (tmp_path / "set").mkdir()
+    source, _ = make(tmp_path / "set")
+    message = refusal(source, labels=labels)
+    kit, place = re.search(r"put (\S+?),.* into (\S+)$", message).groups()
+    ids = builders.truth(6, 2)
+    (Path(place) / kit).write_bytes(builders.devkit(2012, ids, 6, 3))
+    found = opened(source, labels=labels)
+    wnid_of = {id_: wnid for id_, wnid, _ in builders.synsets(6, 0)}
+    assert [found.class_names[label] for label in found.splits["val"]["label"].to_pylist()] == [
+        wnid_of[id_] for id_ in ids
+    ]
+
+
+def test_an_archive_of_ilsvrc_named_alone_says_to_name_its_folder(tmp_path):
+    builders.ilsvrc(tmp_path, 2012, num_classes=6, num_ancestors=3)
+    for split in ("train", "val"):
+        message = refusal(tmp_path / f"ILSVRC2012_img_{split}.tar")
+        assert opened(re.search(r"name the folder that holds them all, (\S+)$", message)[1]).kind == "ilsvrc2012"
+
+
+def test_class_tars_beside_a_split_are_to_be_moved_into_train(tmp_path):
+    ids = builders.ilsvrc(tmp_path, 2012, num_classes=6, num_ancestors=3)
+    with_archive = opened(tmp_path)
+    subprocess.run(["tar", "xf", tmp_path / "ILSVRC2012_img_train.tar", "-C", tmp_path], check=True)
+    (tmp_path / "ILSVRC2012_img_train.tar").unlink()
+    message = refusal(tmp_path)
+    assert "beside ILSVRC2012_img_val.tar, which looks like a split" in message
+    assert "move them into train/" in message
+    (tmp_path / "train").mkdir()
+    for tar in tmp_path.glob("n*.tar"):
+        tar.rename(tmp_path / "train" / tar.name)
+    source = opened(tmp_path)
+    assert sum(rows.num_rows for rows in source.splits.values()) == len(ids)
+    assert source.splits["val"]["label"].to_pylist() == with_archive.splits["val"]["label"].to_pylist()
+
+
+def test_a_split_without_one_to_train_on_is_refused_and_what_is_asked_for_is_enough(tmp_path):
+    builders.write_files(tmp_path, builders.class_folders() | {"val.tar": builders.tar_bytes(builders.class_folders())})
+    message = refusal(tmp_path)
+    assert "val.tar, which looks like a split, but nothing to train on beside it: put train/ or train.tar" in message
+    (tmp_path / "train").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / name).rename(tmp_path / "train" / name)
+    assert {split: rows.num_rows for split, rows in opened(tmp_path).splits.items()} == {"train": 6, "val": 6}
+
+
+def test_one_split_twice_is_refused_until_one_is_moved_away(tmp_path):
+    packed = builders.tar_bytes(builders.class_folders())
+    builders.write_files(tmp_path, builders.class_folders("val/") | {"train.tar": packed, "valid.tar": packed})
+    assert "has both valid.tar and val; keep one of them there" in refusal(tmp_path)
+    shutil.rmtree(tmp_path / "val")
+    assert list(opened(tmp_path).splits) == ["train", "val"]
+
+
+def test_a_split_that_holds_splits_is_to_be_named_alone(tmp_path):
+    both = builders.tar_bytes(builders.class_folders("train/", "val/"))
+    builders.write_files(tmp_path, {"train.tar": both, "test.tar": builders.tar_bytes(builders.class_folders())})
+    message = refusal(tmp_path)
+    assert "train.tar holds splits itself, such as train/" in message
+    assert list(opened(message.partition(" holds")[0]).splits) == ["train", "val"]
+
+
+@pytest.mark.parametrize("name", ["train.parquet", "data.parquet", "my images.parquet"])
+def test_one_parquet_file_says_what_leads_to_it(tmp_path, name):
+    builders.huggingface(tmp_path, {name: [0, 1, 1]})
+    message = refusal(tmp_path / name)
+    assert opened(message.rpartition(" name the folder ")[2]).splits["train"].num_rows == 3
