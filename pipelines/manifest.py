@@ -6,13 +6,12 @@ Nothing is lost silently: listed = stored + quarantined, for each shard and in t
 The `digest` covers all that decides what a reader gets (the source's fingerprint, configuration, classes, and of each
 shard its place, counts and sha256) and no version, time or path. It says that the shards are the same bytes. Bytes
 depend on the libraries that decode, resize and encode, too: with others, the same source and configuration may give
-another digest.
+another digest. Each record names the ones that wrote its shard, `libraries` counts them.
 """
 
 import hashlib
-import importlib.metadata
 import json
-import platform
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
 MANIFEST = "_manifest.json"
 _LAYOUT = 2  # of the output's files
 _MANIFEST_OF_LAYOUT_1 = "manifest.json"
-_NOT_CONTENT = ("source", "check_md5", "max_bad")  # fields of IngestSpec without a part in what is stored
-_PACKAGES = ("numpy", "pillow", "pyarrow", "simplejpeg", "torch")
+_NOT_CONTENT = ("source", "check_md5", "max_bad", "mixed_versions")  # fields of IngestSpec that decide nothing stored
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Manifest:
     config: dict[str, str | int | float]  # of IngestSpec, what decides the content
     splits: dict[str, tuple[ShardRecord, ...]]
     labels: dict[str, dict[int, int]]  # stored images by split and label
-    versions: dict[str, str] = field(compare=False)
+    libraries: dict[str, int] = field(compare=False)  # that shards were written with, and how many
     notes: tuple[str, ...] = field(default=(), compare=False)  # of the source: what was left out, what is odd
 
     @property
@@ -105,7 +103,7 @@ class Manifest:
 
     def save(self, folder: Folder) -> None:
         """Without the records, which lie beside it."""
-        document = {"digest": self.digest, "versions": self.versions, "notes": self.notes, **self._content()}
+        document = {"digest": self.digest, "libraries": self.libraries, "notes": self.notes, **self._content()}
         folder.write(MANIFEST, json.dumps(document, indent=1))
 
     @staticmethod
@@ -127,7 +125,7 @@ class Manifest:
                 name: {int(label): count for label, count in part["labels"].items()}
                 for name, part in values["splits"].items()
             },
-            versions=values["versions"],
+            libraries=values["libraries"],
             notes=tuple(values["notes"]),
         )
         if manifest.digest != values["digest"]:
@@ -178,7 +176,7 @@ def write_manifest(folder: Folder, source: "Source", spec: IngestSpec, shards: I
         config=content_config(spec),
         splits={split: tuple(shard.record for shard in found) for split, found in splits.items()},
         labels={split: sum_label_counts(found) for split, found in splits.items()},
-        versions={"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
+        libraries=dict(Counter(shard.libraries for shard in in_order)),
         notes=(*source.notes, *mended_notes(in_order)),
     )
     manifest.save(folder)

@@ -41,6 +41,7 @@ class WrittenShard(ShardRecord):
     """And what only some want to know of it, who load it on their own: a worker has no use for 15,000 times as much."""
 
     labels: str  # "label:count label:count .."; as text, since a shard may have images of 1,000 classes
+    libraries: str  # that it was written with: "simplejpeg 1.9.0, .."
     mended: str = ""  # "what:count" lines, of stored images that were odd but complete
 
     @property

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SHARDS = "_shards.parquet"
 _RECORD = [field.name for field in fields(ShardRecord)]
+_TEXTS = ("libraries", "mended")
 
 
 def write_shard_table(folder: Folder, shards: Iterable[WrittenShard]) -> None:
@@ -32,7 +33,8 @@ def write_shard_table(folder: Folder, shards: Iterable[WrittenShard]) -> None:
     )
     rows = [{name: value for name, value in asdict(shard).items() if name in _RECORD} for shard in shards]
     table = pa.Table.from_pylist(rows, schema).append_column("labels", _as_maps([shard.labels for shard in shards]))
-    table = table.append_column("mended", pa.array([shard.mended for shard in shards], pa.string()))
+    for name in _TEXTS:
+        table = table.append_column(name, pa.array([getattr(shard, name) for shard in shards], pa.string()))
     folder.publish(SHARDS, lambda file: pq.write_table(table, file, compression="zstd"))
 
 
@@ -45,7 +47,7 @@ def read_written(folder: Folder) -> list[WrittenShard]:
     """All that is known. ValueError where the file cannot be read."""
     table = _read(folder)
     texts = (" ".join(f"{label}:{count}" for label, count in pairs.as_py()) for pairs in table["labels"])
-    rows = table.select([*_RECORD, "mended"]).to_pylist()
+    rows = table.select([*_RECORD, *_TEXTS]).to_pylist()
     return [WrittenShard(**_values(row), labels=text) for row, text in zip(rows, texts, strict=True)]
 
 

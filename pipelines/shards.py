@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from pipelines.formats.rows import Row, ShardRows, Shared
+from pipelines.libraries import libraries
 from pipelines.manifest import MANIFEST, Manifest
 from pipelines.plan import DATA, ShardTask
 from pipelines.quarantine import QUARANTINE, verify_quarantine
@@ -65,6 +66,7 @@ def write_shard(task: ShardTask, prepared: Iterable[Prepared] | None = None) -> 
         sha256=file.sha256.hexdigest(),
         labels=pack_label_counts(stored),
         quarantined=tuple(quarantined),
+        libraries=libraries(task.spec.format),
         mended=pack_mended(mended),
     )
     assert record.listed == record.rows + len(record.quarantined), record.name

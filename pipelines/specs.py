@@ -33,6 +33,9 @@ class IngestSpec:
         float,
         "largest fraction of damaged images, also of a split or class (one image may be)",
     ] = 0.01
+    mixed_versions: Annotated[
+        bool, "go on among shards that other versions of the libraries wrote, which may be other bytes"
+    ] = True
     max_pixels: Annotated[int, "images of more pixels than this are set aside undecoded"] = 100_000_000
 
     def __post_init__(self):

@@ -68,7 +68,7 @@ def write_shards(
         config={},
         splits={split: tuple(shard.record for shard in shards) for split, shards in splits.items()},
         labels={split: sum_label_counts(shards) for split, shards in splits.items()},
-        versions={},
+        libraries={},
     )
     write_shard_table(target, [shard for shards in splits.values() for shard in shards])
     manifest.save(target)
@@ -97,5 +97,6 @@ def _write_shard(folder, name, split, ids, encoding, size_px, quarantined, image
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         labels=pack_label_counts(row.label for row in rows),
+        libraries="",
         quarantined=tuple(Quarantined(id, "", 0, "", 0, "damaged") for id in ids if id in quarantined),
     )

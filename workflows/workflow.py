@@ -9,7 +9,7 @@ STAGES = (
         version=2,  # the stored order; shards in a folder of their own, their records in Parquet
         module="workflows.stages.ingest",
         reads=("ingest.*",),
-        ignores=("ingest.source", "ingest.check_md5", "ingest.max_bad"),
+        ignores=("ingest.source", "ingest.check_md5", "ingest.max_bad", "ingest.mixed_versions"),
         see=see_source,
         saw=record_source,
     ),

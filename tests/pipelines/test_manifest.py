@@ -5,10 +5,13 @@ import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import simplejpeg
 from builders import tar_bytes
 
+from pipelines.libraries import libraries
 from pipelines.manifest import MANIFEST, Manifest, write_manifest
 from pipelines.plan import plan_shards
 from pipelines.quarantine import QUARANTINE, refuse_damaged, refuse_damaged_parts
@@ -30,7 +33,7 @@ def test_a_manifest_read_is_the_manifest_written(tmp_path):
     again = Manifest.load(folder)
     assert again == manifest
     assert again.digest == manifest.digest
-    assert again.versions == manifest.versions
+    assert again.libraries == manifest.libraries == {libraries("tfrecord"): 4}
     assert (again.format, again.encoding, again.size_px, again.num_classes) == ("tfrecord", "jpeg", 24, 3)
     assert list(again.splits) == ["train", "val"]
     assert again.label_counts("val") == {0: 2, 1: 1, 2: 1}
@@ -63,7 +66,7 @@ def test_a_manifest_that_does_not_balance_is_never_written(tmp_path, lost):
 def test_the_digest_covers_content_and_neither_places_nor_versions(tmp_path):
     _, manifest = ingest(tmp_path / "a", source())
     assert ingest(tmp_path / "b", source(), source="elsewhere", max_bad=0.3)[1].digest == manifest.digest
-    assert dataclasses.replace(manifest, versions={}).digest == manifest.digest
+    assert dataclasses.replace(manifest, libraries={}).digest == manifest.digest
     assert dataclasses.replace(manifest, class_names=("x", "y", "z")).digest != manifest.digest
     assert ingest(tmp_path / "c", source(), seed=1)[1].digest != manifest.digest
     assert ingest(tmp_path / "d", source(), quality=80)[1].digest != manifest.digest
@@ -93,7 +96,7 @@ def split_by_class(split: str, images: int, damaged: int, label: int) -> tuple[W
     bad = tuple(Quarantined(i, f"{split}/{i}.jpg", label, "", 0, "cut") for i in range(damaged))
     left = images - damaged
     labels = f"{label}:{left}" if left else ""
-    return (WrittenShard(f"{split}-{label}", split, 0, images, left, 0, "", bad, labels=labels),)
+    return (WrittenShard(f"{split}-{label}", split, 0, images, left, 0, "", bad, labels=labels, libraries=""),)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +173,17 @@ def test_others_read_label_counts_as_maps(tmp_path):
     table = pq.read_table(tmp_path / SHARDS).to_pylist()
     assert [dict(row["labels"]) for row in table] == [shard.label_counts for shard in read_written(folder)]
     assert [row["name"] for row in table] == [record.name for record in manifest.records()]
+
+
+def test_the_manifest_counts_the_libraries_that_wrote_its_shards_and_its_digest_leaves_them_out(tmp_path):
+    folder, manifest = ingest(tmp_path, source())
+    assert libraries("parquet") == f"{libraries('tfrecord')}, pyarrow {pa.__version__}"
+    assert f"simplejpeg {simplejpeg.__version__}" in libraries("tfrecord")
+    first, *others = read_written(folder)
+    older = [dataclasses.replace(first, libraries="simplejpeg 1.8.0"), *others]
+    again = write_manifest(folder, source(), IngestSpec(source="memory", size=24, rows_per_shard=5), older)
+    assert again.libraries == {"simplejpeg 1.8.0": 1, libraries("tfrecord"): 3}
+    assert again.digest == manifest.digest
 
 
 def test_label_counts_survive_packing(tmp_path):

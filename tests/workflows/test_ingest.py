@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import simplejpeg
 import tiny
 from builders import class_folders, huggingface, jpeg, write_files
 from conftest import run_alexnet
@@ -125,6 +126,24 @@ def test_a_shard_that_vanishes_before_the_end_is_missed(tmp_path):
     with pytest.raises(UsageError, match="is not in .* as this machine sees it"):
         ingest.run(replace(context, compute=Losing()))
     assert context.folder.size(MANIFEST) is None
+
+
+def test_shards_that_other_versions_wrote_are_kept_and_said_to_be_or_refused(tmp_path, capsys):
+    tiny.write_source(tmp_path / "source")
+    folder = prepare(tmp_path, "ingest")
+    (folder / "stage.json").unlink()
+    (folder / "_manifest.json").unlink()
+    part = min((folder / "parts").iterdir())
+    part.write_text(part.read_text().replace(f"simplejpeg {simplejpeg.__version__}", "simplejpeg 1.8.0"))
+    with pytest.raises(UsageError, match=r"1 shards were written with simplejpeg 1.8.0.*alexnet ingest --redo ingest"):
+        prepare(tmp_path, "ingest", ingest__mixed_versions=False)
+    before = shards(folder)
+    capsys.readouterr()
+    prepare(tmp_path, "ingest")
+    said = capsys.readouterr().err
+    assert "1 shards were written with simplejpeg 1.8.0" in said
+    assert shards(folder) == before
+    assert sorted(Manifest.load(Folder.at(folder)).libraries.values()) == [1, len(before) - 1]
 
 
 def test_statistics_of_no_training_images_are_refused(tmp_path):

@@ -9,6 +9,7 @@ import errno
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from pipelines.libraries import libraries, written_with_others
 from pipelines.manifest import MANIFEST, Manifest, write_manifest
 from pipelines.plan import ShardTask, plan_shards, predicted_bytes
 from pipelines.quarantine import QUARANTINE, refuse_damaged, too_damaged
@@ -37,7 +38,8 @@ def run(context: Context) -> dict:
     plan = plan_shards(source, spec, store)
     store.remove_stale_temporaries()
     done = finished_shards(store, plan.origin)
-    kept = _listed(done.values())
+    _tell_of_other_versions(context, done)
+    images = kept = _listed(done.values())
     _check_disk(store, predicted_bytes(plan.num_rows - kept, spec))
     refused = too_damaged(done.values(), plan.num_rows, spec.max_bad)
     todo = (tasks for tasks in plan.windows(frozenset(done)) if not refused)
@@ -46,7 +48,7 @@ def run(context: Context) -> dict:
         for record in _written(context, todo):
             done[record.name] = record
             refused = refused or bool(record.quarantined) and too_damaged(done.values(), plan.num_rows, spec.max_bad)
-            images = _listed(done.values())
+            images += record.listed
             progress.update(images)
             rate = (images - kept) / (time.perf_counter() - began)
             context.run.metrics({"images": images, "mean_images_per_s": rate}, step=len(done))
@@ -61,6 +63,16 @@ def run(context: Context) -> dict:
         context.console.say(f"  {note}")
     track(context, manifest)
     return _summary(manifest, time.perf_counter() - began, plan.num_rows - kept)
+
+
+def _tell_of_other_versions(context: Context, done: dict[str, WrittenShard]) -> None:
+    """Whether shards that are kept may differ in their bytes from those to come; UsageError where they must not."""
+    spec = context.config.ingest
+    if found := written_with_others(done.values(), libraries(spec.format)):
+        anew = "`alexnet ingest --redo ingest` writes all with the same"
+        if not spec.mixed_versions:
+            raise UsageError(f"{found}, and ingest.mixed_versions=false refuses that: {anew}")
+        context.console.say(f"  {found}; they are kept: {anew}, ingest.mixed_versions=false refuses to go on")
 
 
 def _written(context: Context, windows: Iterable[list[ShardTask]]) -> Iterator[WrittenShard]:
