@@ -37,6 +37,9 @@ def open_source(spec: IngestSpec, cache: Path | None = None, in_tasks: InTasks =
     except OSError as error:  # not permitted, no such bucket, no connection
         reason = str(error).splitlines()[0]
         raise ValueError(f"ingest.source: cannot read {Folder.at(spec.source).where()}: {reason}") from error
+    if len(source.class_names) == 1:
+        where, name = Folder.at(spec.source).where(), source.class_names[0]
+        raise ValueError(f"{where} holds a single class, {name!r}; name what holds all classes")
     if spec.labels == "devkit" and not source.kind.startswith("ilsvrc"):
         raise ValueError(f"ingest.labels=devkit needs the ILSVRC archives; use wnid for this source ({source.kind})")
     if spec.check_md5 and not source.kind.startswith("ilsvrc"):

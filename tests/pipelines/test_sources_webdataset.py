@@ -156,6 +156,7 @@ def test_names_that_say_how_many_shards_there_are_are_counted_to_the_last(tmp_pa
         ({"a.tar": {"a.jpg": b"1", "a.png": b"2", "a.cls": b"0"}}, r"a sample has the images a.jpg and a.png"),
         ({"a.tar": {"a.jpg": b"1", "a.cls": b"0", "b.jpg": b"1", "b.cls": b"dog"}}, r"others are not, such as 'dog'"),
         ({"a.tar": {"a.jpg": b"1", "a.cls": b"1440764"}}, r"has the label 1440764, which is no number of a class"),
+        ({"a.tar": {"a.jpg": b"1", "a.cls": b"0"}}, r"holds a single class, '0'; name what holds all classes"),
         ({"a.tar": {"a.jpg": b"1", "a.cls": b""}}, r"no sample has both an image and a label"),
         ({"a.tar": {"a.jpg": b"1", "a.json": b"{"}}, r"a.tar: a.json is no JSON"),
         (
