@@ -3,7 +3,7 @@
 Letters: B batch, V views, C channels, H, W, K classes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -36,23 +36,40 @@ def backward(
         return torch.stack([loss.detach().to(wrong.dtype), wrong, images])
 
 
-@torch.no_grad()
 def predict(net: AlexNet, images: Tensor, precision: str = "float32") -> Tensor:
-    """Probabilities (B, K) of images B,C,H,W or of views B,V,C,H,W, over whose probabilities it averages."""
-    views = images.flatten(0, 1) if images.dim() == 5 else images
-    with autocast(views.device, precision):
-        logits = net(views)
-    probabilities = logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
-    return probabilities.unflatten(0, images.shape[:2]).mean(1) if images.dim() == 5 else probabilities
+    """Probabilities (B, K) of images B,C,H,W, or of views B,V,C,H,W, over which it averages; in test mode."""
+    return over_views(predict_views(net, images, precision))
 
 
-def evaluate(net: AlexNet, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "float32") -> TopK:
-    """Errors over batches of images (or of ten views each) and labels; further elements of a batch are ignored."""
-    was_training, top = net.training, TopK()
+def over_views(probabilities_BVK: Tensor) -> Tensor:
+    """The average of the views' probabilities, as the paper takes it over its ten."""
+    return probabilities_BVK.mean(1)
+
+
+@torch.no_grad()
+def predict_views(net: AlexNet, images: Tensor, precision: str = "float32") -> Tensor:
+    """Probabilities (B, V, K) of each view, in test mode; images B,C,H,W have one."""
+    views = images if images.dim() == 5 else images[:, None]
+    was_training = net.training
     net.eval()
-    for images, labels_B, *_ in batches:
-        device = net.mean.device
-        probabilities = predict(net, images.to(device, non_blocking=True), precision)
-        top.update(probabilities, labels_B.to(device))
+    with autocast(views.device, precision):
+        logits = net(views.flatten(0, 1))
     net.train(was_training)
+    return logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32)).unflatten(0, views.shape[:2])
+
+
+def predictions(
+    net: AlexNet, batches: Iterable[tuple], precision: str = "float32"
+) -> Iterator[tuple[Tensor, Tensor, list]]:
+    """Of each batch of images (or views), labels and whatever else: probabilities (B, V, K), the labels, the rest."""
+    device = net.mean.device
+    for images, labels_B, *rest in batches:
+        yield predict_views(net, images.to(device, non_blocking=True), precision), labels_B.to(device), rest
+
+
+def evaluate(net: AlexNet, batches: Iterable[tuple], precision: str = "float32") -> TopK:
+    """Errors over batches of images (or of ten views each) and labels; further elements of a batch are ignored."""
+    top = TopK()
+    for probabilities_BVK, labels_B, _ in predictions(net, batches, precision):
+        top.update(over_views(probabilities_BVK), labels_B)
     return top

@@ -46,7 +46,8 @@ class Augmentation:
             raise ValueError(f"loader.offsets is {spec.offsets}; {crop_px} px of {size_px} px have {fitting} offsets")
         self.spec, self.epochs = spec, epochs
         self.num_offsets = spec.offsets or fitting
-        self._lighting_33 = _lighting_matrix(spec, np.asarray(eigenvalues), np.asarray(eigenvectors))
+        # From normal draws to an RGB shift in grey levels.
+        self.lighting_33 = np.asarray(eigenvectors) * component_levels(spec, np.asarray(eigenvalues))
 
     def lighting_is_on(self, epoch: int) -> bool:
         return self.spec.lighting != "off" and epoch < self.spec.lighting_off * self.epochs
@@ -77,15 +78,13 @@ class Augmentation:
         word = words((self.spec.seed, epoch), LIGHTING, ids_B)
         z_3B = [*normals(word[:2]), normals(word[2:])[0]]
         # One product and sum after another: a matrix product may round differently with the number of samples.
-        shift_3B = [sum(row[k] * z_3B[k] for k in range(3)) for row in self._lighting_33]
+        shift_3B = [sum(row[k] * z_3B[k] for k in range(3)) for row in self.lighting_33]
         return np.stack(shift_3B, axis=1).astype(np.float32)
 
 
-def _lighting_matrix(spec: LoaderSpec, eigenvalues: np.ndarray, eigenvectors: np.ndarray) -> np.ndarray:
-    """[3, 3] from normal draws to an RGB shift in grey levels; eigenvectors are columns, all on the 0..255 scale."""
-    if spec.lighting == "sigma":
-        return spec.lighting_coeff * eigenvectors * np.sqrt(eigenvalues)
-    return 255 * spec.lighting_coeff * eigenvectors * (eigenvalues / 255**2)
+def component_levels(spec: LoaderSpec, eigenvalues: np.ndarray) -> np.ndarray:
+    """[3] how far a draw of 1 moves a pixel along each principal component, grey levels (as the eigenvalues' roots)."""
+    return spec.lighting_coeff * (np.sqrt(eigenvalues) if spec.lighting == "sigma" else eigenvalues / 255)
 
 
 def augment(images, y, x, mirror, mean, *, crop_px: int, is_jpeg: bool, on_gpu: bool):

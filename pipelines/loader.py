@@ -56,7 +56,9 @@ class TrainLoader:
         self.spec, self.batch_size, self.epochs = spec, batch_size, epochs
         self._shares = ((replica, num_replicas), (part, num_parts))
         self._augmentation = Augmentation(spec, manifest.size_px, crop_px, epochs, eigenvalues, eigenvectors)
-        self.fingerprint = _fingerprint(manifest, split, spec, crop_px, batch_size, epochs, eigenvalues, eigenvectors)
+        self.fingerprint = _fingerprint(
+            manifest, split, spec, crop_px, batch_size, epochs, self._augmentation.lighting_33
+        )
         self.timings = Timings()
         self._reader = ShardReader(folder, records)
         local_batch_size = -(-batch_size // (num_replicas * num_parts))
@@ -136,14 +138,13 @@ def _fingerprint(
     crop_px: int,
     batch_size: int,
     epochs: int,
-    eigenvalues: np.ndarray,
-    eigenvectors: np.ndarray,
+    lighting_33: np.ndarray,
 ) -> str:
     """JSON of all that decides which pixels come at which step; not of threads or replicas."""
     values = {"manifest": manifest.digest, "split": split, "crop_px": crop_px, "batch_size": batch_size}
     values |= {name: value for name, value in asdict(spec).items() if name != "threads"}
     if spec.lighting != "off":
-        values["principal_components"] = _rounded_digest(eigenvectors * np.sqrt(eigenvalues))
+        values["lighting_levels"] = _rounded_digest(lighting_33)
     if spec.lighting_off < 1:
         values["epochs"] = epochs
     return json.dumps(values, sort_keys=True)

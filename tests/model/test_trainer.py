@@ -185,7 +185,7 @@ def test_a_short_batch_has_the_mean_gradient_of_its_true_size():
     images, labels = batch(0, 4)
     backward(made.net.train(), images, labels)
     whole = made.net.fc6.weight.grad.clone()
-    made.net.zero_grad()
+    made.flat.gradients.zero_()
     for row in range(4):
         made.net.at(step=0, first_row=row)
         backward(made.net, images[row : row + 1], labels[row : row + 1], batch_size=4)

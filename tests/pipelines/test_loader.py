@@ -252,7 +252,7 @@ def test_a_saved_position_is_not_refused_for_the_last_bit_of_an_eigenvector(shar
     other = np.nextafter(vectors, 2)
     other[:, 2] *= -1  # the direction of a component that is not there
     loader(shards(), eigenvalues=np.nextafter(values, 1000), eigenvectors=other).check_fingerprint(saved)
-    with pytest.raises(ValueError, match="principal_components was"):
+    with pytest.raises(ValueError, match="lighting_levels was"):
         loader(shards(), eigenvalues=values, eigenvectors=-vectors).check_fingerprint(saved)
 
 

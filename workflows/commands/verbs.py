@@ -30,8 +30,9 @@ def run(args: argparse.Namespace) -> None:
     here = given(args)
 
     def check(planned: list["Planned"]) -> None:
-        require_possible(planned, only, here.config)
-        idle = idle_gpus(planned, only, here.config)
+        due = {step.stage.name for step in planned if step.stage.name in only and step.state != "CACHED"}
+        require_possible(planned, due, here.config)
+        idle = idle_gpus(here.config) if "train" in due else ""
         here.announce(console)
         if idle:
             console.say(f"warning: {idle}")
@@ -61,11 +62,10 @@ def _chosen(args: argparse.Namespace) -> tuple[str, ...]:
     return only
 
 
-def require_possible(planned: list["Planned"], only: tuple[str, ...], config: RunConfig) -> None:
-    """UsageError where the last stages would find out only after the first ones ran that they cannot."""
+def require_possible(planned: list["Planned"], due: set[str], config: RunConfig) -> None:
+    """UsageError where the last of the stages due would find out only after the first ones ran that they cannot."""
     from workflows.engine import estimate
 
-    due = {step.stage.name for step in planned if step.stage.name in only and step.state != "CACHED"}
     counts = estimate.counts_of(planned)
     if "train" in due:
         configuration.check_together(config)
@@ -76,12 +76,10 @@ def require_possible(planned: list["Planned"], only: tuple[str, ...], config: Ru
         _require_store(config.store)
 
 
-def idle_gpus(planned: list["Planned"], only: tuple[str, ...], config: RunConfig) -> str:
+def idle_gpus(config: RunConfig) -> str:
     """What there is to say of GPUs that training will not use; UsageError where `train.device` wants them."""
     from workflows.compute import devices
 
-    if not any(step.stage.name == "train" and step.state != "CACHED" for step in planned if step.stage.name in only):
-        return ""
     built = devices.torch_cuda()
     version = "" if built and config.train.device != "gpu" else devices.driver()
     return devices.foreseen(config.train.device, built, version, is_here=not config.ray.address)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipelines.augment import Augmentation
+from pipelines.augment import Augmentation, component_levels
 from pipelines.quarantine import QUARANTINE
 from pipelines.statistics import SIZE_BIN_PX
 from workflows.report import figures_data, samples
@@ -153,7 +153,7 @@ def as_trained(run: FinishedRun, images: list[samples.Sample]) -> list[list[np.n
 
 def _lighting(album: Album, images: list[samples.Sample]) -> Html:
     run, spec = album.run, album.run.config.loader
-    levels = component_levels(run)
+    levels = component_levels(spec, run.statistics.eigenvalues)
     draws = [(component, sign * DRAWN) for component in range(3) for sign in (-1, 1)]
     titles = ["stored", *(f"component {component + 1}: {z:+.0f}".replace("-", "−") for component, z in draws)]
     rows = [[image.pixels_HWC, *(lit(run, image, *draw) for draw in draws)] for image in images]
@@ -172,13 +172,9 @@ def _lighting(album: Album, images: list[samples.Sample]) -> Html:
     return album.add("lighting", figures_data.titled_rows(rows, titles), caption, alt)
 
 
-def component_levels(run: FinishedRun) -> np.ndarray:
-    """How far a draw of 1 moves a pixel along each principal component, grey levels."""
-    spec, eigenvalues = run.config.loader, run.statistics.eigenvalues
-    return spec.lighting_coeff * (np.sqrt(eigenvalues) if spec.lighting == "sigma" else eigenvalues / 255)
-
-
 def lit(run: FinishedRun, image: samples.Sample, component: int, z: float) -> np.ndarray:
     """The whole image with a draw of `z` along one component."""
-    shift_3 = z * component_levels(run)[component] * run.statistics.eigenvectors[:, component]
+    statistics = run.statistics
+    levels = component_levels(run.config.loader, statistics.eigenvalues)
+    shift_3 = z * levels[component] * statistics.eigenvectors[:, component]
     return samples.augmented(image.pixels_HWC, len(image.pixels_HWC), 0, 0, False, shift_3)

@@ -101,14 +101,14 @@ def _track(context: Context, manifest: Manifest, errors: dict, device: str) -> N
 
 def evaluate_part(job: Job, number: int) -> Part:
     """A contiguous share of the split: ten views of each image, of which one is the centre crop."""
-    from model.step import predict
+    from model.step import over_views, predictions
     from pipelines.evaluation import eval_batches
 
     net = _load(job.model).to(job.device)
     manifest = Manifest.load(job.shards)
     centre, ten = TopK(), TopK()
     found = []
-    for images_BVCHW, labels_B, ids_B in eval_batches(
+    batches = eval_batches(
         job.shards,
         manifest,
         job.split,
@@ -119,10 +119,9 @@ def evaluate_part(job: Job, number: int) -> Part:
         num_workers=job.num_parts,
         threads=job.threads,
         device=job.device,
-    ):
-        images_BVCHW, labels_B = images_BVCHW.to(job.device), labels_B.to(job.device)
-        of_views_BVK = predict(net, images_BVCHW.flatten(0, 1)).unflatten(0, images_BVCHW.shape[:2])
-        mean_BK = of_views_BVK.mean(1)
+    )
+    for of_views_BVK, labels_B, (ids_B,) in predictions(net, batches):
+        mean_BK = over_views(of_views_BVK)
         centre.update(of_views_BVK[:, CENTRE_VIEW], labels_B)
         ten.update(mean_BK, labels_B)
         best = mean_BK.topk(min(TOP, mean_BK.shape[1]))
