@@ -99,7 +99,7 @@ FLOORS = (
     ("engine",),
     ("tracking", "training"),
     ("compute",),
-    ("console", "config", "failures", "processes", "streams"),
+    ("console", "config", "failures", "folders", "processes", "streams"),
 )
 
 

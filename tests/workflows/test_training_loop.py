@@ -17,8 +17,9 @@ from pipelines.specs import LoaderSpec
 from pipelines.storage import Folder
 from tests.model.ranks import run_ranks
 from workflows.compute.workers import Worker
+from workflows.folders import CHECKPOINTS
 from workflows.training import checkpoints
-from workflows.training.loop import CHECKPOINTS, TrainJob, loop
+from workflows.training.loop import TrainJob, loop
 
 NET = AlexNetSpec(
     input_px=28, num_classes=3, kernels=(8, 16, 16, 16, 8), fc=(32, 32), conv1_kernel=5, conv1_stride=1, conv1_pad=2,

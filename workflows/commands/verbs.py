@@ -12,6 +12,7 @@ from workflows import recipes
 from workflows.commands.given import Given, given
 from workflows.config import RunConfig, UsageError
 from workflows.console import Console, duration, size, table, tell
+from workflows.folders import MODELS
 from workflows.workflow import NAMES, STAGES
 
 if TYPE_CHECKING:
@@ -317,11 +318,11 @@ def _newest_model(here: Given) -> Folder:
         if train.state != "CACHED":
             way_out = f"run `{here.command('run')}`, or name a --model"
             raise UsageError(f"train is {train.state} for this configuration: {way_out}")
-        return train.output.folder.child("model")
+        return train.output.folder.child(MODELS["last"])
     trained = here.places().finished("train")
     if not trained:
         raise UsageError(f"nothing is trained under {here.root}: run `{here.command('run')}`, or name a --model")
-    return trained[0][0].folder.child("model")
+    return trained[0][0].folder.child(MODELS["last"])
 
 
 def bench(args: argparse.Namespace) -> None:

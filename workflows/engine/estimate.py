@@ -7,6 +7,7 @@ from typing import Any
 from workflows.config import RunConfig, values
 from workflows.engine.outputs import Places
 from workflows.engine.plan import Planned
+from workflows.folders import CHECKPOINTS
 
 DISK_MARGIN = 1.1  # room asked for, as a multiple of the predicted bytes
 SPLITS = ("train", "val", "test")
@@ -106,7 +107,7 @@ def _steps_left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Lef
 
     images, batch = counts.get("train", 0), config.train.batch_size
     each = num_batches(images, batch)
-    files = [entry.name for entry in step.output.folder.child("checkpoints").files(recursive=True)]
+    files = [entry.name for entry in step.output.folder.child(CHECKPOINTS).files(recursive=True)]
     done = max((int(match[1]) for match in map(_CHECKPOINT.fullmatch, files) if match), default=0)
     epochs, steps = divmod(done, each) if each else (0, 0)
     return Left(done, each * config.train.epochs, "steps", epochs * images + steps * batch)

@@ -19,6 +19,7 @@ from pipelines.tables import read_table
 from workflows import config as configuration
 from workflows.config import LAST, RunConfig
 from workflows.engine.outputs import Output, places
+from workflows.folders import MODELS
 from workflows.training import history
 from workflows.workflow import NAMES
 
@@ -97,9 +98,10 @@ class FinishedRun:
         import numpy as np
         from safetensors import safe_open
 
-        exported = self.output("train").folder.child({"last": "model", "best": "best"}[self.config.evaluate.weights])
-        name = "model.safetensors"
-        with exported.as_local(name) as folder, safe_open(folder / name, "numpy") as tensors:
+        from model.export import WEIGHTS
+
+        exported = self.output("train").folder.child(MODELS[self.config.evaluate.weights])
+        with exported.as_local(WEIGHTS) as folder, safe_open(folder / WEIGHTS, "numpy") as tensors:
             return np.split(tensors.get_tensor("conv1.weight"), self.net.columns)
 
     @cached_property

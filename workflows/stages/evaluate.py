@@ -18,6 +18,7 @@ from pipelines.storage import Folder
 from workflows.compute import devices
 from workflows.config import require_split
 from workflows.engine.stage import Context
+from workflows.folders import MODELS
 from workflows.stages.ingest import log_dataset
 from workflows.tracking.headline import ALIASES, errors_of, hardware
 
@@ -28,7 +29,6 @@ ERRORS, PREDICTIONS = "evaluate.json", "predictions.parquet"
 TOP = 5
 CENTRE_VIEW = 2  # of the ten
 TASKS_PER_DEVICE = 4  # so that the progress moves, and a lost task costs little
-FOLDER_OF = {"last": "model", "best": "best"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def run(context: Context) -> dict:
     have = devices.usable(context.config.train.device, context.compute.resources(), devices.torch_cuda())
     device: Device = "cuda" if have.gpus else "cpu"
     num_parts = max(1, min((have.gpus or have.cpus) * TASKS_PER_DEVICE, -(-total // spec.batch_size)))
-    model = context.inputs["train"].folder.child(FOLDER_OF[spec.weights])
+    model = context.inputs["train"].folder.child(MODELS[spec.weights])
     job = Job(shards, model, spec.split, spec.batch_size, num_parts, context.config.loader.threads or 1, device)
     began, parts, seen = time.perf_counter(), [], 0
     with context.console.progress("evaluate", total, "images") as progress:
@@ -93,7 +93,7 @@ def _track(context: Context, manifest: Manifest, errors: dict, device: str) -> N
     """The data set is an input of the run, and so is the model that was judged; the errors belong to both."""
     log_dataset(context, manifest, context.inputs["ingest"].folder, "evaluation")
     trained_by = (context.inputs["train"].record or {}).get("mlflow_run_id", "")
-    alias = ALIASES[FOLDER_OF[context.config.evaluate.weights]]
+    alias = ALIASES[context.config.evaluate.weights]
     found = errors_of({"metrics": errors})
     context.run.judged(found, trained_by, alias, manifest.source_kind, manifest.digest)
     context.run.tags(hardware(device == "cuda"))

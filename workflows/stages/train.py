@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from model.export import CARD, WEIGHTS
 from model.shapes import layer_table, num_params
 from model.specs import AlexNetSpec, TrainSpec
 from pipelines.manifest import Manifest
@@ -17,6 +18,7 @@ from workflows.compute import devices
 from workflows.compute.workers import Resources, WorkerPlan
 from workflows.config import UsageError, require_classes, require_columns, require_room, require_validation
 from workflows.engine.stage import Context
+from workflows.folders import MODELS
 from workflows.stages.ingest import log_dataset
 from workflows.tracking.headline import ALIASES, hardware, model_name
 from workflows.training.history import HISTORY, History, as_metrics
@@ -174,8 +176,8 @@ def _line(point: dict[str, Any], epochs: int) -> str:
 
 def log_models(context: Context, manifest: Manifest) -> None:
     """The exported models, as artifacts and in the registry."""
-    for name, alias in ALIASES.items():
-        with context.folder.child(name).as_local() as folder:
+    for weights, alias in ALIASES.items():
+        with context.folder.child(MODELS[weights]).as_local() as folder:
             facts = {"manifest": manifest.digest, "key": context.output.key}
             context.run.model(folder, model_name(context.config), alias, facts)
     context.log_files(HISTORY)
@@ -194,7 +196,7 @@ def _summary(job: TrainJob, plan: WorkerPlan, result: dict, seen: int, seconds: 
             "mean_images_per_s": seen / seconds,
         },
         "units": seen,
-        "files": tuple(f"{folder}/{name}" for folder in ALIASES for name in ("model.safetensors", "model.json")),
+        "files": tuple(f"{folder}/{name}" for folder in MODELS.values() for name in (WEIGHTS, CARD)),
         "made_with": {
             "device": "cuda" if plan.use_gpu else "cpu",
             "workers": plan.world,

@@ -8,7 +8,7 @@ from workflows.config import RunConfig, values, without_secrets
 
 MAIN: tuple[str, ...] = ("ingest.source", "ingest.size", "net.columns", "net.kernels", "net.fc", "net.input_px")
 MAIN += ("train.epochs", "train.batch_size", "train.lr", "train.schedule", "train.seed", "train.precision")
-ALIASES = {"model": "newest", "best": "best"}  # in the registry, by the folder that training exports
+ALIASES = {"last": "newest", "best": "best"}  # in the registry, by the weights that training exports
 IN_THE_TABLE = ("recipe", "train.epochs", "train.lr", "train.batch_size")
 VIEW = "errors"  # the name of the view of the runs
 ERRORS = ("top1_error_ten_crop", "top5_error_ten_crop", "top1_error", "top5_error")

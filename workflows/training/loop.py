@@ -28,11 +28,11 @@ from pipelines.specs import LoaderSpec
 from pipelines.storage import Folder
 from pipelines.timings import verdict
 from workflows.compute.workers import Worker
+from workflows.folders import CHECKPOINTS, MODELS
 from workflows.training import checkpoints
 
 REPORTS_PER_EPOCH = 10
 REPORTS_KEPT = 3 * REPORTS_PER_EPOCH  # in a checkpoint, for a driver that was killed before it had them
-CHECKPOINTS, LAST, BEST = "checkpoints", "model", "best"  # folders in the stage's folder
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class _Training:
         )
         if is_best:
             self.best = {"top1_error": self.last.get("val_top1_error"), "epoch": self.epoch}
-        self._export([LAST] * (self.epoch == self.job.train.epochs) + [BEST] * is_best)
+        self._export(["last"] * (self.epoch == self.job.train.epochs) + ["best"] * is_best)
         report |= {**self.last, "verdict": verdict(self.loader.timings, self.manifest.encoding)}
         self.reports.append(report)
         self._checkpoint()
@@ -207,7 +207,12 @@ class _Training:
         weights = self.trainer.weights()  # every rank takes part
         for name in names if self.worker.rank == 0 else ():
             save_model(
-                self.job.folder.child(name), self.job.net, weights, self.trainer.net.mean, self.manifest, self._facts()
+                self.job.folder.child(MODELS[name]),
+                self.job.net,
+                weights,
+                self.trainer.net.mean,
+                self.manifest,
+                self._facts(),
             )
 
     def _facts(self) -> dict[str, Any]:
