@@ -2,6 +2,7 @@
 
 import csv
 import io
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -14,6 +15,14 @@ from pipelines.storage import Folder
 
 SOLUTION, TITLES = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
 _AROUND = ("ILSVRC", "Data", "CLS-LOC")  # folders around the images, the tables beside the first
+
+
+class Tables(Protocol):
+    """Where the tables are: a folder, or the archive that the images are in."""
+
+    def size(self, name: str, /) -> int | None: ...
+
+    def read(self, name: str, /) -> bytes: ...
 
 
 def tables_around(folder: Folder) -> list[Folder]:
@@ -34,7 +43,7 @@ def find_kaggle(folder: Folder) -> str | None:
     return "" if has_table and "train" in folder.folders() else None
 
 
-def open_kaggle(tree: Tree, tables: Folder, val_fraction: float) -> Source:
+def open_kaggle(tree: Tree, tables: Tables, val_fraction: float) -> Source:
     rest, flat = set_apart(tree.paths, (VAL,))
     names, splits, notes = class_layout(rest, tree.where, tree.archive, tree.empty_in)
     if VAL in flat:
@@ -54,7 +63,7 @@ def open_kaggle(tree: Tree, tables: Folder, val_fraction: float) -> Source:
     )
 
 
-def _list_val(flat: Flat, tables: Folder, names: tuple[str, ...], tree: Tree) -> tuple[pa.Table, tuple[str, ...]]:
+def _list_val(flat: Flat, tables: Tables, names: tuple[str, ...], tree: Tree) -> tuple[pa.Table, tuple[str, ...]]:
     """Flat images, each with its class in the CSV; and how many the CSV knows that are not there."""
     solution = _read_solution(tables)
     keys = [path.rpartition("/")[2] for path in flat.images["path"].to_pylist()]
@@ -71,15 +80,15 @@ def _list_val(flat: Flat, tables: Folder, names: tuple[str, ...], tree: Tree) ->
     return rows, (missing,) if solution else ()
 
 
-def _read_solution(folder: Folder) -> dict[str, str]:
+def _read_solution(tables: Tables) -> dict[str, str]:
     """Image name -> wnid; a line reads ILSVRC2012_val_00048981,n03995372 85 1 499 272 (a class and its boxes)."""
-    rows = csv.reader(io.StringIO(folder.read(SOLUTION).decode()))
+    rows = csv.reader(io.StringIO(tables.read(SOLUTION).decode()))
     return {row[0]: row[1].partition(" ")[0] for row in rows if len(row) == 2 and row[0] != "ImageId"}
 
 
-def _read_titles(folder: Folder) -> dict[str, str]:
+def _read_titles(tables: Tables) -> dict[str, str]:
     """wnid -> words, one line each: n01440764 tench, Tinca tinca."""
-    if folder.size(TITLES) is None:
+    if tables.size(TITLES) is None:
         return {}
-    lines = folder.read(TITLES).decode().splitlines()
+    lines = tables.read(TITLES).decode().splitlines()
     return {wnid: words for wnid, _, words in (line.partition(" ") for line in lines)}

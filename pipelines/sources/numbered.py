@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.names import split_of
+from pipelines.names import EXTENSIONS, split_of
 from pipelines.sources.left_out import only_images
 
 
@@ -39,7 +39,8 @@ def _flat_folder(paths: pa.ChunkedArray, split: str) -> str | None:
 
 def numbered_folders(paths: pa.ChunkedArray, split: str = "(val|test)") -> list[str]:
     """The folders that hold numbered images, each with a / at its end."""
-    numbered = paths.filter(pc.match_substring_regex(paths, rf"(^|/)ILSVRC\d{{4}}_{split}_\d+\.[^./]+$"))
+    is_numbered = pc.match_substring_regex(paths, rf"(^|/)ILSVRC\d{{4}}_{split}_\d+\.(?i:{'|'.join(EXTENSIONS)})$")
+    numbered = paths.filter(is_numbered)
     return pc.unique(pc.replace_substring_regex(numbered, r"[^/]+$", "")).to_pylist()
 
 

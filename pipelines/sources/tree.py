@@ -32,6 +32,11 @@ class Tree(NamedTuple):
     notes: tuple[str, ...] = ()
     empty_in: Callable[[str], Iterable[str]] = lambda folder: ()  # names of the empty folders in a folder
 
+    def size(self, path: str) -> int | None:
+        """Bytes of one of the files; None where there is no such file."""
+        found = self.paths["size"].filter(pc.equal(self.paths["path"], path))
+        return found[0].as_py() if len(found) else None
+
     def read(self, path: str) -> bytes:
         """The content of one of the files."""
         rows = self.paths.filter(pc.equal(self.paths["path"], path))

@@ -1,7 +1,7 @@
 """ImageNet unpacked, or with a tar for each split: which table labels its flat validation images, and opens it.
 
 The table is in Kaggle's LOC_val_solution.csv or in the development kit; either lies in the folder that was named, or
-around the images.
+around the images; Kaggle's own zip holds the table too.
 """
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ from pipelines.names import VAL
 from pipelines.sources.cache import Indexes
 from pipelines.sources.devkit import NAMES, find_devkit
 from pipelines.sources.imagenet import find_kit, open_with_kit, test_truth
-from pipelines.sources.kaggle import SOLUTION, TITLES, open_kaggle
+from pipelines.sources.kaggle import SOLUTION, TITLES, Tables, open_kaggle
 from pipelines.sources.numbered import Flat, set_apart
 from pipelines.sources.source import Source
 from pipelines.sources.tree import Tree
@@ -28,9 +28,10 @@ def open_unpacked(tree: Tree, places: list[Folder], spec: IngestSpec, cache: Ind
     flat = set_apart(tree.paths, (VAL,))[1].get(VAL)
     if not flat and spec.labels == "wnid":
         return None
-    solution = next((place for place in places if place.size(SOLUTION) is not None), None)
+    tables: tuple[Tables, ...] = (*places, tree)
+    solution = next((place for place in tables if place.size(SOLUTION) is not None), None)
     if solution and spec.labels == "wnid":
-        return open_kaggle(tree, solution, spec.val_fraction)
+        return open_kaggle(_without(tree, (SOLUTION, TITLES)), solution, spec.val_fraction)
     if found := find_kit(places, cache):
         return open_with_kit(_without(tree, found.files), found, spec)
     raise _no_table(places[0], flat)

@@ -225,3 +225,16 @@ def test_missing_numbers_are_said_and_the_others_keep_their_labels(tmp_path, lay
     source = opened(layout(tmp_path))
     assert contents(source).items() < expected.items()
     assert "2 of 12 images ILSVRC2012_val_… are missing, such as number 1" in source.notes
+
+
+@pytest.mark.parametrize("pack", ["zip", "tar"])
+def test_kaggles_own_archive_is_read_with_the_tables_in_it(tmp_path, pack):
+    folder = builders.kaggle(tmp_path / "set")
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files["ILSVRC/Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml"] = b"<annotation/>"
+    data = builders.zip_bytes(files) if pack == "zip" else builders.tar_bytes(files)
+    builders.write_files(tmp_path, {f"download.{pack}": data})
+    packed, unpacked = (opened(tmp_path / name) for name in (f"download.{pack}", "set"))
+    assert contents(packed) == contents(unpacked)
+    assert packed.class_titles == unpacked.class_titles == ("thing 64, other", "thing 67, other")
+    assert packed.notes == ("3 files left out: 2 images of test/ without a class, 1 .xml",)
