@@ -184,11 +184,11 @@ class Folder:
 
         On a disk also its number, and when it was last touched in any way, which no copy preserves.
         """
-        place = redacted(self.child(entry.name).url)
         if not self.is_local:
-            return place, entry.size, entry.mtime_ns
-        stat = (self.local_path() / entry.name).stat()
-        return place, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+            return redacted(self.child(entry.name).url), entry.size, entry.mtime_ns
+        path = f"{self.url}/{entry.name}"
+        stat = os.stat(path)
+        return path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
     def exists(self) -> bool:
         """Whether there is a folder here; in an object store, whether anything is in it."""

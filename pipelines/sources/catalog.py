@@ -1,6 +1,7 @@
 """From `ingest.source` to an open source: what is there decides which kind it is."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from pipelines.names import JUNK_FOLDER, split_of
@@ -10,13 +11,14 @@ from pipelines.sources.cifar import EDITIONS as CIFAR_EDITIONS
 from pipelines.sources.cifar import find_cifar, open_cifar
 from pipelines.sources.class_folders import open_class_folders
 from pipelines.sources.compressed import compressed_splits, is_compressed, require_uncompressed
+from pipelines.sources.contents import sample
 from pipelines.sources.demo import open_demo
 from pipelines.sources.huggingface import open_huggingface
 from pipelines.sources.ilsvrc import find_edition, is_published, open_ilsvrc
 from pipelines.sources.joined import archive_tree, choose_pieces, is_archive, joined_tree, require_no_split
 from pipelines.sources.kaggle import find_kaggle, open_kaggle, tables_around
 from pipelines.sources.parquet_files import find_files, folder_to_name
-from pipelines.sources.source import Source
+from pipelines.sources.source import Source, fingerprint_of
 from pipelines.sources.synset_tars import class_tars, class_tars_tree, open_synset_tars, require_one_form
 from pipelines.sources.tiny_imagenet import open_tiny_imagenet, tiny_imagenet_root
 from pipelines.sources.tree import Tree, folder_tree
@@ -33,7 +35,7 @@ def open_source(spec: IngestSpec, cache: Path | None = None, in_tasks: InTasks =
     Indexes of archives are kept in `cache`; `in_tasks` maps over large ones (see `Indexes`).
     """
     try:
-        source = _open(spec, Indexes(cache, in_tasks))
+        source = open_demo() if spec.source == "demo" else _with_sample(_open(spec, Indexes(cache, in_tasks)))
     except OSError as error:  # not permitted, no such bucket, no connection
         reason = str(error).splitlines()[0]
         raise ValueError(f"ingest.source: cannot read {Folder.at(spec.source).where()}: {reason}") from error
@@ -49,6 +51,11 @@ def open_source(spec: IngestSpec, cache: Path | None = None, in_tasks: InTasks =
     return source
 
 
+def _with_sample(source: Source) -> Source:
+    """Known by some of its contents, too."""
+    return replace(source, fingerprint=fingerprint_of([source.fingerprint, sample(source)]))
+
+
 def is_there(source: str) -> bool:
     """Whether there is a file or folder of this name; not where its place cannot be reached."""
     folder = Folder.at(source)
@@ -60,8 +67,6 @@ def is_there(source: str) -> bool:
 
 
 def _open(spec: IngestSpec, cache: Indexes) -> Source:
-    if spec.source == "demo":
-        return open_demo()
     folder = Folder.at(spec.source)
     parent, name = folder.split()
     if parent.size(name) is not None:

@@ -23,6 +23,8 @@ from pipelines.sources.cifar_batches import (
     pickled_names,
     text_names,
 )
+from pipelines.sources.contents import Identity
+from pipelines.sources.ranges import archives, identities
 from pipelines.sources.source import Source, fingerprint_of, listing
 from pipelines.storage import Folder
 
@@ -89,6 +91,9 @@ class CifarReader:
 
     folder: Folder
     archive: str
+
+    def files(self, rows: pa.Table) -> Iterator[tuple[str, list[Identity]]]:
+        return identities(self.folder, [self.archive] if self.archive else archives(rows))
 
     def read(self, rows: pa.Table) -> Iterator[bytes]:
         files, offsets = rows["file"].to_pylist(), rows["offset"].to_pylist()

@@ -17,9 +17,11 @@ import pyarrow.compute as pc
 
 from pipelines.names import TEST, TRAIN, VAL
 from pipelines.sources.cache import Indexes
+from pipelines.sources.contents import Identity
 from pipelines.sources.layout import in_order
 from pipelines.sources.parquet_columns import find_columns, is_text
 from pipelines.sources.parquet_files import ParquetFiles, require_complete
+from pipelines.sources.ranges import archives, identities
 from pipelines.sources.source import Source, fingerprint_of, listing, with_val
 from pipelines.storage import Folder
 
@@ -46,6 +48,9 @@ class ParquetReader:
             blocks[here] = first + np.searchsorted(ends, offsets[here], side="right")
             first += len(ends)
         return blocks
+
+    def files(self, rows: pa.Table) -> Iterator[tuple[str, list[Identity]]]:
+        return identities(self.folder, archives(rows))
 
     def read(self, rows: pa.Table) -> Iterator[bytes]:
         wanted = zip(rows["file"].to_pylist(), rows["offset"].to_pylist(), strict=True)

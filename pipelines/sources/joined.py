@@ -1,7 +1,8 @@
 """Splits that each have an archive or a folder of their own, train.tar and val/ for one, as one tree."""
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 
 from pipelines.names import TRAIN, split_of
 from pipelines.sources.cache import Indexes
+from pipelines.sources.contents import Identity
 from pipelines.sources.layout import EXPECTED, common_folders, first_folders, without
 from pipelines.sources.left_out import by_kind, left_out_notes, only_images
 from pipelines.sources.numbered import numbered_folders
@@ -31,6 +33,11 @@ class JoinedReader:
     def blocks(self, rows: pa.Table) -> np.ndarray | None:
         is_packed = all(map(is_archive, pc.unique(rows["file"].cast(pa.string())).to_pylist()))
         return ArchiveReader(self.folder).blocks(rows) if is_packed else None  # a folder's files are read one by one
+
+    def files(self, rows: pa.Table) -> Iterator[tuple[str, Iterable[Identity]]]:
+        is_packed = pc.match_substring_regex(rows["file"].cast(pa.string()), rf"(?i)({'|'.join(map(re.escape, _ARCHIVES))})$")
+        yield from ArchiveReader(self.folder).files(rows.filter(is_packed))
+        yield from FileReader(self.folder).files(rows.filter(pc.invert(is_packed)))
 
     def read(self, rows: pa.Table) -> Iterator[bytes]:
         kinds = [name[-4:].lower() if is_archive(name) else "" for name in rows["file"].to_pylist()]

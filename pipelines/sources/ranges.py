@@ -4,7 +4,7 @@ import gzip
 import threading
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -12,12 +12,15 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipelines.storage import Folder
+from pipelines.sources.contents import Identity
+from pipelines.storage import FileEntry, Folder
 
 T = TypeVar("T")
 Q = TypeVar("Q")
 _OPEN_FILES = 64  # archives that one reader keeps open
+_FEW_FILES = 16
 _REQUESTS = 8  # in flight to an object store, where each waits for the network
 _RUN_BYTES = 8 << 20  # of neighbours that one request reads
 _HOLE_BYTES = 4096  # between two members of a run: a header and what fills its block
@@ -52,6 +55,9 @@ class ArchiveReader:
         columns = (rows[name].to_pylist() for name in ("file", "offset", "size"))
         ranges = map(_Range, *columns)
         return map(_unzipped, self._read_local(ranges) if self.folder.is_local else self._read_remote(ranges))
+
+    def files(self, rows: pa.Table) -> Iterator[tuple[str, list[Identity]]]:
+        return identities(self.folder, archives(rows))
 
     def _read_remote(self, ranges: Iterable[_Range]) -> Iterator[bytes]:
         open_once = _once(self.folder.open)  # opening asks the store for the size; open files hold no connection
@@ -97,12 +103,46 @@ class FileReader:
 
     folder: Folder
 
+    def files(self, rows: pa.Table) -> Iterator[tuple[str, Iterable[Identity]]]:
+        """On a disk each file is looked at, not read. A store would have to list all: there sizes are compared only."""
+        for name in archives(rows) if self.folder.is_local else ():
+            place = self.folder.child(name) if name else self.folder
+            keys = rows.filter(pc.equal(rows["file"].cast(pa.string()), name))["key"]
+            paths = chain.from_iterable(chunk.to_pylist() for chunk in keys.iterchunks())
+            yield place.where(), (place.identity(FileEntry(path, 0, 0)) for path in paths)
+
     def read(self, rows: pa.Table) -> Iterator[bytes]:
-        paths = (
-            f"{folder}/{key}" if folder else key
-            for folder, key in zip(rows["file"].to_pylist(), rows["key"].to_pylist(), strict=True)
-        )
-        return map(_unzipped, map(self.folder.read, paths) if self.folder.is_local else _ahead(self.folder.read, paths))
+        columns = zip(*(rows[name].to_pylist() for name in ("file", "key", "size")), strict=True)
+        files = ((f"{folder}/{key}" if folder else key, size) for folder, key, size in columns)
+        read = self._read_as_listed
+        return map(_unzipped, map(read, files) if self.folder.is_local else _ahead(read, files))
+
+    def _read_as_listed(self, file: tuple[str, int]) -> bytes:
+        name, size = file
+        data = self.folder.read(name)
+        if len(data) != size:
+            raise ValueError(
+                f"{self.folder.where(name)} has {len(data):,} bytes and had {size:,} when it was listed: it was "
+                "replaced meanwhile; run it again"
+            )
+        return data
+
+
+def archives(rows: pa.Table) -> list[str]:
+    return rows["file"].unique().to_pylist()
+
+
+def identities(folder: Folder, names: Sequence[str]) -> Iterator[tuple[str, list[Identity]]]:
+    """These files of a folder, as they are now; many are listed, not asked for one by one."""
+    if len(names) > _FEW_FILES:
+        around = {name.rpartition("/")[0] for name in names}
+        places = [(f"{place}/", folder.child(place)) if place else ("", folder) for place in around]
+        listed = {prefix + file.name: file for prefix, place in places for file in place.files()}
+        entries = {name: listed[name]._replace(name=name) for name in names if name in listed}
+    else:
+        entries = {name: entry for name in names if (entry := folder.entry(name))}
+    for name, entry in entries.items():
+        yield folder.where(name), [folder.identity(entry)]
 
 
 def _unzipped(data: bytes) -> bytes:

@@ -44,7 +44,7 @@ class BlockReader(Reader, Protocol):
 @dataclass(frozen=True)
 class Source:
     kind: str
-    fingerprint: str  # sha256 of what identifies the content: names, sizes, index; not where it lies
+    fingerprint: str  # sha256 of what identifies the content: names, sizes, index, a sample; not where it lies
     class_names: tuple[str, ...]  # index is the label
     class_titles: tuple[str, ...]  # in words, where known; else the names
     splits: dict[str, pa.Table]  # rows of SCHEMA, in an order that the file system has no part in

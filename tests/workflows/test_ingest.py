@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import simplejpeg
 import tiny
-from builders import class_folders, huggingface, jpeg, write_files
+from builders import class_folders, huggingface, jpeg, tar_bytes, write_files
 from conftest import run_alexnet
 
 from pipelines.manifest import MANIFEST, Manifest
@@ -157,3 +157,42 @@ def test_statistics_come_with_pictures(tmp_path):
     prepare(tmp_path, "ingest", "stats")
     drawn = (tmp_path / "runs").glob("stats/*/figures/*.png")
     assert sorted(path.stem for path in drawn) == ["channels", "classes", "mean_image"]
+
+
+class Busy(InProcess):
+    """Someone else works in the source meanwhile: after the first shards."""
+
+    def __init__(self, meanwhile):
+        self.meanwhile = meanwhile
+
+    def map(self, function, items, num_gpus=0):
+        for number, result in enumerate(super().map(function, items)):
+            if number == 1:
+                self.meanwhile()
+            yield result
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("how", ["of the same size", "of another size", "gone"])
+def test_of_a_source_that_changes_while_it_is_read_nothing_is_kept(tmp_path, packed, how):
+    source = tiny.write_source(tmp_path / "source")
+    if packed:
+        (tmp_path / "source.tar").write_bytes(tar_bytes(contents(source)))
+        source = tmp_path / "source.tar"
+    changed = source if packed else max(source.rglob("*.jpg"))
+
+    def meanwhile() -> None:
+        data = changed.read_bytes()
+        changed.unlink()
+        if how != "gone":
+            changed.write_bytes(bytes(len(data)) if how == "of the same size" else data[: len(data) // 2])
+
+    config = tiny.config(source, tracking__uri="off", ingest__rows_per_shard=20)
+    with pytest.raises(UsageError, match="the source changed while it was read"):
+        run(STAGES, config, tmp_path / "runs", only=["ingest"], compute=lambda *_: Busy(meanwhile))
+    assert not list((tmp_path / "runs").rglob("*.tfrecord"))
+    assert not list((tmp_path / "runs").rglob("manifest*"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.jpg"))}

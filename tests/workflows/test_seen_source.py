@@ -1,6 +1,7 @@
 """What is known of a source changes when it is ingested, by no look at it; gone, it is known by what was ingested."""
 
 import shutil
+import time
 import urllib.request
 
 import pytest
@@ -78,13 +79,32 @@ def test_a_look_takes_what_was_ingested_and_lists_nothing(tmp_path):
     seen = ingest(config, root)
     kept = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     (source / "cat" / "more.jpg").write_bytes(jpeg(7))
-    assert look(config, root, anew=False) == seen
+    known = look(config, root, anew=False)
+    assert (known.identity, known.facts) == (seen.identity, seen.facts)
+    assert "touched since it was ingested: `alexnet plan`" in known.note
     changed = look(config, root)
     assert changed.identity != seen.identity
     assert "the source has changed since it was ingested: " in changed.note
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == kept
     shutil.rmtree(source)
     assert look(config, root, anew=False) == seen
+
+
+def test_files_newer_than_what_was_made_of_them_are_said(tmp_path):
+    """Where the listing and the sample see no difference: until it is ingested again."""
+    source, root = tiny.write_source(tmp_path / "source"), tmp_path / "runs"
+    config = tiny.config(source, tracking__uri="off")
+    run(STAGES, config, root, only=["ingest"], compute=lambda *_: InProcess())
+    assert look(config, root).note == ""
+    time.sleep(0.05)
+    file = max(source.rglob("*.jpg"))
+    file.write_bytes(file.read_bytes())
+    seen = look(config, root)
+    assert "newer than what was ingested" in seen.note
+    run(STAGES, config, root, only=["ingest"], compute=lambda *_: InProcess())
+    assert look(config, root).note == seen.note  # nothing was to do
+    run(STAGES, config, root, only=["ingest"], redo=["ingest"], compute=lambda *_: InProcess())
+    assert look(config, root).note == ""
 
 
 def test_what_one_root_ingested_is_known_in_another_of_the_same_store(tmp_path):

@@ -172,7 +172,7 @@ def status(args: argparse.Namespace) -> None:
         ]
         for row in rows
     ]
-    tell(*table([heading, *cells]))
+    tell(*table([heading, *cells]), *(step.seen.note for step in planned if step.seen.note))
     if any(row["mlflow_run_id"] for row in rows):
         tell(f"the MLflow runs: {here.ui()}")
 

@@ -17,6 +17,11 @@ from workflows.engine.stage import Seen
 if TYPE_CHECKING:
     from pipelines.sources.cache import InTasks
 
+_NEWER = (
+    "files of the source are newer than what was ingested, with the same names, sizes and samples of their contents: "
+    "if they were replaced, `alexnet run --redo ingest` takes them"
+)
+_TOUCHED = "the source was touched since it was ingested: `alexnet plan` says whether it changed"
 _NAMES = ("ingest.source", "ingest.labels", "ingest.val_fraction")  # what a listing depends on
 
 
@@ -27,10 +32,11 @@ def see_source(config: RunConfig, places: Places, anew: bool, in_tasks: "InTasks
         UsageError: The source is there and damaged, or it is not there and never was ingested.
     """
     from pipelines.sources.catalog import is_there, open_source
+    from pipelines.sources.contents import files_now
 
     known = _known(config, places)
     if known and not anew:
-        return known
+        return replace(known, note=_touched(config, known))
     try:
         source = open_source(config.ingest, places.index, in_tasks)
     except (ValueError, OSError) as error:
@@ -38,8 +44,9 @@ def see_source(config: RunConfig, places: Places, anew: bool, in_tasks: "InTasks
             return replace(known, note=f"{redacted(config.ingest.source)} is gone: what was ingested of it is used")
         raise UsageError(str(error)) from error
     counts = {name: table.num_rows for name, table in source.splits.items()}
-    now = Seen({"source": source.fingerprint}, {"counts": counts, "classes": len(source.class_names)})
-    return replace(now, note=_change(known, now)) if known else now
+    facts = {"counts": counts, "classes": len(source.class_names), "newest_ns": files_now(source).newest_ns}
+    now = Seen({"source": source.fingerprint}, facts | {"touched_ns": _touched_ns(config)})
+    return replace(now, note=_change(known, now) or _newer(now, places)) if known else now
 
 
 def record_source(config: RunConfig, places: Places, seen: Seen) -> None:
@@ -94,6 +101,32 @@ def _change(known: Seen, now: Seen) -> str:
     counts = [" ".join(f"{split} {n:,}" for split, n in _counts(seen).items()) for seen in (known, now)]
     told = f": {counts[0]} -> {counts[1]}" if counts[0] != counts[1] else ""
     return f"the source has changed since it was ingested{told}"
+
+
+def _newer(now: Seen, places: Places) -> str:
+    """That a file was changed since the newest output of this source was begun."""
+    source = now.identity["source"]
+    outputs = (output for output in places.begun("ingest") if output["ingredients"].get("source") == source)
+    was = next((output.get("facts", {}).get("newest_ns") for output in outputs), None)
+    return _NEWER if was is not None and was < now.facts["newest_ns"] else ""
+
+
+def _touched(config: RunConfig, known: Seen) -> str:
+    """What a look that lists nothing can say: that a file or folder at the source's top is not as old as it was."""
+    was = known.facts.get("touched_ns")
+    return _TOUCHED if was and _touched_ns(config) > was else ""
+
+
+def _touched_ns(config: RunConfig) -> int:
+    """When the source, or what lies directly in it, was last changed; 0 where that is not known at once."""
+    source = Folder.at(config.ingest.source)
+    if config.ingest.source == "demo" or not source.is_local:
+        return 0
+    path = source.local_path()
+    try:
+        return max(place.stat().st_mtime_ns for place in (path, *(path.iterdir() if path.is_dir() else ())))
+    except OSError:  # gone, or a link to nowhere in it
+        return 0
 
 
 def _counts(seen: Seen) -> dict[str, int]:

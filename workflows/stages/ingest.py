@@ -5,6 +5,7 @@ Shards that an earlier, interrupted run finished are kept, and what it left half
 set aside in `_quarantine.parquet`, each with its archive, member, offset and the reason.
 """
 
+import contextlib
 import errno
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from pipelines.shard_record import ShardRecord, WrittenShard
 from pipelines.shard_table import SHARDS
 from pipelines.shards import finished_shards, sizes_in
 from pipelines.sources.catalog import open_source
+from pipelines.sources.contents import Files, files_now
 from pipelines.sources.source import Source
 from pipelines.storage import Folder
 from pipelines.windows import write_shards
@@ -44,7 +46,7 @@ def run(context: Context) -> dict:
     refused = too_damaged(done.values(), plan.num_rows, spec.max_bad)
     todo = (tasks for tasks in plan.windows(frozenset(done)) if not refused)
     began = time.perf_counter()
-    with context.console.progress("ingest", plan.num_rows, "images", kept) as progress:
+    with _as_listed(context, source), context.console.progress("ingest", plan.num_rows, "images", kept) as progress:
         for record in _written(context, todo):
             done[record.name] = record
             refused = refused or bool(record.quarantined) and too_damaged(done.values(), plan.num_rows, spec.max_bad)
@@ -95,6 +97,32 @@ def _check_unchanged(context: Context, source: Source) -> None:
     """ValueError where this is not the source that the output's key was made of."""
     if source.fingerprint != context.ingredients["source"]:
         raise ValueError(f"ingest.source={context.config.ingest.source} has changed since this run was planned")
+
+
+@contextlib.contextmanager
+def _as_listed(context: Context, source: Source) -> Iterator[None]:
+    """UsageError where files of the source were replaced meanwhile: nothing that was made of them is kept."""
+    before, failure = files_now(source), None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    if changed := _changed(before, source):
+        context.output.delete()
+        raise UsageError(
+            f"the source changed while it was read ({changed}): nothing of it is kept; run it again once no one writes "
+            "there"
+        ) from failure
+    if failure:
+        raise failure
+
+
+def _changed(before: Files, source: Source) -> str:
+    """What was replaced since; an example, or nothing."""
+    try:
+        return next(iter(before.changed(files_now(source))), "")
+    except FileNotFoundError as error:
+        return f"{error.filename} is gone"
 
 
 def _write_shards(tasks: list[ShardTask]) -> tuple[str, list[WrittenShard]]:
