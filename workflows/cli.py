@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -41,7 +41,7 @@ def _act(argv: list[str], args: argparse.Namespace) -> int:
 
     streams.guard()
     try:
-        _parser().parse_args(argv, args)
+        _completed(_parser()).parse_args(argv, args)
         return args.act(args) or DONE
     except SystemExit as end:  # argparse has printed its help
         return int(end.code or DONE)
@@ -112,7 +112,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> _Parser:
-    from workflows.commands import verbs
+    from workflows.commands import completion, verbs
     from workflows.workflow import NAMES
 
     parser = _Parser(
@@ -162,8 +162,20 @@ def _parser() -> _Parser:
     add.add_argument("--seconds", type=float, help="length of each turn, s")
     command("doctor", verbs.doctor, "see whether this machine fits", common, json)
     add = command("config", verbs.show_config, "print the resolved configuration, every key with its help", common)
-    add.add_argument("keys", nargs="*", metavar="KEY", help="these alone, such as train.lr, or a section: train")
+    shown = add.add_argument(
+        "keys", nargs="*", metavar="KEY", help="these alone, such as train.lr, or a section: train"
+    )
+    _complete(shown, completion.keys)
     command("recipes", verbs.show_recipes, "list the recipes")
+    return parser
+
+
+def _completed(parser: _Parser) -> _Parser:
+    """Answers a shell that completes a line, and ends; else the parser as it is."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     return parser
 
 
@@ -180,12 +192,20 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+def _complete(argument: argparse.Action, complete: Callable[..., list[str]]) -> None:
+    """What argcomplete asks for an argument."""
+    argument.completer = complete  # type: ignore[attr-defined]
+
+
 def _common() -> _Parser:
+    from workflows.commands import completion
+
     common = _Parser(add_help=False)
     which = common.add_mutually_exclusive_group()
-    which.add_argument("--recipe", metavar="NAME", help="start from a recipe (`alexnet recipes`)")
+    recipe = which.add_argument("--recipe", metavar="NAME", help="start from a recipe (`alexnet recipes`)")
+    _complete(recipe, completion.recipes)
     which.add_argument("--config", metavar="FILE", type=Path, help="start from a file that `alexnet config` wrote")
-    common.add_argument(
+    setting = common.add_argument(
         "--set",
         action="append",
         default=[],
@@ -194,6 +214,7 @@ def _common() -> _Parser:
         type=_text,
         help="change a key; may be repeated",
     )
+    _complete(setting, completion.settings)
     common.add_argument("--root", type=_folder, default=Path("runs"), help="folder of everything kept (default runs)")
     return common
 

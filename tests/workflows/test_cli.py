@@ -246,6 +246,27 @@ def test_the_version_names_the_commit(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("alexnet sta", ["stats", "status"]),
+        ("alexnet run --recipe ci", ["cifar10"]),
+        ("alexnet run --set train.sched", ["train.schedule="]),
+        ("alexnet plan --set net.dropout=", ["true", "false"]),
+        ("alexnet run --set train.optimizer=p", ["paper"]),
+        ("alexnet config net.lrn_k", ["net.lrn_k"]),
+        ("alexnet run --set nothing=", []),
+    ],
+)
+def test_a_shell_completes_commands_keys_values_and_recipes(line, words, tmp_path):
+    asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "said"), "_ARGCOMPLETE_IFS": " "}
+    asked |= {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9", "_ARGCOMPLETE_SUPPRESS_SPACE": "1"}
+    asked["_ARGCOMPLETE_COMP_WORDBREAKS"] = "= "
+    done = alexnet(cwd=tmp_path, **asked)
+    assert done.stderr == ""
+    assert (tmp_path / "said").read_text().split() == words
+
+
 def test_help_loads_nothing_but_what_it_prints(tmp_path):
     assert "exit codes: 0 done, 1 failed" in " ".join(alexnet("--help", cwd=tmp_path).stdout.split())
     code = "import sys; from workflows.cli import main; main(['--help']); print('LOADED', *sys.modules)"
