@@ -35,7 +35,9 @@ class JoinedReader:
         return ArchiveReader(self.folder).blocks(rows) if is_packed else None  # a folder's files are read one by one
 
     def files(self, rows: pa.Table) -> Iterator[tuple[str, Iterable[Identity]]]:
-        is_packed = pc.match_substring_regex(rows["file"].cast(pa.string()), rf"(?i)({'|'.join(map(re.escape, _ARCHIVES))})$")
+        is_packed = pc.match_substring_regex(
+            rows["file"].cast(pa.string()), rf"(?i)({'|'.join(map(re.escape, _ARCHIVES))})$"
+        )
         yield from ArchiveReader(self.folder).files(rows.filter(is_packed))
         yield from FileReader(self.folder).files(rows.filter(pc.invert(is_packed)))
 
