@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.names import JUNK_FOLDER, split_of
-from pipelines.sources.beside import with_beside
+from pipelines.sources.beside import with_beside, with_other_splits
 from pipelines.sources.cache import Indexes, InTasks
 from pipelines.sources.cifar import EDITIONS as CIFAR_EDITIONS
 from pipelines.sources.cifar import find_cifar, open_cifar
@@ -70,10 +70,10 @@ def _open(spec: IngestSpec, cache: Indexes) -> Source:
     folder = Folder.at(spec.source)
     parent, name = folder.split()
     if parent.size(name) is not None:
-        return _open_file(parent, name, spec, cache)
+        return with_other_splits(_open_file(parent, name, spec, cache), parent, name)
     if not folder.exists():
         raise ValueError(f"ingest.source: there is no file or folder {folder.where()}; use a path, a URL or 'demo'")
-    return _open_folder(folder, spec, cache)
+    return with_other_splits(_open_folder(folder, spec, cache), parent, name)
 
 
 def _open_file(folder: Folder, name: str, spec: IngestSpec, cache: Indexes) -> Source:

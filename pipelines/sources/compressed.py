@@ -59,23 +59,33 @@ def require_uncompressed(folder: Folder, *names: str, then: str = "") -> None:
 
 
 def refuse_compressed(folder: Folder, name: str, start: bytes, then: str = "") -> None:
-    """The same for a file that begins with these bytes."""
-    if tool := next((tool for tool in _TOOLS if start.startswith(tool.mark)), None):
-        where = "" if folder.is_local else " on a copy of it, put the result there"
-        raise ValueError(
-            f"{folder.where(name)} is compressed, so its members cannot be read in place; run "
-            f"`{_command(folder, name, tool)}`{where}, and name {then or folder.where(unpacked_name(name))}"
-        )
+    """The same for a file that begins with these bytes; also where it is not compressed, as its name says."""
+    tool = next((tool for tool in _TOOLS if start.startswith(tool.mark)), None)
+    if tool is None and not is_compressed(name):
+        return
+    is_what = "is compressed, so its members cannot be read in place" if tool else "is named as compressed and is not"
+    command = _command(folder, name, tool) if tool else _rename(folder, name, unpacked_name(name))
+    where = "" if folder.is_local else " on a copy of it, put the result there"
+    raise ValueError(
+        f"{folder.where(name)} {is_what}; run `{command}`{where}, and name {then or folder.where(unpacked_name(name))}"
+    )
 
 
 def _command(folder: Folder, name: str, tool: _Tool) -> str:
-    def quoted(name: str) -> str:
-        return shlex.quote(str(folder.local_path() / name) if folder.is_local else name)
-
+    """What unpacks the file to its `unpacked_name`."""
     stem, _, ending = name.rpartition(".")
-    if f".{ending.lower()}" not in tool.endings:  # compressed under the name of a plain archive
+    if f".{ending.lower()}" not in tool.endings:
         packed = f"{name}{tool.endings[0]}"
-        return f"mv {quoted(name)} {quoted(packed)} && {tool.command} {quoted(packed)}"
-    if ending.lower().startswith("t") or stem.lower().endswith(_ARCHIVES):
-        return f"{tool.command} {quoted(name)}"
-    return f"{tool.command} {quoted(name)} && mv {quoted(stem)} {quoted(unpacked_name(name))}"
+        return f"{_rename(folder, name, packed)} && {tool.command} {_quoted(folder, packed)}"
+    command = f"{tool.command} {_quoted(folder, name)}"
+    if ending.lower().startswith("t") or stem == unpacked_name(name):
+        return command
+    return f"{command} && {_rename(folder, stem, unpacked_name(name))}"
+
+
+def _rename(folder: Folder, name: str, new: str) -> str:
+    return f"mv {_quoted(folder, name)} {_quoted(folder, new)}"
+
+
+def _quoted(folder: Folder, name: str) -> str:
+    return shlex.quote(str(folder.local_path() / name) if folder.is_local else name)

@@ -20,7 +20,7 @@ NAMES = {2012: "ILSVRC2012_devkit_t12.tar.gz", 2010: "ILSVRC2010_devkit-1.0.tar.
 _META = "meta.mat"
 _TRUTH = re.compile(r"^ILSVRC(\d{4})_validation_ground_truth\.txt$")
 _KIT = re.compile(r"(?i)^(ILSVRC\d{4}_)?devkit(?!_t3)")  # that of task 3 knows dogs only
-_CLASSES, _IMAGES = 1000, 50_000  # of every published kit
+NUM_CLASSES, _IMAGES = 1000, 50_000  # of every published kit
 _FIRST_IDS = {2012: [490, 361, 171, 822]}  # of the validation images 1, 2, 3, 4, as published
 
 
@@ -34,7 +34,7 @@ class Devkit:
     @property
     def is_published(self) -> bool:
         """Whether it is the kit of a whole edition, so that the published counts of images apply."""
-        return len(self.wnids) == _CLASSES
+        return len(self.wnids) == NUM_CLASSES
 
     def order(self, labels: str) -> list[int]:
         """ILSVRC ids - 1 in the order of the labels: of the sorted wnids, or the kit's own."""
@@ -121,12 +121,12 @@ def _is_part(name: str) -> bool:
 
 def _require_published(year: int, num_classes: int, val_ids: np.ndarray, where: str) -> None:
     """ValueError where a kit as large as the published one is another; those of subsets may be anything."""
-    if num_classes != _CLASSES and len(val_ids) != _IMAGES:
+    if num_classes != NUM_CLASSES and len(val_ids) != _IMAGES:
         return
-    if (num_classes, len(val_ids)) != (_CLASSES, _IMAGES):
+    if (num_classes, len(val_ids)) != (NUM_CLASSES, _IMAGES):
         raise ValueError(
             f"{where} is not the published kit: it has {num_classes:,} classes and the labels of {len(val_ids):,} "
-            f"validation images, where ILSVRC{year} has {_CLASSES:,} and {_IMAGES:,}; fetch it again"
+            f"validation images, where ILSVRC{year} has {NUM_CLASSES:,} and {_IMAGES:,}; fetch it again"
         )
     first = val_ids[:4].tolist()
     if first != _FIRST_IDS.get(year, first):

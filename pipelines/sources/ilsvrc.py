@@ -73,8 +73,6 @@ def open_ilsvrc(folder: Folder, edition: Edition, spec: IngestSpec, cache: Index
         raise _lacks(folder, edition, edition.test_truth, "labels the test images")
     if (found := find_kit([folder], cache, edition.year)) is None:
         raise _lacks(folder, edition, edition.devkit, "says which class is which")
-    if found.kit.year != edition.year:
-        raise ValueError(f"{folder.where()} has the kit of ILSVRC{found.kit.year}; put {edition.devkit} in its place")
     if spec.check_md5:
         _check_md5(folder, edition, files, cache)
     pieces = _pieces(folder, edition, files)

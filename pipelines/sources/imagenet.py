@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipelines.names import TEST, TRAIN, VAL
 from pipelines.sources.cache import Indexes
-from pipelines.sources.devkit import Devkit, find_devkit, open_devkit, parse_ground_truth
+from pipelines.sources.devkit import NAMES, Devkit, find_devkit, open_devkit, parse_ground_truth
 from pipelines.sources.layout import class_layout, files_of
 from pipelines.sources.numbered import Flat, by_number, set_apart
 from pipelines.sources.source import SCHEMA, Source, fingerprint_of, listed, listing, with_val
@@ -50,18 +50,20 @@ def open_with_kit(tree: Tree, found: Kit, spec: IngestSpec) -> Source:
 
 
 def find_kit(places: list[Folder], cache: Indexes, year: int | None = None) -> Kit | None:
-    """The kit in the first of these folders that has one."""
+    """The kit in the first of these folders that has one. ValueError: it is of another year."""
     for place in places:
         if name := find_devkit(place, year):
             kit = open_devkit(place, name, cache)
-            truth = test_truth(kit.year)
+            if year not in (None, kit.year):
+                raise ValueError(f"{place.where(name)} is the kit of ILSVRC{kit.year}; put {NAMES[year]} in its place")
+            truth = truth_of_tests(kit.year)
             if place.size(truth) is None:
                 return Kit(kit, {VAL: kit.val_ids}, (name,))
             return Kit(kit, {VAL: kit.val_ids, TEST: _read_test_truth(place, truth, kit)}, (name, truth))
     return None
 
 
-def test_truth(year: int | str) -> str:
+def truth_of_tests(year: int | str) -> str:
     return f"ILSVRC{year}_test_ground_truth.txt"
 
 

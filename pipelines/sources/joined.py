@@ -54,12 +54,16 @@ def is_archive(name: str) -> bool:
     return name[-4:].lower() in _ARCHIVES
 
 
+def stem_of(name: str) -> str:
+    return name[:-4] if is_archive(name) else name
+
+
 def find_pieces(folder: Folder) -> dict[str, list[str]]:
     """What is named as a split is, by split: the archives, then the folders."""
     pieces: dict[str, list[str]] = {}
     archives = [entry.name for entry in folder.files() if is_archive(entry.name)]
     for name in archives + folder.folders():
-        if split := split_of(name[:-4] if name in archives else name):
+        if split := split_of(stem_of(name)):
             pieces.setdefault(split, []).append(name)
     return pieces
 

@@ -44,6 +44,12 @@ def numbered_folders(paths: pa.ChunkedArray, split: str = "(val|test)") -> list[
     return pc.unique(pc.replace_substring_regex(numbered, r"[^/]+$", "")).to_pylist()
 
 
+def year_of(flat: Flat) -> int:
+    """The year in the names of numbered images, of most where they differ."""
+    years = pc.extract_regex(flat.images["path"], r"(?:^|/)ILSVRC(?P<year>\d{4})_[^/]+$").combine_chunks()
+    return pc.mode(years.drop_null().field("year").cast(pa.int64()))[0].as_py()["mode"]
+
+
 class Numbered(NamedTuple):
     keys: pa.Array
     ids: np.ndarray

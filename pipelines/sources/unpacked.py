@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from pipelines.names import VAL
 from pipelines.sources.cache import Indexes
 from pipelines.sources.devkit import NAMES, find_devkit
-from pipelines.sources.imagenet import find_kit, open_with_kit, test_truth
+from pipelines.sources.imagenet import find_kit, open_with_kit, truth_of_tests
 from pipelines.sources.kaggle import SOLUTION, TITLES, Tables, open_kaggle
-from pipelines.sources.numbered import Flat, set_apart
+from pipelines.sources.numbered import Flat, set_apart, year_of
 from pipelines.sources.source import Source
 from pipelines.sources.tree import Tree
 from pipelines.specs import IngestSpec
@@ -32,7 +32,10 @@ def open_unpacked(tree: Tree, places: list[Folder], spec: IngestSpec, cache: Ind
     solution = next((place for place in tables if place.size(SOLUTION) is not None), None)
     if solution and spec.labels == "wnid":
         return open_kaggle(_without(tree, (SOLUTION, TITLES)), solution, spec.val_fraction)
-    if found := find_kit(places, cache):
+    if spec.check_md5:
+        raise ValueError("ingest.check_md5 needs the ILSVRC archives as downloaded; leave it false for unpacked ones")
+    year = year_of(flat) if flat else None
+    if found := find_kit(places, cache, year):
         return open_with_kit(_without(tree, found.files), found, spec)
     raise _no_table(places[0], flat)
 
@@ -41,7 +44,7 @@ def tables_of(source: Source, folder: Folder) -> list[str]:
     """Names of the tables in a folder that a source in it was labelled by."""
     tables = [SOLUTION, TITLES] if source.kind == "kaggle" else []
     if source.kind.startswith("ilsvrc") and (kit := find_devkit(folder)):
-        tables += [kit, test_truth(source.kind.removeprefix("ilsvrc"))]
+        tables += [kit, truth_of_tests(source.kind.removeprefix("ilsvrc"))]
     return tables
 
 
@@ -58,7 +61,7 @@ def _no_table(place: Folder, flat: Flat | None) -> ValueError:
             f"{place.where()}, or use ingest.labels=wnid"
         )
     example = flat.images["path"][0].as_py().rpartition("/")[2]
-    kit = next((name for year, name in NAMES.items() if str(year) in example), NAMES[2012])
+    kit = NAMES.get(year_of(flat), "its development kit")
     return ValueError(
         f"{place.where()}: {flat.images.num_rows:,} images in {flat.folder}, such as {example}, are labelled by their "
         f"number alone: put {kit}, or Kaggle's {SOLUTION}, into {place.where()}"

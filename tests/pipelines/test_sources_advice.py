@@ -221,3 +221,52 @@ def test_one_parquet_file_says_what_leads_to_it(tmp_path, name):
     builders.huggingface(tmp_path, {name: [0, 1, 1]})
     message = refusal(tmp_path / name)
     assert opened(message.rpartition(" name the folder ")[2]).splits["train"].num_rows == 3
+
+
+@pytest.mark.parametrize("ending", [".tar.gz", ".tgz", ".tar.zst", ".gz"])
+def test_a_tar_that_is_only_named_as_compressed_is_to_be_renamed(tmp_path, ending):
+    packed = builders.tar_bytes(builders.class_folders())
+    builders.write_files(tmp_path, {f"set{ending}": packed, f"splits/val{ending}": packed, "splits/train.tar": packed})
+    for source in (tmp_path / f"set{ending}", tmp_path / "splits"):
+        message = refusal(source)
+        assert "is named as compressed and is not" in message
+        run_command_of(message)
+        opened(message.rpartition(" name ")[2])
+    assert list(opened(tmp_path / "splits").splits) == ["train", "val"]
+
+
+@pytest.mark.parametrize("name", ["train", "train.tar"])
+def test_a_split_named_by_itself_says_where_the_others_are(tmp_path, name):
+    files = builders.class_folders("val/") | builders.class_folders("train/")
+    builders.write_files(tmp_path, files | {"train.tar": builders.tar_bytes(builders.class_folders())})
+    (note,) = opened(tmp_path / name).notes
+    assert note.startswith("beside it and not used: val; name ")
+    assert list(opened(re.search(r" name (\S+) to read all", note)[1]).splits) == ["train", "val"]
+
+
+def test_sums_are_not_said_to_be_right_where_nothing_has_a_published_one(tmp_path):
+    builders.ilsvrc(tmp_path, 2012, num_classes=6, num_ancestors=3)
+    for split in ("train", "val"):
+        (tmp_path / f"ILSVRC2012_img_{split}.tar").rename(tmp_path / f"{split}.tar")
+    assert "check_md5 needs the ILSVRC archives as downloaded; leave it false" in refusal(tmp_path, check_md5=True)
+    assert opened(tmp_path, check_md5=False).kind == "ilsvrc2012"
+
+
+def test_a_kit_of_another_edition_is_to_be_replaced(tmp_path):
+    flat_val(tmp_path)
+    (tmp_path / "devkit.tar").write_bytes(builders.devkit(2010, builders.truth(6, 2), 6, 3))
+    wrong, name = re.search(r"^(\S+) is the kit of ILSVRC2010; put (\S+) in its place$", refusal(tmp_path)).groups()
+    Path(wrong).unlink()
+    (tmp_path / name).write_bytes(builders.devkit(2012, builders.truth(6, 2), 6, 3))
+    assert opened(tmp_path).splits["val"].num_rows == 12
+
+
+def test_all_archives_in_one_tar_ask_for_the_kit_beside_it(tmp_path):
+    ids = builders.ilsvrc(tmp_path / "set", 2012, num_classes=6, num_ancestors=3)
+    expected = opened(tmp_path / "set").splits["val"]["label"].to_pylist()
+    subprocess.run(["tar", "cf", tmp_path / "all.tar", "-C", tmp_path / "set", "."], check=True)
+    kit, place = re.search(r"put (\S+?),.* into (\S+)$", refusal(tmp_path / "all.tar")).groups()
+    shutil.copy(tmp_path / "set" / kit, place)
+    source = opened(tmp_path / "all.tar")
+    assert source.splits["val"]["label"].to_pylist() == expected
+    assert sum(rows.num_rows for rows in source.splits.values()) == len(ids)

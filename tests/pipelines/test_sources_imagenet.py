@@ -201,7 +201,7 @@ def test_a_kit_that_is_not_the_published_one_is_refused(small, num_classes, ids,
 
 def test_a_kit_of_another_year_is_refused(small):
     (small / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(builders.devkit(2010, [1, 2, 3, 4, 5, 6], 6, 3))
-    with pytest.raises(ValueError, match="has the kit of ILSVRC2010; put ILSVRC2012_devkit_t12.tar.gz in its place"):
+    with pytest.raises(ValueError, match="is the kit of ILSVRC2010; put ILSVRC2012_devkit_t12.tar.gz in its place"):
         opened(small)
 
 
@@ -445,3 +445,33 @@ def test_kaggles_other_files_are_named(tmp_path):
     builders.kaggle(tmp_path)
     builders.write_files(tmp_path, {"LOC_train_solution.csv": b"", "ILSVRC/Annotations/a.xml": b""})
     assert opened(tmp_path).notes[-1] == "beside it and not used: LOC_train_solution.csv"
+
+
+@pytest.mark.parametrize("named", ["ILSVRC", "ILSVRC/Data", "ILSVRC/Data/CLS-LOC"])
+def test_kaggles_copy_is_the_same_named_by_any_of_its_folders(tmp_path, named):
+    whole, inner = opened(builders.kaggle(tmp_path)), opened(tmp_path / named)
+    assert labelled(inner) == labelled(whole)
+    assert (inner.kind, inner.fingerprint, inner.class_titles) == (whole.kind, whole.fingerprint, whole.class_titles)
+    assert list(inner.reader.read(inner.splits["val"])) == list(whole.reader.read(whole.splits["val"]))
+
+
+def test_kaggles_images_in_a_tar_with_the_table_beside_it(tmp_path):
+    whole = opened(builders.kaggle(tmp_path))
+    with tarfile.open(tmp_path / "imagenet_object_localization_patched2019.tar", "w") as tar:
+        tar.add(tmp_path / "ILSVRC", "ILSVRC")
+    source = opened(tmp_path / "imagenet_object_localization_patched2019.tar")
+    assert labelled(source) == labelled(whole)
+    assert source.class_titles == whole.class_titles
+
+
+def test_images_that_kaggles_table_knows_and_that_are_not_there_are_counted(tmp_path):
+    builders.kaggle(tmp_path)
+    (tmp_path / "ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000002.JPEG").unlink()
+    note = "1 images that LOC_val_solution.csv labels are missing, such as ILSVRC2012_val_00000002"
+    assert note in opened(tmp_path).notes
+
+
+def test_published_images_that_kaggles_copy_lacks_are_counted(tmp_path):
+    wnids = [f"n{i:08d}" for i in range(1000)]
+    builders.write_files(tmp_path, {f"CLS-LOC/train/{wnid}/{wnid}_1.JPEG": b"x" for wnid in wnids})
+    assert "train: 1,280,167 of 1,281,167 published images are missing" in opened(tmp_path, val_fraction=0).notes

@@ -44,6 +44,21 @@ def write_ilsvrc(folder: Path) -> str:
     return ""
 
 
+def write_unpacked_val(folder: Path) -> str:
+    builders.ilsvrc(folder, 2012, num_classes=6, num_ancestors=3)
+    val = folder / "ILSVRC2012_img_val.tar"
+    builders.write_files(folder / "val", builders.tar_members(val.read_bytes()))
+    val.unlink()
+    return ""
+
+
+def write_tar_of_class_tars(folder: Path) -> str:
+    write_synset_tars(folder / "parts")
+    tars = {path.name: path.read_bytes() for path in (folder / "parts").iterdir()}
+    builders.write_files(folder, {"whole.tar": builders.tar_bytes(tars)})
+    return "whole.tar"
+
+
 def write_synset_tars(folder: Path) -> str:
     tars = {f"n0{i}000000.tar": builders.tar_bytes({f"{i}.JPEG": builders.jpeg(i)}) for i in range(5)}
     builders.write_files(folder, tars)
@@ -76,6 +91,8 @@ def write_cifar(folder: Path) -> str:
         write_webdataset,
         write_ilsvrc,
         write_synset_tars,
+        write_unpacked_val,
+        write_tar_of_class_tars,
         write_kaggle,
         write_parquet,
         write_cifar,
