@@ -8,7 +8,7 @@ from pipelines.names import JUNK_FOLDER, split_of
 from pipelines.sources.beside import with_beside, with_other_splits
 from pipelines.sources.cache import Indexes, InTasks
 from pipelines.sources.cifar import EDITIONS as CIFAR_EDITIONS
-from pipelines.sources.cifar import find_cifar, open_cifar
+from pipelines.sources.cifar import find_cifar, names_of_cifar, open_cifar
 from pipelines.sources.class_folders import open_class_folders
 from pipelines.sources.compressed import compressed_splits, is_compressed, require_uncompressed
 from pipelines.sources.contents import sample
@@ -24,6 +24,7 @@ from pipelines.sources.tiny_imagenet import open_tiny_imagenet, tiny_imagenet_ro
 from pipelines.sources.tree import Tree, folder_tree
 from pipelines.sources.unpacked import open_unpacked, tables_of
 from pipelines.sources.webdataset import find_shards, open_webdataset
+from pipelines.sources.webdataset_info import INFO_FILES
 from pipelines.sources.webdataset_shard import is_shard
 from pipelines.specs import IngestSpec
 from pipelines.storage import FileEntry, Folder
@@ -103,12 +104,13 @@ def _open_folder(folder: Folder, spec: IngestSpec, cache: Indexes) -> Source:
     if tars := class_tars(files):
         return _open_class_tars(folder, tars, spec, cache)
     if cifar := find_cifar(folder):
-        return open_cifar(*cifar, cache)
+        return with_beside(open_cifar(*cifar, cache), folder, names_of_cifar(folder, *cifar))
     if found := find_files(folder):
-        return open_huggingface(found, spec.val_fraction, cache)
+        return with_beside(open_huggingface(found, spec.val_fraction, cache), folder, found.used)
     for place in (folder, folder.child("data")):
         if shards := find_shards(place):
-            return open_webdataset(place, shards, spec.val_fraction, cache)
+            source = open_webdataset(place, shards, spec.val_fraction, cache)
+            return with_beside(source, place, [*(entry.name.partition("/")[0] for entry in shards), *INFO_FILES])
     if (inside := find_kaggle(folder)) is not None:
         return _open_kaggle(folder, inside, spec, cache)
     if pieces := choose_pieces(folder):

@@ -116,6 +116,11 @@ def find_cifar(folder: Folder) -> tuple[Folder, str, Edition] | None:
     return None
 
 
+def names_of_cifar(folder: Folder, place: Folder, archive: str, edition: Edition) -> set[str]:
+    """Names in a folder of what `find_cifar` found in it."""
+    return {archive} if archive else {edition.folder} if place != folder else {edition.meta, *edition.batches}
+
+
 def open_cifar(folder: Folder, archive: str, edition: Edition, cache: Indexes) -> Source:
     wanted = (archive,) if archive else (*edition.batches, edition.meta)
     identity = [entry for entry in folder.files() if entry.name in wanted]

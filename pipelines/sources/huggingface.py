@@ -79,7 +79,7 @@ class ParquetReader:
 
 
 def open_huggingface(found: ParquetFiles, val_fraction: float, cache: Indexes) -> Source:
-    folder, files, notes = found
+    folder, files, notes = found.folder, dict(found.splits), found.notes
     if TRAIN not in files:
         raise ValueError(f"{folder.where()} has {'/'.join(files)} Parquet files but no train-*.parquet")
     if VAL in files and (tests := files.pop(TEST, None)):  # published without labels, as a rule

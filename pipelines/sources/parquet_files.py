@@ -24,16 +24,24 @@ class ParquetFiles(NamedTuple):
     folder: Folder
     splits: dict[str, list[FileEntry]]  # names from the folder on
     notes: tuple[str, ...] = ()
+    inside: str = ""  # the name of this folder in the one that was asked for, if it is another
+
+    @property
+    def used(self) -> set[str]:
+        """Names in the folder that was asked for, of what is read or counted already."""
+        names = {entry.name.partition("/")[0] for entries in self.splits.values() for entry in entries}
+        return {self.inside} if self.inside else names | {entry.name for entry in _parquet(self.folder)}
 
 
 def find_files(folder: Folder) -> ParquetFiles | None:
     """The Parquet files by split; None where there are none. ValueError where there are several configurations."""
-    for place in (folder, folder.child("data")):
+    for inside in ("", "data"):
+        place = folder.child(inside) if inside else folder
         if found := _by_name(place) or _by_folder(place):
-            return found
+            return found._replace(inside=inside)
     names = [name for name in folder.folders() if not re.match(JUNK_FOLDER, f"{name}/")]
     places = {name: folder.child(name) for name in names if len(names) <= _MAX_CONFIGURATIONS}
-    found_in = {name: found for name, place in places.items() if (found := _configuration(place))}
+    found_in = {name: found for name, place in places.items() if (found := _configuration(place, name))}
     if len(found_in) > 1:
         example = folder.where(next(iter(found_in)))
         raise ValueError(
@@ -62,8 +70,9 @@ def require_complete(entries: list[FileEntry], folder: Folder) -> None:
         raise ValueError(f"{folder.where()} lacks {len(missing)} of its Parquet files, such as {example}; fetch them")
 
 
-def _configuration(folder: Folder) -> ParquetFiles | None:
-    return (_by_name(folder) if _has_parquet(folder) else None) or _by_folder(folder)
+def _configuration(folder: Folder, name: str) -> ParquetFiles | None:
+    found = (_by_name(folder) if _has_parquet(folder) else None) or _by_folder(folder)
+    return found._replace(inside=name) if found else None
 
 
 def _by_name(folder: Folder) -> ParquetFiles | None:

@@ -24,18 +24,19 @@ from pipelines.sources.webdataset_shard import LABEL_KINDS, index_shard, is_shar
 from pipelines.storage import FileEntry, Folder
 
 Names = tuple[str, ...]
+_PEEKED = 20  # files that show what a folder holds: one of a million images is not listed for that
 _MOST_CLASSES = 100_000
 _NUMBER = re.compile(r"^(.*?)(\d+)(?:-of-(\d+))?\.tar$")
 
 
 def find_shards(folder: Folder) -> list[FileEntry]:
     """The tars of a WebDataset, in the folder or in those of its splits; none where it is another layout."""
-    tars = [entry for entry in folder.files() if entry.name.endswith(".tar")]
-    for name in () if tars else filter(split_of, folder.folders()):
+    files = folder.files()
+    for name in filter(split_of, folder.folders()):
         inside = folder.child(name)
-        if any(entry.name.endswith(".tar") for entry in islice(inside.walk(recursive=False), 20)):
-            tars += [entry._replace(name=f"{name}/{entry.name}") for entry in inside.files()]
-    shards = [entry for entry in tars if entry.name.endswith(".tar")]
+        if any(entry.name.endswith(".tar") for entry in islice(inside.walk(recursive=False), _PEEKED)):
+            files += [entry._replace(name=f"{name}/{entry.name}") for entry in inside.files()]
+    shards = [entry for entry in files if entry.name.endswith(".tar")]
     return shards if shards and is_shard(folder, shards[0].name) else []
 
 

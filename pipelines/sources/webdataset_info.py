@@ -11,6 +11,7 @@ from pipelines.storage import Folder
 _INFO = ("_info.json", "info.json")
 _CLASS_FIELDS = ("class_names", "classes", "label_names")
 _CLASS_FILES = ("classnames.txt", "classes.txt")
+INFO_FILES = (*_INFO, *_CLASS_FILES)
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 

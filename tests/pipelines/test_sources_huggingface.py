@@ -143,3 +143,10 @@ def test_words_that_are_no_classes_are_refused(tmp_path, train, val, message):
 def test_files_that_are_not_there_or_twice_are_refused(tmp_path, files, message):
     with pytest.raises(ValueError, match=message):
         opened(write(tmp_path, files))
+
+
+@pytest.mark.parametrize("place", ["", "data", "default"])
+def test_what_lies_beside_and_is_not_read_is_named(tmp_path, place):
+    write(tmp_path / place, LABELS)
+    builders.write_files(tmp_path, {"README.md": b"x", "more/1.jpg": b"x", ".gitattributes": b"x"})
+    assert opened(tmp_path).notes == ("beside it and not used: more/, README.md",)

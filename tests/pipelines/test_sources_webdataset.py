@@ -207,3 +207,12 @@ def test_labels_are_of_one_kind_of_file(tmp_path):
     source = opened(tmp_path)
     assert [name for name, _ in labelled(source, "train").values()] == ["1", "0"]
     assert source.notes == ("1 samples without a label left out, such as a/b.jpg",)
+
+
+def test_shards_here_and_in_a_folder_of_a_split_are_read_together_and_the_rest_is_named(tmp_path):
+    shards = {"train-0.tar": {"a": {"cls": "0"}, "b": {"cls": "1"}}, "val/0.tar": {"a": {"cls": "1"}}}
+    builders.webdataset(tmp_path, shards)
+    builders.write_files(tmp_path, {"test/1.jpg": b"x", "README.md": b"x", "classnames.txt": b"cat\ndog"})
+    source = opened(tmp_path)
+    assert {split: rows.num_rows for split, rows in source.splits.items()} == {"train": 2, "val": 1}
+    assert source.notes == ("beside it and not used: test/, README.md",)
