@@ -5,7 +5,6 @@ order the parts were merged: the results are identical to the last bit. Only `co
 0..255, channels in the order R, G, B.
 """
 
-import hashlib
 import io
 import json
 import math
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.duplicates import digests
 from pipelines.shard_record import ShardRecord
 from pipelines.shards import read_shard
 from pipelines.storage import Folder
@@ -47,7 +47,6 @@ class Statistics:
     channel_histogram: np.ndarray  # int64 [3, 256]
     width_histogram: np.ndarray  # int64 [NUM_SIZE_BINS] of the originals, in bins of SIZE_BIN_PX
     height_histogram: np.ndarray
-    duplicates: np.ndarray  # int64 [D, 2]: id of an image stored before with the same bytes, and the first one's id
 
     def save(self, folder: Folder) -> None:
         """stats.npz with everything, stats.json with what can be read at a glance."""
@@ -55,7 +54,7 @@ class Statistics:
         with io.BytesIO() as buffer:
             np.savez_compressed(buffer, **arrays)
             folder.write(STATS_NPZ, buffer.getvalue())
-        readable = {name: arrays[name].tolist() for name in _READABLE} | {"num_duplicates": len(self.duplicates)}
+        readable = {name: arrays[name].tolist() for name in _READABLE}
         lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in readable.items())
         folder.write(STATS_JSON, f"{{\n{lines}\n}}\n")
 
@@ -79,7 +78,7 @@ class PixelSums:
     class_counts: np.ndarray  # int64 [largest label + 1]
     width_histogram: np.ndarray
     height_histogram: np.ndarray
-    images: np.ndarray  # uint64 [N, 3]: sha256 of the stored bytes (its first 16 bytes), id
+    images: np.ndarray  # uint64 [N, 3]: their digests
 
     @staticmethod
     def empty(size_px: int) -> "PixelSums":
@@ -139,7 +138,6 @@ class PixelSums:
             channel_histogram=self.channel_histogram,
             width_histogram=self.width_histogram,
             height_histogram=self.height_histogram,
-            duplicates=_duplicates(self.images),
         )
 
 
@@ -152,16 +150,12 @@ def sum_shard(folder: Folder, record: ShardRecord, size_px: int) -> PixelSums:
             sums.add(image)
         except ValueError as error:
             raise ValueError(f"{folder.where(record.name)}: row {number}: {error}") from error
-    images = np.empty((len(rows), 3), np.uint64)
-    images[:, 2] = rows.ids
-    for number, image in enumerate(rows.images):
-        images[number, :2] = np.frombuffer(hashlib.sha256(image.data).digest(), np.uint64, 2)
     return PixelSums(
         size_px=size_px,
         class_counts=np.bincount(rows.labels[rows.labels >= 0]).astype(np.int64),
         width_histogram=_size_histogram(rows.widths),
         height_histogram=_size_histogram(rows.heights),
-        images=images,
+        images=digests(rows),
         **sums.totals(),
     )
 
@@ -264,12 +258,3 @@ def _eigen(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     eigenvalues[eigenvalues < _NOISE * eigenvalues[0]] = 0  # of gray images two, which come out as +-1e-12
     leading = (np.abs(eigenvectors) > _NO_COLOUR).argmax(axis=0)
     return eigenvalues, eigenvectors * np.sign(eigenvectors[leading, range(3)])
-
-
-def _duplicates(images: np.ndarray) -> np.ndarray:
-    """int64 [D, 2] of (id, id of the first with the same bytes), by id."""
-    ordered = images[np.lexsort((images[:, 2], images[:, 1], images[:, 0]))]
-    is_repeat = np.r_[False, (ordered[1:, :2] == ordered[:-1, :2]).all(axis=1)]
-    first = np.maximum.accumulate(np.where(is_repeat, 0, np.arange(len(ordered))))
-    pairs = np.stack([ordered[:, 2], ordered[first, 2]], axis=1)[is_repeat].astype(np.int64)
-    return pairs[np.argsort(pairs[:, 0])]

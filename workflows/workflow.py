@@ -13,7 +13,7 @@ STAGES = (
         see=see_source,
         saw=record_source,
     ),
-    Stage("stats", version=2, module="workflows.stages.stats", needs=("ingest",)),
+    Stage("stats", version=3, module="workflows.stages.stats", needs=("ingest",)),
     Stage(
         "train",
         version=3,  # checkpoints hold the paper's velocity

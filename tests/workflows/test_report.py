@@ -145,6 +145,9 @@ def test_gray_images_of_classes_with_odd_names_go_all_the_way(tmp_path, capsys, 
     assert np.isfinite(finished.steps["loss"]).all()
     html = report_of(finished)
     assert "<script" not in html
+    assert len(finished.duplicates) == (0 if greatest else 119)
+    assert ("No two stored images have the same bytes" in html) == (greatest > 0)
+    assert ("119 images are stored again with the same bytes" in html) == (greatest == 0)
     assert figures.named(finished.manifest.class_titles, 3) == "class 3"
     said = capsys.readouterr().err
     assert said.count("pictures have no font for NUSHU") == 1

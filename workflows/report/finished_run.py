@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from model.shapes import Layer, layer_table
 from model.specs import AlexNetSpec
+from pipelines.duplicates import DUPLICATES
 from pipelines.manifest import Manifest
 from pipelines.quarantine import QUARANTINE
 from pipelines.storage import Folder
@@ -66,6 +67,11 @@ class FinishedRun:
         from pipelines.statistics import Statistics
 
         return Statistics.load(self.output("stats").folder)
+
+    @cached_property
+    def duplicates(self) -> "pd.DataFrame":
+        """Images stored again: split, id, key and label, and the same of the first with these bytes as first_…"""
+        return _frame(self.output("stats").folder, DUPLICATES)
 
     @cached_property
     def net(self) -> AlexNetSpec:

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.augment import Augmentation, component_levels
+from pipelines.duplicates import DUPLICATES, summary
 from pipelines.quarantine import QUARANTINE
 from pipelines.statistics import SIZE_BIN_PX
 from workflows.report import figures_data, samples
@@ -16,6 +18,7 @@ CLASSES, PER_CLASS = 12, 8  # of the sheet of samples
 EPOCHS_SHOWN = 8
 DRAWN = 2.0  # how far, in standard deviations, the lighting of single components is shown
 QUARANTINED_SHOWN = 12
+DUPLICATES_SHOWN = 12
 
 
 def data(album: Album) -> list[Html]:
@@ -53,6 +56,7 @@ def data(album: Album) -> list[Html]:
             "Histograms of the original widths and heights",
         ),
         *_quarantine(run),
+        *_duplicates(run),
     ]
 
 
@@ -70,6 +74,22 @@ def _quarantine(run: FinishedRun) -> list[Html]:
     more = f" {left:,} more are in the stage's {QUARANTINE}." if left else ""
     caption = f"Images that were set aside, and why: {len(damaged):,} of those listed.{more}"
     return [table(["image", "split", "id", "reason"], rows, caption)]
+
+
+def _duplicates(run: FinishedRun) -> list[Html]:
+    """Images stored again: those in another split or with another label first."""
+    found, titles = run.duplicates, run.manifest.class_titles
+    if found.empty:
+        return [paragraph("No two stored images have the same bytes.")]
+    odd = (found.split != found.first_split).astype(int) + (found.label != found.first_label)
+    rows = [
+        (code(row.key), row.split, titles[row.label], code(row.first_key), row.first_split, titles[row.first_label])
+        for row in found.loc[odd.sort_values(ascending=False, kind="stable").index].head(DUPLICATES_SHOWN).itertuples()
+    ]
+    left = len(found) - len(rows)
+    more = f" {left:,} more are in the stage's {DUPLICATES}." if left else ""
+    caption = f"{summary(pa.Table.from_pandas(found, preserve_index=False))}.{more}"
+    return [table(["image", "split", "class", "same as", "split", "class"], rows, caption)]
 
 
 def colours(album: Album) -> list[Html]:

@@ -1,11 +1,25 @@
-"""Stats: exact sums of every training shard, one Ray task each, merged into the numbers that training needs.
+"""Stats: exact sums of every training shard, one Ray task each, merged into the numbers that training needs; and which
+images are stored more than once, in any split.
 
 The sums are integers, so the result does not depend on the shards, the workers or the order in which they end.
 """
 
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from pipelines.duplicates import (
+    DUPLICATES,
+    digest_shard,
+    find_duplicates,
+    keys_of,
+    named,
+    shards_of,
+    summary,
+    write_duplicates,
+)
 from pipelines.manifest import Manifest
 from pipelines.statistics import STATS_JSON, STATS_NPZ, PixelSums, Statistics, sum_shard
 from pipelines.storage import Folder
@@ -16,9 +30,12 @@ from workflows.report.figures import png
 from workflows.report.fonts import missing
 from workflows.stages.ingest import log_dataset
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 
 def run(context: Context) -> dict:
-    """Writes `stats.json`, `stats.npz` and `figures/*.png`."""
+    """Writes `stats.json`, `stats.npz`, `duplicates.parquet` and `figures/*.png`."""
     store = context.inputs["ingest"].folder
     manifest = Manifest.load(store)
     records = manifest.splits.get("train", ())
@@ -34,7 +51,11 @@ def run(context: Context) -> dict:
         context.console.say_once(f"  warning: {line}")
     statistics = sums.compute(manifest.num_classes)
     statistics.save(context.folder)
-    context.log_files(STATS_JSON, STATS_NPZ)
+    duplicates = _duplicates(context, manifest, sums)
+    write_duplicates(context.folder, duplicates)
+    if said := summary(duplicates):
+        context.console.say(f"  {said}: see {context.folder.where(DUPLICATES)}")
+    context.log_files(STATS_JSON, STATS_NPZ, DUPLICATES)
     context.log_files(*_plotted(manifest, statistics, context.folder), to="figures")
     log_dataset(context, manifest, store, "statistics")
     seconds = time.perf_counter() - began
@@ -44,11 +65,24 @@ def run(context: Context) -> dict:
             **{f"mean_{c}": float(v) for c, v in zip("rgb", statistics.channel_mean, strict=True)},
             **{f"std_{c}": float(v) for c, v in zip("rgb", statistics.channel_std, strict=True)},
             **{f"eigenvalue_{i}": float(v) for i, v in enumerate(statistics.eigenvalues, 1)},
+            "duplicates": len(duplicates),
             "mean_images_per_s": total / seconds,
         },
         "units": total,
-        "files": (STATS_NPZ, STATS_JSON),
+        "files": (STATS_NPZ, STATS_JSON, DUPLICATES),
     }
+
+
+def _duplicates(context: Context, manifest: Manifest, sums: PixelSums) -> "pa.Table":
+    """The images of all splits that are stored more than once, with their keys."""
+    store, run = context.inputs["ingest"].folder, context.compute.map
+    images = {"train": sums.images}
+    for split in manifest.splits.keys() - images:
+        images[split] = np.concatenate(list(run(partial(digest_shard, store), manifest.splits[split])))
+    images = {split: images[split] for split in manifest.splits}
+    pairs_D2 = find_duplicates(images)
+    keys = run(partial(keys_of, store), shards_of(pairs_D2, manifest.splits))
+    return named(pairs_D2, list(manifest.splits), keys)
 
 
 def _plotted(manifest: Manifest, statistics: Statistics, folder: Folder) -> list[str]:
