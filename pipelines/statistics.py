@@ -8,7 +8,8 @@ order the parts were merged: the results are identical to the last bit. Only `co
 import io
 import json
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ _MAX_BLOCK_PIXELS = 1 << 16  # 255 * 255 * 2**16 < 2**32
 _READABLE = (
     *("num_images", "num_pixels", "size_px", "channel_mean", "channel_std", "channel_std_of_images"),
     *("covariance", "eigenvalues", "eigenvectors", "class_counts", "width_histogram", "height_histogram"),
+)
+_ADDED = (
+    *("pixel_sums_CHW", "cross_sums", "channel_histogram", "std_sums"),
+    *("width_histogram", "height_histogram"),
 )
 _NOISE = 1e-12  # of the largest eigenvalue: less than that is rounding
 _NO_COLOUR = 1e-6  # of a unit vector
@@ -97,20 +102,20 @@ class PixelSums:
             images=np.zeros((0, 3), np.uint64),
         )
 
-    def merge(self, other: "PixelSums") -> "PixelSums":
-        assert self.size_px == other.size_px
-        num_classes = max(len(self.class_counts), len(other.class_counts))
-        merged = {
-            name: getattr(self, name) + getattr(other, name)
-            for name in ("pixel_sums_CHW", "cross_sums", "channel_histogram", "std_sums")
-            + ("width_histogram", "height_histogram")
-        }
-        return PixelSums(
-            size_px=self.size_px,
-            class_counts=_padded(self.class_counts, num_classes) + _padded(other.class_counts, num_classes),
-            images=np.concatenate([self.images, other.images]),
-            **merged,
-        )
+    @staticmethod
+    def merged(size_px: int, parts: Iterable["PixelSums"]) -> "PixelSums":
+        """The sums over all images of the parts, each added as it comes and let go."""
+        total, images = PixelSums.empty(size_px), [np.zeros((0, 3), np.uint64)]
+        class_counts = total.class_counts
+        for part in parts:
+            assert part.size_px == size_px
+            for name in _ADDED:
+                sums = getattr(total, name)
+                np.add(sums, getattr(part, name), out=sums)
+            num_classes = max(len(class_counts), len(part.class_counts))
+            class_counts = _padded(class_counts, num_classes) + _padded(part.class_counts, num_classes)
+            images.append(part.images.copy())  # of a task's result, which would stay in memory whole
+        return replace(total, class_counts=class_counts, images=np.concatenate(images))
 
     def compute(self, num_classes: int) -> Statistics:
         """The statistics of all images added; the only step that divides."""
@@ -139,6 +144,11 @@ class PixelSums:
             width_histogram=self.width_histogram,
             height_histogram=self.height_histogram,
         )
+
+
+def sum_shards(folder: Folder, records: Iterable[ShardRecord], size_px: int) -> PixelSums:
+    """The sums of some shards, one after the other."""
+    return PixelSums.merged(size_px, (sum_shard(folder, record, size_px) for record in records))
 
 
 def sum_shard(folder: Folder, record: ShardRecord, size_px: int) -> PixelSums:

@@ -1,10 +1,11 @@
-"""Stats: exact sums of every training shard, one Ray task each, merged into the numbers that training needs; and which
+"""Stats: exact sums of every training shard, in Ray tasks, merged into the numbers that training needs; and which
 images are stored more than once, in any split.
 
 The sums are integers, so the result does not depend on the shards, the workers or the order in which they end.
 """
 
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,11 @@ from pipelines.duplicates import (
     write_duplicates,
 )
 from pipelines.manifest import Manifest
-from pipelines.statistics import STATS_JSON, STATS_NPZ, PixelSums, Statistics, sum_shard
+from pipelines.shard_record import ShardRecord
+from pipelines.statistics import STATS_JSON, STATS_NPZ, PixelSums, Statistics, sum_shards
 from pipelines.storage import Folder
 from workflows.config import require_training_images
+from workflows.console import Progress
 from workflows.engine.stage import Context
 from workflows.report import figures_data
 from workflows.report.figures import png
@@ -32,6 +35,8 @@ from workflows.stages.ingest import log_dataset
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+MAX_TASKS = 4096
 
 
 def run(context: Context) -> dict:
@@ -42,11 +47,9 @@ def run(context: Context) -> dict:
     total = sum(record.rows for record in records)
     require_training_images(context.config.ingest, total)
     began = time.perf_counter()
-    sums = PixelSums.empty(manifest.size_px)
     with context.console.progress("stats", total, "images") as progress:
-        for part in context.compute.map(partial(sum_shard, store, size_px=manifest.size_px), records):
-            sums = sums.merge(part)
-            progress.update(len(sums.images))
+        parts = context.compute.map(partial(sum_shards, store, size_px=manifest.size_px), tasks(records))
+        sums = PixelSums.merged(manifest.size_px, _counted(parts, progress))
     for line in missing(manifest.class_titles):
         context.console.say_once(f"  warning: {line}")
     statistics = sums.compute(manifest.num_classes)
@@ -83,6 +86,20 @@ def _duplicates(context: Context, manifest: Manifest, sums: PixelSums) -> "pa.Ta
     pairs_D2 = find_duplicates(images)
     keys = run(partial(keys_of, store), shards_of(pairs_D2, manifest.splits))
     return named(pairs_D2, list(manifest.splits), keys)
+
+
+def tasks(records: Sequence[ShardRecord]) -> list[Sequence[ShardRecord]]:
+    """A shard each; of very many shards a few: each task sends back a picture of sums, and the driver adds them all."""
+    each = max(1, -(-len(records) // MAX_TASKS))
+    return [records[start : start + each] for start in range(0, len(records), each)]
+
+
+def _counted(parts: Iterable[PixelSums], progress: Progress) -> Iterator[PixelSums]:
+    done = 0
+    for part in parts:
+        done += len(part.images)
+        progress.update(done)
+        yield part
 
 
 def _plotted(manifest: Manifest, statistics: Statistics, folder: Folder) -> list[str]:
