@@ -11,31 +11,32 @@ Framing: length (uint64), CRC of the length, the Example, CRC of the Example; ea
 import struct
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
 
+from pipelines.formats.example import Heads, columns
 from pipelines.formats.rows import DamagedRow, Row, ShardRows, Shared
 
 INDEX_SUFFIX = ".idx"
 _LENGTH = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
-_NUMBERS = ("image/id", "image/class/label", "image/orig_width", "image/orig_height")
 _FRAME_BYTES = _LENGTH.size + _CRC.size
 
 
 def write(file: BinaryIO, rows: Iterable[Row], shared: Shared) -> str:
     """Write the records; returns the text of the index."""
-    examples, same = [], _features_of_all(shared.encoding, shared.size_px)
+    sizes, heads = [], Heads(shared.encoding, shared.size_px)
     for row in rows:
-        example = _example(row, same)
-        length = struct.pack("<Q", len(example))
-        file.write(length + _CRC.pack(_masked_crc(length)))
-        file.write(example)
-        file.write(_CRC.pack(_masked_crc(example)))
-        examples.append(len(example))
-    return _index_text(examples)
+        head = heads.of(row)
+        size = len(head) + len(row.image)
+        length = struct.pack("<Q", size)
+        file.write(length + _CRC.pack(_masked(google_crc32c.value(length))) + head)
+        file.write(row.image)
+        file.write(_CRC.pack(_masked(google_crc32c.extend(google_crc32c.value(head), row.image))))
+        sizes.append(size)
+    return _index_text(sizes)
 
 
 def index(data: memoryview) -> str:
@@ -51,17 +52,20 @@ def _index_text(examples_bytes: Iterable[int]) -> str:
 def read(data: memoryview) -> ShardRows:
     """The rows of a whole file; the checksums are not looked at (see `first_damage`)."""
     content = np.frombuffer(data, np.uint8)
-    numbers, images, keys, formats = [], [], [], []
-    for _, example in _frames(data):  # nothing of an Example is kept: thousands of objects would wake the collector
-        values = _parse_example(data, example)
-        numbers.append([values[name] for name in _NUMBERS])
-        images.append(_image(content, values, is_raw=data[values["image/format"]] == b"raw"))
-        keys.append(str(data[values["image/filename"]], "utf-8"))
-        formats.append(str(data[values["image/orig_format"]], "utf-8"))
-    columns = np.array(numbers, np.int64).reshape(-1, len(_NUMBERS))
-    ids, labels, widths, heights = (columns[:, i].copy() for i in range(len(_NUMBERS)))
+    places = np.array([(example.start, example.stop) for _, example in _frames(data)], np.int64).reshape(-1, 2)
+    found = columns(content, *places.T)
+    images = [content[start:stop] for start, stop in found["image/encoded"].places()]
+    if b"raw" in set(found["image/format"].values(data)):
+        shape = (int(found["image/height"].numbers[0]), int(found["image/width"].numbers[0]), 3)
+        images = [image.reshape(shape) for image in images]
     return ShardRows(
-        ids, labels.astype(np.int32), images, keys, widths.astype(np.int32), heights.astype(np.int32), formats
+        ids=found["image/id"].numbers,
+        labels=found["image/class/label"].numbers.astype(np.int32),
+        images=images,
+        keys=[key.decode() for key in found["image/filename"].values(data)],
+        widths=found["image/orig_width"].numbers.astype(np.int32),
+        heights=found["image/orig_height"].numbers.astype(np.int32),
+        formats=[format.decode() for format in found["image/orig_format"].values(data)],
     )
 
 
@@ -79,7 +83,10 @@ def first_damage(data: memoryview) -> str | None:
 
 
 def _masked_crc(data) -> int:
-    crc = google_crc32c.value(bytes(data))
+    return _masked(google_crc32c.value(bytes(data)))
+
+
+def _masked(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -97,101 +104,3 @@ def _frames(data: memoryview) -> Iterator[tuple[int, slice]]:
             raise DamagedRow(f"row {row} is cut off")
         yield _CRC.unpack_from(data, end)[0], slice(start, end)
         offset, row = end + _CRC.size, row + 1
-
-
-def _image(content: np.ndarray, values: dict[str, Any], is_raw: bool) -> np.ndarray:
-    image = content[values["image/encoded"]]
-    return image.reshape(values["image/height"], values["image/width"], 3) if is_raw else image
-
-
-# Protocol buffers, as far as an Example needs them: a message is a sequence of (tag, content); the tags here announce
-# either a varint (wire type 0) or a length and as many bytes (wire type 2).
-
-
-def _example(row: Row, same: bytes) -> bytes:
-    """tf.train.Example; the image comes last, so that a reader finds the small features together."""
-    features = (
-        same,
-        _int64_feature(b"image/id", row.id),
-        _int64_feature(b"image/class/label", row.label),
-        _bytes_feature(b"image/filename", row.key.encode()),
-        _int64_feature(b"image/orig_width", row.width),
-        _int64_feature(b"image/orig_height", row.height),
-        _bytes_feature(b"image/orig_format", row.format.encode()),
-        _bytes_feature(b"image/encoded", row.image),
-    )
-    return _field(1, b"".join(features))
-
-
-def _features_of_all(encoding: str, size_px: int) -> bytes:
-    """The features that all records share."""
-    features = (
-        _int64_feature(b"image/height", size_px),
-        _int64_feature(b"image/width", size_px),
-        _int64_feature(b"image/channels", 3),
-        _bytes_feature(b"image/colorspace", b"RGB"),
-        _bytes_feature(b"image/format", b"JPEG" if encoding == "jpeg" else b"raw"),
-    )
-    return b"".join(features)
-
-
-def _bytes_feature(name: bytes, value: bytes) -> bytes:
-    return _field(1, _field(1, name) + _field(2, _field(1, _field(1, value))))
-
-
-def _int64_feature(name: bytes, value: int) -> bytes:
-    packed = _field(1, _varint(value & 0xFFFFFFFFFFFFFFFF))
-    return _field(1, _field(1, name) + _field(2, _field(3, packed)))
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-def _parse_example(data: memoryview, example: slice) -> dict[str, Any]:
-    """Numbers, or the places (slices) of bytes, by name; as `_example` wrote them, of one value each.
-
-    Flat, because it runs for every image read.
-    """
-    values = {}
-    _, position = _read_varint(data, example.start + 1)  # length of Features
-    while position < example.stop:
-        length, position = _read_varint(data, position + 1)
-        end = position + length
-        name_end = position + 2 + data[position + 1]
-        name = str(data[position + 2 : name_end], "utf-8")
-        _, position = _read_varint(data, name_end + 1)  # length of Feature
-        is_bytes = data[position] >> 3 == 1
-        _, position = _read_varint(data, position + 1)  # length of BytesList or Int64List
-        _, position = _read_varint(data, position + 1)  # length of the value
-        values[name] = slice(position, end) if is_bytes else _signed(_read_varint(data, position)[0])
-        position = end
-    return values
-
-
-def _read_varint(data: memoryview, position: int) -> tuple[int, int]:
-    """The value, and the position behind it."""
-    value = data[position]
-    if value < 0x80:
-        return value, position + 1
-    value, shift = value & 0x7F, 7
-    while True:
-        position += 1
-        byte = data[position]
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value, position + 1
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.formats import parquet, tfrecord
-from pipelines.formats.rows import Row, Shared
+from pipelines.formats.rows import DamagedRow, Row, Shared
 from pipelines.images import decode_jpeg, encode_jpeg
 
 SIZE = 16
@@ -85,6 +85,23 @@ def test_records_have_the_bytes_of_a_tf_example():
     assert b"\n\x11image/class/label\x12\x05\x1a\x03\n\x01\x07" in data
     expected = ((0xE3069283 >> 15 | 0xE3069283 << 17) + 0xA282EAD8) & 0xFFFFFFFF
     assert tfrecord._masked_crc(b"123456789") == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b"image/id", b"image/ix", "row 2 has other features"),
+        (b"image/id\x12\x0a\x1a", b"image/id\x12\x0a\x0a", "row 2 has a feature of another kind"),
+        (b"\x0dimage/encoded\x12", b"\x7fimage/encoded\x12", "row 2 has other features"),
+    ],
+)
+def test_an_example_of_another_layout_is_no_row(old, new, words):
+    """Its checksum may be right: it was written by others."""
+    data = written(tfrecord, rows(5))
+    third = int(tfrecord.index(memoryview(data)).split()[4])
+    assert data.count(old, third) >= 1
+    with pytest.raises(DamagedRow, match=words):
+        tfrecord.read(memoryview(data[:third] + data[third:].replace(old, new, 1)))
 
 
 @ENCODINGS

@@ -1,7 +1,8 @@
 """How many images per second are prepared: ours and its peers, the same files, from warm workers to the manifest.
 
 `decode_only` is libjpeg-turbo in as many processes as there are cores, the physical limit; `ray_data` is read_images,
-map, write_parquet; `pillow_pool` a process pool with Pillow. `stats` and `stats_decode_only` read our JPEG shards.
+map, write_parquet, as its documentation has it; `ray_data_batches` what an expert writes: read_binary_files, our resize
+in map_batches, write_parquet; `pillow_pool` a process pool with Pillow. `stats` and `stats_decode_only` read our shards.
 """
 
 import shutil
@@ -41,12 +42,14 @@ def run(
     images: str | None = None,
     seconds_per_part: float = 15.0,
     repeats: int = 3,
-    num_images: int = 5000,
+    shards_per_core: int = 3,
+    rows_per_shard: int = IngestSpec.rows_per_shard,
     members: int = 1_300_000,
 ) -> dict:
     """images_per_s of each part, median of interleaved repeats; `images` is a folder or tar, None generates some.
 
-    A turn goes over `num_images` of them, again and again until it took `seconds_per_part`.
+    A turn goes over as many of them as fill `shards_per_core` shards for every core, so that none waits for another at
+    the end, again and again until it took `seconds_per_part`.
     Besides, what the driver and a task take for an archive of so many `members` (`bench/scale.py`).
     """
     cores = hardware()["cores"]
@@ -54,8 +57,8 @@ def run(
         place = Path(scratch)
         if images is None:
             write_photographs(place / "photographs", NUM_PHOTOGRAPHS)
-        spec = IngestSpec(source=str(images or place / "photographs"), val_fraction=0)
-        source = _repeated(open_source(spec, place / "index"), num_images)
+        spec = IngestSpec(source=str(images or place / "photographs"), val_fraction=0, rows_per_shard=rows_per_shard)
+        source = _repeated(open_source(spec, place / "index"), shards_per_core * cores * rows_per_shard)
         files = pillow_pool.write_files(source, place / "files")
         compute = OnRay(RaySpec())
         pool = ProcessPoolExecutor(cores, get_context("spawn"))
@@ -119,6 +122,7 @@ def _parts(
         "ours": ours,
         "decode_only": lambda: on_pool(decode_files, chunks),
         "ray_data": lambda: timed(lambda: ray_images.write_parquet(files, place / "ray_data")),
+        "ray_data_batches": lambda: timed(lambda: ray_images.write_parquet_of_batches(files, place / "ray_data")),
         "pillow_pool": lambda: on_pool(partial(pillow_pool.prepare, place / "pillow"), chunks),
         "stats": stats,
         "stats_decode_only": stats_decode_only,
@@ -177,6 +181,6 @@ def _timed(count: int, seconds: float, work: Callable, before: Callable = lambda
 
 
 def _repeated(source: Source, wanted: int) -> Source:
-    """The images that the fast path can decode, over and over, until there are as many as wanted."""
+    """The images over and over, until there are as many as wanted."""
     rows = source.splits["train"]
-    return replace(source, splits={"train": rows.take(np.arange(max(wanted, len(rows))) % len(rows))})
+    return replace(source, splits={"train": rows.take(np.arange(wanted) % len(rows))})
