@@ -2,7 +2,7 @@
 
 `decode_only` is libjpeg-turbo in as many processes as there are cores, the physical limit; `ray_data` is read_images,
 map, write_parquet, as its documentation has it; `ray_data_batches` what an expert writes: read_binary_files, our resize
-in map_batches, write_parquet; `pillow_pool` a process pool with Pillow. `stats` and `stats_decode_only` read our shards.
+in map_batches, write_parquet; `pillow_pool` a process pool with Pillow. `stats`, `stats_decode_only` read our shards.
 """
 
 import shutil
