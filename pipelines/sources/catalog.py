@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.names import JUNK_FOLDER, split_of
-from pipelines.sources.beside import with_beside, with_other_splits
+from pipelines.sources.beside import with_beside
 from pipelines.sources.cache import Indexes, InTasks
 from pipelines.sources.cifar import EDITIONS as CIFAR_EDITIONS
 from pipelines.sources.cifar import find_cifar, names_of_cifar, open_cifar
@@ -13,11 +13,19 @@ from pipelines.sources.class_folders import open_class_folders
 from pipelines.sources.compressed import compressed_splits, is_compressed, require_uncompressed
 from pipelines.sources.contents import sample
 from pipelines.sources.demo import open_demo
+from pipelines.sources.devkit import find_devkit
 from pipelines.sources.huggingface import open_huggingface
 from pipelines.sources.ilsvrc import find_edition, is_published, open_ilsvrc
-from pipelines.sources.joined import archive_tree, choose_pieces, is_archive, joined_tree, require_no_split
+from pipelines.sources.joined import archive_tree, joined_tree
 from pipelines.sources.kaggle import find_kaggle, open_kaggle, tables_around
 from pipelines.sources.parquet_files import find_files, folder_to_name
+from pipelines.sources.pieces import (
+    choose_pieces,
+    is_archive,
+    require_no_split,
+    require_no_stray_val,
+    with_other_splits,
+)
 from pipelines.sources.source import Source, fingerprint_of
 from pipelines.sources.synset_tars import class_tars, class_tars_tree, open_synset_tars, require_one_form
 from pipelines.sources.tiny_imagenet import open_tiny_imagenet, tiny_imagenet_root
@@ -122,24 +130,30 @@ def _open_folder(folder: Folder, spec: IngestSpec, cache: Indexes) -> Source:
         raise ValueError(
             f"{folder.where()} holds the archive {archives[0]}: name it itself, {folder.where(archives[0])}"
         )
-    if not archives and (name := _only_folder(folder)):
+    if name := _only_folder(folder, archives):
         return with_beside(_open_folder(folder.child(name), spec, cache), folder, [name])
     source = _open_tree(folder_tree(folder), tables_around(folder), spec, cache)
     return with_beside(source, folder, tables_of(source, folder), among=archives)
 
 
-def _only_folder(folder: Folder) -> str | None:
-    """The name of the one folder in this one, where the data set must be; None where it is a split or a class."""
+def _only_folder(folder: Folder, archives: list[str]) -> str | None:
+    """The name of the one folder in this one, where the data set must be; None where it is a split or a class.
+
+    None too where archives lie beside it, but for a kit whose archives are in the folder.
+    """
     name, *others = [name for name in folder.folders() if not re.match(JUNK_FOLDER, f"{name}/")] or [""]
     if not name or others or split_of(name):
         return None
     inside = folder.child(name)
-    return name if inside.folders() or any(is_archive(entry.name) for entry in inside.files()) else None
+    if any(is_archive(entry.name) for entry in inside.files()):
+        return name if set(archives) <= {find_devkit(folder)} else None
+    return name if inside.folders() and not archives else None
 
 
 def _open_class_tars(folder: Folder, tars: list[FileEntry], spec: IngestSpec, cache: Indexes) -> Source:
     require_one_form(folder, tars)
     require_no_split(folder, f"{len(tars):,} class tars, such as {tars[0].name},")
+    require_no_stray_val(folder, [])
     tree = class_tars_tree(folder, tars, cache)
     source = open_unpacked(tree, [folder], spec, cache) or open_synset_tars(tree, spec.val_fraction)
     return with_beside(source, folder, [*(entry.name for entry in tars), *tables_of(source, folder)])

@@ -15,7 +15,8 @@ from pipelines.names import TEST, TRAIN, VAL
 from pipelines.sources.beside import with_beside
 from pipelines.sources.cache import Indexes
 from pipelines.sources.imagenet import find_kit, open_with_kit
-from pipelines.sources.joined import find_pieces, joined_tree, only_one
+from pipelines.sources.joined import joined_tree
+from pipelines.sources.pieces import find_pieces, only_one, require_no_stray_val
 from pipelines.sources.source import Source
 from pipelines.sources.tree import Tree, tar_tree
 from pipelines.specs import IngestSpec
@@ -94,6 +95,8 @@ def _pieces(folder: Folder, edition: Edition, files: dict[str, FileEntry]) -> di
     for split, names in find_pieces(folder).items():
         if split not in pieces:
             pieces[split] = only_one(folder, names)
+    if VAL not in pieces:
+        require_no_stray_val(folder, [*pieces.values()])
     return pieces
 
 

@@ -9,19 +9,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.names import TRAIN, split_of
+from pipelines.names import split_of
+from pipelines.sources.beside import beside
 from pipelines.sources.cache import Indexes
 from pipelines.sources.contents import Identity
-from pipelines.sources.layout import EXPECTED, common_folders, first_folders, without
+from pipelines.sources.layout import common_folders, first_folders, without
 from pipelines.sources.left_out import by_kind, left_out_notes, only_images
 from pipelines.sources.numbered import numbered_folders
+from pipelines.sources.pieces import ARCHIVES, is_archive
 from pipelines.sources.ranges import ArchiveReader, FileReader
 from pipelines.sources.synset_tars import class_tars, class_tars_tree, require_one_form
 from pipelines.sources.tree import Tree, folder_tree, tar_tree, zip_tree
 from pipelines.sources.zip_index import ZipReader
 from pipelines.storage import Folder
 
-_ARCHIVES = {".tar": ArchiveReader, ".zip": ZipReader}
+_READERS = dict(zip(ARCHIVES, (ArchiveReader, ZipReader), strict=True))
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class JoinedReader:
 
     def files(self, rows: pa.Table) -> Iterator[tuple[str, Iterable[Identity]]]:
         is_packed = pc.match_substring_regex(
-            rows["file"].cast(pa.string()), rf"(?i)({'|'.join(map(re.escape, _ARCHIVES))})$"
+            rows["file"].cast(pa.string()), rf"(?i)({'|'.join(map(re.escape, ARCHIVES))})$"
         )
         yield from ArchiveReader(self.folder).files(rows.filter(is_packed))
         yield from FileReader(self.folder).files(rows.filter(pc.invert(is_packed)))
@@ -44,61 +46,10 @@ class JoinedReader:
     def read(self, rows: pa.Table) -> Iterator[bytes]:
         kinds = [name[-4:].lower() if is_archive(name) else "" for name in rows["file"].to_pylist()]
         images = {
-            kind: _ARCHIVES.get(kind, FileReader)(self.folder).read(rows.filter(pa.array([k == kind for k in kinds])))
+            kind: _READERS.get(kind, FileReader)(self.folder).read(rows.filter(pa.array([k == kind for k in kinds])))
             for kind in set(kinds)
         }
         return (next(images[kind]) for kind in kinds)
-
-
-def is_archive(name: str) -> bool:
-    return name[-4:].lower() in _ARCHIVES
-
-
-def stem_of(name: str) -> str:
-    return name[:-4] if is_archive(name) else name
-
-
-def find_pieces(folder: Folder) -> dict[str, list[str]]:
-    """What is named as a split is, by split: the archives, then the folders."""
-    pieces: dict[str, list[str]] = {}
-    archives = [entry.name for entry in folder.files() if is_archive(entry.name)]
-    for name in archives + folder.folders():
-        if split := split_of(stem_of(name)):
-            pieces.setdefault(split, []).append(name)
-    return pieces
-
-
-def choose_pieces(folder: Folder) -> dict[str, str] | None:
-    """The archive or folder of each split, where some are archives; None where folders are enough.
-
-    ValueError: There is no train, or one split twice.
-    """
-    found = find_pieces(folder)
-    unpacked = {name for name in folder.folders() if split_of(name) and not class_tars(folder.child(name).files())}
-    packed = [name for names in found.values() for name in names if name not in unpacked]
-    if not packed or (TRAIN in found and all(unpacked & set(names) for names in found.values())):
-        return None
-    if TRAIN not in found:
-        raise ValueError(
-            f"{folder.where()} has {packed[0]}, which looks like a split, but nothing to train on beside it: put "
-            "train/ or train.tar there, with the class folders in it"
-        )
-    return {split: only_one(folder, names) for split, names in found.items()}
-
-
-def only_one(folder: Folder, names: list[str]) -> str:
-    if len(names) > 1:
-        raise ValueError(f"{folder.where()} has both {names[0]} and {names[1]}; keep one of them there")
-    return names[0]
-
-
-def require_no_split(folder: Folder, source: str) -> None:
-    """ValueError where something beside this source, which has no splits, is named as one."""
-    if found := [name for names in find_pieces(folder).values() for name in names]:
-        raise ValueError(
-            f"{folder.where()} holds {source} beside {found[0]}, which looks like a split: if those are to train on, "
-            "move them into train/ beside it, else name a folder that holds nothing else"
-        )
 
 
 def joined_tree(folder: Folder, pieces: Mapping[str, str], cache: Indexes) -> Tree:
@@ -109,7 +60,9 @@ def joined_tree(folder: Folder, pieces: Mapping[str, str], cache: Indexes) -> Tr
         images, others = only_images(tree.paths)
         left_out += others
         if not images.num_rows:
-            raise ValueError(f"{tree.where} holds no images: found {by_kind(others) or 'nothing'}; {EXPECTED}")
+            raise ValueError(
+                f"{tree.where} holds no images: found {by_kind(others) or 'nothing'}; move it away, or fill it"
+            )
         around[split] = _folders_around(images["path"], tree.where)
         tables.append(_placed(without(around[split], images), split, tree.archive, f"{pieces[split]}/{around[split]}"))
     by_name = sorted(trees, key=pieces.__getitem__)
@@ -134,7 +87,10 @@ def _piece_tree(folder: Folder, name: str, cache: Indexes) -> Tree:
     inside = folder.child(name)
     tars = class_tars(inside.files())
     require_one_form(inside, tars)
-    return class_tars_tree(inside, tars, cache) if tars else folder_tree(inside)
+    if not tars:
+        return folder_tree(inside)
+    others = beside(inside, [entry.name for entry in tars])
+    return class_tars_tree(inside, tars, cache)._replace(notes=tuple(f"{name}/: {note}" for note in others))
 
 
 def _folders_around(paths: pa.ChunkedArray, where: str) -> str:

@@ -2,7 +2,8 @@
 
 Either CLASS/image.jpg, or train/CLASS/image.jpg with or without val/ and test/ beside it (under any of their usual
 names). All images of a class lie at one depth: directly in its folder, or all of them in one folder of the same name in
-each class, such as images/. Everything here works on whole Arrow columns, because a listing may have millions of rows.
+each class, such as images/, or in one of the class's own. Everything here works on whole Arrow columns, because a
+listing may have millions of rows.
 """
 
 from collections import Counter
@@ -176,8 +177,10 @@ def _require_class_folders(images: pa.Table, folder: str, where: str) -> None:
             f"{where}: images lie at different depths in {folder}, such as {nearest!r} and {deepest!r}, so which "
             f"folder is the class? Move them to one depth; {EXPECTED}"
         )
-    inner = pc.list_element(pc.split_pattern(images["path"], "/", max_splits=2), 1)
-    if most > 2 or pc.count_distinct(inner).as_py() > 1:
+    parts = pc.split_pattern(images["path"], "/", max_splits=2)
+    inner = pc.list_element(parts, 1)
+    is_own = pc.all(pc.equal(inner, pc.list_element(parts, 0))).as_py()  # each class packed with its own name
+    if most > 2 or (pc.count_distinct(inner).as_py() > 1 and not is_own):
         raise ValueError(
             f"{where}: images lie deeper than in their class folder, such as {deepest!r} in {folder}: if the inner "
             f"folders are the classes, move them up, or name the folder around them; {EXPECTED}"

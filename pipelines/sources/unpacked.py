@@ -12,7 +12,8 @@ from pipelines.sources.cache import Indexes
 from pipelines.sources.devkit import NAMES, find_devkit
 from pipelines.sources.imagenet import find_kit, open_with_kit, truth_of_tests
 from pipelines.sources.kaggle import SOLUTION, TITLES, Tables, open_kaggle
-from pipelines.sources.numbered import Flat, set_apart, year_of
+from pipelines.sources.left_out import only_images
+from pipelines.sources.numbered import Flat, numbered_folders, set_apart, year_of
 from pipelines.sources.source import Source
 from pipelines.sources.tree import Tree
 from pipelines.specs import IngestSpec
@@ -25,7 +26,18 @@ def open_unpacked(tree: Tree, places: list[Folder], spec: IngestSpec, cache: Ind
     Args:
         places: Folders where the tables may lie; the first is where a missing one is asked for.
     """
-    flat = set_apart(tree.paths, (VAL,))[1].get(VAL)
+    rest, found_flat = set_apart(tree.paths, (VAL,))
+    flat = found_flat.get(VAL)
+    if flat and not only_images(rest)[0].num_rows:
+        raise ValueError(
+            f"{places[0].where()} has flat images in {flat.folder}, and none to train on: put train/, with its class "
+            f"folders, beside it, or ILSVRC{year_of(flat)}_img_train.tar"
+        )
+    if numbered_folders(tree.paths["path"]) == [""]:
+        raise ValueError(
+            f"{tree.where} holds the numbered images of one split alone: name the folder around it, with what there is "
+            "to train on in it too"
+        )
     if not flat and spec.labels == "wnid":
         return None
     tables: tuple[Tables, ...] = (*places, tree)

@@ -270,3 +270,42 @@ def test_all_archives_in_one_tar_ask_for_the_kit_beside_it(tmp_path):
     source = opened(tmp_path / "all.tar")
     assert source.splits["val"]["label"].to_pylist() == expected
     assert sum(rows.num_rows for rows in source.splits.values()) == len(ids)
+
+
+@pytest.mark.parametrize("to", ["", "validation_images", "my val"])
+def test_validation_images_that_nothing_would_read_are_to_be_moved(tmp_path, to):
+    builders.ilsvrc(tmp_path, 2012, num_classes=6, num_ancestors=3)
+    expected = opened(tmp_path).splits["val"]["label"].to_pylist()
+    (tmp_path / to).mkdir(exist_ok=True)
+    subprocess.run(["tar", "xf", tmp_path / "ILSVRC2012_img_val.tar", "-C", tmp_path / to], check=True)
+    assert opened(tmp_path).notes[0].startswith("beside it and not used: ")  # the archive has them too
+    (tmp_path / "ILSVRC2012_img_val.tar").unlink()
+    run_command_of(refusal(tmp_path))
+    assert opened(tmp_path).splits["val"]["label"].to_pylist() == expected
+
+
+def test_flat_images_without_any_to_train_on_say_what_is_missing(tmp_path):
+    builders.ilsvrc(tmp_path, 2012, num_classes=6, num_ancestors=3)
+    expected = opened(tmp_path).splits["val"]["label"].to_pylist()
+    builders.write_files(tmp_path / "val", builders.tar_members((tmp_path / "ILSVRC2012_img_val.tar").read_bytes()))
+    (tmp_path / "ILSVRC2012_img_val.tar").unlink()
+    train = (tmp_path / "ILSVRC2012_img_train.tar").rename(tmp_path.parent / f"{tmp_path.name}.tar")
+    message = refusal(tmp_path)
+    assert "has flat images in val, and none to train on" in message
+    assert "name the folder around it" in refusal(tmp_path / "val")
+    train.rename(tmp_path / re.search(r"or (\S+)$", message)[1])
+    assert opened(tmp_path).splits["val"]["label"].to_pylist() == expected
+
+
+def test_a_kit_above_the_archives_is_asked_for_beside_them(tmp_path):
+    builders.ilsvrc(tmp_path / "set", 2012, num_classes=6, num_ancestors=3)
+    (tmp_path / "set" / KIT).rename(tmp_path / KIT)
+    place, name = re.search(r"^(\S+) lacks (\S+), ", refusal(tmp_path)).groups()
+    (tmp_path / KIT).rename(Path(place) / name)
+    assert opened(tmp_path).kind == "ilsvrc2012"
+
+
+def test_what_lies_beside_class_tars_of_a_split_is_named(tmp_path):
+    tars = {f"train/n0{i}000000.tar": builders.tar_bytes({f"n0{i}_0.JPEG": b"x"}) for i in range(3)}
+    builders.write_files(tmp_path, tars | {"train/x.JPEG": b"x"})
+    assert opened(tmp_path).notes == ("train/: beside it and not used: x.JPEG",)
