@@ -4,7 +4,10 @@ The directory is parsed here rather than by `zipfile`, which spends a kilobyte o
 download that stopped has none; and it says where it begins, so bytes before or between are seen.
 """
 
+import re
+import shlex
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -121,8 +124,7 @@ def _members(data: bytes, directory: _Directory, where: str) -> Iterator[tuple[s
         raw = data[start : start + name_bytes]
         path = raw.decode("utf-8" if flags & _IS_UTF8 else "cp437", "backslashreplace").replace("\\", "/")
         if flags & _IS_ENCRYPTED or method not in (_STORED, _DEFLATED):
-            kind = "encrypted" if flags & _IS_ENCRYPTED else f"packed by method {method}"
-            raise ValueError(f"{where}: {path!r} is {kind}, which is not read in place; unpack it, and name the folder")
+            raise _not_read(path, method, bool(flags & _IS_ENCRYPTED), where)
         extra = data[start + name_bytes : start + name_bytes + extra_bytes]
         _, packed, offset = _large_numbers(extra, full, packed, offset)
         position, count = start + name_bytes + extra_bytes + comment_bytes, count + 1
@@ -130,6 +132,15 @@ def _members(data: bytes, directory: _Directory, where: str) -> Iterator[tuple[s
             yield path, offset, packed
     if count != directory.members:
         raise ValueError(f"{where} has {count} members, and its end says {directory.members}; fetch it again")
+
+
+def _not_read(path: str, method: int, is_encrypted: bool, where: str) -> ValueError:
+    kind = "encrypted" if is_encrypted else f"packed by method {method}"
+    unpacked = re.sub(r"(?i)\.zip$", "", where) + "-unpacked"
+    by_python = not is_encrypted and method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    command = "python3 -m zipfile -e {} {}" if by_python else "unzip -q {} -d {}"
+    command = command.format(shlex.quote(where), shlex.quote(unpacked))
+    return ValueError(f"{where}: {path!r} is {kind}, which is not read in place; run `{command}`, and name {unpacked}")
 
 
 def _large_numbers(extra: bytes, *numbers: int) -> Iterator[int]:

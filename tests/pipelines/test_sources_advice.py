@@ -6,6 +6,7 @@ import lzma
 import re
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import builders
@@ -309,3 +310,13 @@ def test_what_lies_beside_class_tars_of_a_split_is_named(tmp_path):
     tars = {f"train/n0{i}000000.tar": builders.tar_bytes({f"n0{i}_0.JPEG": b"x"}) for i in range(3)}
     builders.write_files(tmp_path, tars | {"train/x.JPEG": b"x"})
     assert opened(tmp_path).notes == ("train/: beside it and not used: x.JPEG",)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_of_another_method_is_unpacked_by_the_command(tmp_path, method):
+    files = builders.class_folders()
+    builders.write_files(tmp_path / "my sets", {"pets.zip": builders.zip_bytes(files, method)})
+    message = refusal(tmp_path / "my sets" / "pets.zip")
+    assert f"packed by method {method}, which is not read in place" in message
+    run_command_of(message)
+    assert opened(message.rpartition("and name ")[2]).splits["train"].num_rows == len(files)
