@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 REPO = "owner/name"
 _COMMIT = "0" * 40
+_CONVERTED = "refs/convert/parquet"  # a revision, which has the same files here
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -16,7 +17,7 @@ class Hub(BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def do_GET(self):
-        path = unquote(urlsplit(self.path).path)
+        path = unquote(urlsplit(self.path).path).replace(_CONVERTED, "main")
         if path.startswith(f"/api/datasets/{REPO}/tree/main"):
             place = path.removeprefix(f"/api/datasets/{REPO}/tree/main").strip("/")
             inside = self.folder / place

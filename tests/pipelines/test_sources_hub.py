@@ -57,6 +57,13 @@ def test_a_data_set_on_the_hub_is_the_same_as_on_disk(tmp_path, endpoint):
     assert said[0].startswith("huggingface ('cat', 'dog') [0, 1, 1, 0, 1, 0]")
 
 
+def test_what_the_hub_converted_is_read(tmp_path, endpoint):
+    builders.huggingface(tmp_path / "repo" / "default" / "train", {"0000.parquet": [0, 1, 1]})
+    said = read(endpoint, tmp_path / "home", "hf://datasets/owner/name@refs/convert/parquet", tmp_path / "repo")
+    assert said[:2] == said[2:]
+    assert said[0] == "huggingface ('cat', 'dog') [0, 1, 1]"
+
+
 def test_archives_on_the_hub_are_read_in_place(tmp_path, endpoint):
     builders.webdataset(tmp_path / "repo", {"train-0.tar": {"a": {"cls": "1"}, "b": {"cls": "0"}}})
     said = read(endpoint, tmp_path / "home", "hf://datasets/owner/name", tmp_path / "repo")
