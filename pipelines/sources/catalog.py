@@ -17,25 +17,19 @@ from pipelines.sources.devkit import find_devkit
 from pipelines.sources.huggingface import open_huggingface
 from pipelines.sources.ilsvrc import find_edition, is_published, open_ilsvrc
 from pipelines.sources.joined import archive_tree, joined_tree
-from pipelines.sources.kaggle import find_kaggle, open_kaggle, tables_around
+from pipelines.sources.kaggle import find_kaggle, tables_around
 from pipelines.sources.parquet_files import find_files, folder_to_name
-from pipelines.sources.pieces import (
-    choose_pieces,
-    is_archive,
-    require_no_split,
-    require_no_stray_val,
-    with_other_splits,
-)
+from pipelines.sources.pieces import choose_pieces, is_archive, with_other_splits
 from pipelines.sources.source import Source, fingerprint_of
-from pipelines.sources.synset_tars import class_tars, class_tars_tree, open_synset_tars, require_one_form
+from pipelines.sources.synset_tars import class_tars
 from pipelines.sources.tiny_imagenet import open_tiny_imagenet, tiny_imagenet_root
 from pipelines.sources.tree import Tree, folder_tree
-from pipelines.sources.unpacked import open_unpacked, tables_of
+from pipelines.sources.unpacked import open_class_tars, open_kaggle_folder, open_unpacked, tables_of
 from pipelines.sources.webdataset import find_shards, open_webdataset
 from pipelines.sources.webdataset_info import INFO_FILES
 from pipelines.sources.webdataset_shard import is_shard
 from pipelines.specs import IngestSpec
-from pipelines.storage import FileEntry, Folder
+from pipelines.storage import Folder
 
 
 def open_source(spec: IngestSpec, cache: Path | None = None, in_tasks: InTasks = map) -> Source:
@@ -110,7 +104,7 @@ def _open_folder(folder: Folder, spec: IngestSpec, cache: Indexes) -> Source:
     if edition := find_edition(names):
         return open_ilsvrc(folder, edition, spec, cache)
     if tars := class_tars(files):
-        return _open_class_tars(folder, tars, spec, cache)
+        return open_class_tars(folder, tars, spec, cache)
     if cifar := find_cifar(folder):
         return with_beside(open_cifar(*cifar, cache), folder, names_of_cifar(folder, *cifar))
     if found := find_files(folder):
@@ -120,11 +114,19 @@ def _open_folder(folder: Folder, spec: IngestSpec, cache: Indexes) -> Source:
             source = open_webdataset(place, shards, spec.val_fraction, cache)
             return with_beside(source, place, [*(entry.name.partition("/")[0] for entry in shards), *INFO_FILES])
     if (inside := find_kaggle(folder)) is not None:
-        return _open_kaggle(folder, inside, spec, cache)
+        return open_kaggle_folder(folder, inside, spec, cache)
     if pieces := choose_pieces(folder):
         source = _open_tree(joined_tree(folder, pieces, cache), [folder], spec, cache)
         return with_beside(source, folder, [*pieces.values(), *tables_of(source, folder)])
-    archives = sorted(name for name in names if is_archive(name) or is_compressed(name))
+    return _open_class_folders(folder, sorted(filter(_is_packed, names)), spec, cache)
+
+
+def _is_packed(name: str) -> bool:
+    return is_archive(name) or is_compressed(name)
+
+
+def _open_class_folders(folder: Folder, archives: list[str], spec: IngestSpec, cache: Indexes) -> Source:
+    """What is no other kind: class folders, here or in the one folder that there is. ValueError: only archives are."""
     if archives and not folder.folders():
         require_uncompressed(folder, *archives)
         raise ValueError(
@@ -148,22 +150,6 @@ def _only_folder(folder: Folder, archives: list[str]) -> str | None:
     if any(is_archive(entry.name) for entry in inside.files()):
         return name if set(archives) <= {find_devkit(folder)} else None
     return name if inside.folders() and not archives else None
-
-
-def _open_class_tars(folder: Folder, tars: list[FileEntry], spec: IngestSpec, cache: Indexes) -> Source:
-    require_one_form(folder, tars)
-    require_no_split(folder, f"{len(tars):,} class tars, such as {tars[0].name},")
-    require_no_stray_val(folder, [])
-    tree = class_tars_tree(folder, tars, cache)
-    source = open_unpacked(tree, [folder], spec, cache) or open_synset_tars(tree, spec.val_fraction)
-    return with_beside(source, folder, [*(entry.name for entry in tars), *tables_of(source, folder)])
-
-
-def _open_kaggle(folder: Folder, inside: str, spec: IngestSpec, cache: Indexes) -> Source:
-    tree, tables = folder_tree(folder.child(inside) if inside else folder), tables_around(folder)
-    source = open_unpacked(tree, tables, spec, cache) or open_kaggle(tree, tables[0], spec.val_fraction)
-    used = [inside.partition("/")[0], *tables_of(source, folder)]
-    return with_beside(source, folder, used) if inside else source
 
 
 def _open_tree(tree: Tree, tables: list[Folder], spec: IngestSpec, cache: Indexes) -> Source:

@@ -71,8 +71,8 @@ def _with_inner_tars_as_folders(index: pa.Table, where: str) -> pa.Table:
     is_inner = pc.match_substring(index["path"], ".tar/")
     if not pc.any(is_inner).as_py():
         return index
-    inner, outer = only_images(index.filter(is_inner))[0], only_images(index.filter(pc.invert(is_inner)))[0]
-    if inner.num_rows and outer.num_rows:
+    outer, _ = only_images(index.filter(pc.invert(is_inner)))
+    if outer.num_rows and (inner := only_images(index.filter(is_inner))[0]).num_rows:
         raise ValueError(
             f"{where} holds {inner.num_rows:,} images in tars, such as {inner['path'][0].as_py()!r}, and "
             f"{outer.num_rows:,} others, such as {outer['path'][0].as_py()!r}: unpacked half before it was packed? "

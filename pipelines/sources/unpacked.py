@@ -8,16 +8,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.names import VAL
+from pipelines.sources.beside import with_beside
 from pipelines.sources.cache import Indexes
 from pipelines.sources.devkit import NAMES, find_devkit
 from pipelines.sources.imagenet import find_kit, open_with_kit, truth_of_tests
-from pipelines.sources.kaggle import SOLUTION, TITLES, Tables, open_kaggle
+from pipelines.sources.kaggle import SOLUTION, TITLES, Tables, open_kaggle, tables_around
 from pipelines.sources.left_out import only_images
 from pipelines.sources.numbered import Flat, numbered_folders, set_apart, year_of
+from pipelines.sources.pieces import require_no_split, require_no_stray_val
 from pipelines.sources.source import Source
-from pipelines.sources.tree import Tree
+from pipelines.sources.synset_tars import class_tars_tree, open_synset_tars, require_one_form
+from pipelines.sources.tree import Tree, folder_tree
 from pipelines.specs import IngestSpec
-from pipelines.storage import Folder
+from pipelines.storage import FileEntry, Folder
 
 
 def open_unpacked(tree: Tree, places: list[Folder], spec: IngestSpec, cache: Indexes) -> Source | None:
@@ -50,6 +53,24 @@ def open_unpacked(tree: Tree, places: list[Folder], spec: IngestSpec, cache: Ind
     if found := find_kit(places, cache, year):
         return open_with_kit(_without(tree, found.files), found, spec)
     raise _no_table(places[0], flat)
+
+
+def open_class_tars(folder: Folder, tars: list[FileEntry], spec: IngestSpec, cache: Indexes) -> Source:
+    """A folder of class tars, with the kit's labels if they are asked for."""
+    require_one_form(folder, tars)
+    require_no_split(folder, f"{len(tars):,} class tars, such as {tars[0].name},")
+    require_no_stray_val(folder, [])
+    tree = class_tars_tree(folder, tars, cache)
+    source = open_unpacked(tree, [folder], spec, cache) or open_synset_tars(tree, spec.val_fraction)
+    return with_beside(source, folder, [*(entry.name for entry in tars), *tables_of(source, folder)])
+
+
+def open_kaggle_folder(folder: Folder, inside: str, spec: IngestSpec, cache: Indexes) -> Source:
+    """Kaggle's copy, its images in the folder `inside` that was named, with the kit's labels if they are asked for."""
+    tree, tables = folder_tree(folder.child(inside) if inside else folder), tables_around(folder)
+    source = open_unpacked(tree, tables, spec, cache) or open_kaggle(tree, tables[0], spec.val_fraction)
+    used = [inside.partition("/")[0], *tables_of(source, folder)]
+    return with_beside(source, folder, used) if inside else source
 
 
 def tables_of(source: Source, folder: Folder) -> list[str]:

@@ -151,6 +151,12 @@ def test_one_folder_of_the_same_name_in_each_class_is_seen_through(tmp_path, pac
 
 
 @packed
+def test_classes_that_are_each_packed_with_a_folder_of_their_name_are_seen_through(tmp_path, pack):
+    files = {f"{name}/{name}/{i}.jpg": f"{name}{i}".encode() for name in ("a", "b") for i in range(2)}
+    assert contents(opened(pack(tmp_path, files)), "train") == {path: (path[0], data) for path, data in files.items()}
+
+
+@packed
 def test_folders_named_by_numbers_are_labelled_by_value(tmp_path, pack):
     source = opened(pack(tmp_path, {f"{i}/1.jpg": str(i).encode() for i in (0, 2, 10, 9, 100)}))
     assert source.class_names == ("0", "2", "9", "10", "100")
