@@ -6,20 +6,19 @@ an error that names the offset. So is an end mark in the middle, at which other 
 """
 
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.sources.cache import Indexes, InTasks
 from pipelines.sources.compressed import refuse_compressed
+from pipelines.sources.members import names_array, require_unique, table_of_members
 from pipelines.storage import Folder
 
 _BLOCK = 512
-_CHUNK = 65536  # members in one Arrow chunk
 _FAR_BYTES, _NEAR_BYTES, _REMOTE_BYTES = 4096, 1 << 20, 8 << 20  # read at once: after a long step, after short ones
 _NEAR = 1 << 15  # a step of at most so many bytes is short; by network one that a request spans
 _ZEROS = bytes(_BLOCK)
@@ -76,23 +75,13 @@ def index_tar(folder: Folder, name: str, mapped: InTasks = map) -> pa.Table:
 def _list_part(folder: Folder, name: str, part: _Part | None = None) -> _Listed:
     """A tar in the archive with all that is in it; or the archive, with the tars in it yet to be listed."""
     where, inner = folder.where(name), list[_Part]()
-    chunks, hashes, members = [], [], []
     links: dict[bytes, bytes] = {}
     with folder.open(name) as file:
         start, end, prefix = part or _Part(0, file.size(), b"")
         window = _Window(file, folder.is_local, where)
         if part is None:
             refuse_compressed(folder, name, window.read(0, _BLOCK))
-        for member in _members(window, start, end, prefix, links, None if part else inner):
-            members.append(member)
-            if len(members) == _CHUNK:
-                chunks.append(_chunk(members))
-                hashes.append(_hashes(members))
-                members = []
-    index = pa.concat_tables([*chunks, _chunk(members)])
-    distinct = np.unique(np.concatenate([*hashes, _hashes(members)]))  # a tenth of the memory of the paths themselves
-    if len(distinct) < index.num_rows:
-        require_unique(index, where)
+        index = table_of_members(_members(window, start, end, prefix, links, None if part else inner), where)
     return _Listed(start, index, links, inner)
 
 
@@ -129,7 +118,7 @@ def _with_links(index: pa.Table, links: dict[bytes, bytes]) -> pa.Table:
             end = target_of[end]
         ends.append(end)
     files = pc.replace_substring_regex(index["path"], r"(^|/)(\./)+", r"\1")  # as in "tar cf a.tar ."
-    row, paths = pc.index_in(_names(ends), files), _names(list(links))
+    row, paths = pc.index_in(names_array(ends), files), names_array(list(links))
     found = index.take(row.drop_null()).set_column(0, "path", paths.filter(pc.is_valid(row)))
     dangling = "\n".join(ascii(path)[1:-1] for path in paths.filter(pc.is_null(row)).to_pylist())
     return pa.concat_tables([index, found]).replace_schema_metadata({_DANGLING: dangling})
@@ -257,32 +246,3 @@ def _pax_fields(data: bytes) -> dict[bytes, bytes]:
         fields[key] = value[:-1]
         data = data[length:]
     return fields
-
-
-def _chunk(members: list[tuple[bytes, int, int]]) -> pa.Table:
-    paths, offsets, sizes = zip(*members, strict=True) if members else ((), (), ())
-    return pa.table(
-        {"path": _names(paths), "offset": pa.array(offsets, pa.int64()), "size": pa.array(sizes, pa.int64())}
-    )
-
-
-def _names(paths: Sequence[bytes]) -> pa.Array:
-    try:
-        return pa.array(paths, pa.binary()).cast(pa.string())
-    except pa.ArrowInvalid:  # not UTF-8: written long ago
-        return pa.array([path.decode("utf-8", "backslashreplace") for path in paths], pa.string())
-
-
-def _hashes(members: list[tuple[bytes, int, int]]) -> np.ndarray:
-    return np.fromiter((hash(path) for path, _, _ in members), np.int64, len(members))
-
-
-def require_unique(index: pa.Table, where: str) -> None:
-    """ValueError where two members have one path."""
-    counts = pc.value_counts(index["path"])
-    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-    if not len(repeated):
-        return
-    twice = repeated[0].as_py()
-    offsets = index.filter(pc.equal(index["path"], twice))["offset"].to_pylist()
-    raise ValueError(f"{where} holds {twice!r} {len(offsets)} times, at offsets {offsets[:3]}; pack it again")

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from pipelines.sources.cache import Indexes
+from pipelines.sources.members import table_of_members
 from pipelines.sources.ranges import ArchiveReader
-from pipelines.sources.tar_index import require_unique
 from pipelines.storage import Folder
 
 _END = struct.Struct("<4s4x2H2LH")  # mark, members (here, in all), bytes and offset of the directory, comment's length
@@ -64,17 +64,8 @@ def index_zip(folder: Folder, name: str) -> pa.Table:
     where = folder.where(name)
     with folder.open(name) as file:
         directory = _find_directory(file, where)
-        members = list(_members(file.read_at(directory.size, directory.offset), directory, where))
-    paths, offsets, sizes = zip(*members, strict=True) if members else ((), (), ())
-    index = pa.table(
-        {
-            "path": pa.array(paths, pa.string()),
-            "offset": pa.array(offsets, pa.int64()),
-            "size": pa.array(sizes, pa.int64()),
-        }
-    )
-    require_unique(index, where)
-    return index
+        data = file.read_at(directory.size, directory.offset)
+    return table_of_members(_members(data, directory, where), where)
 
 
 class _Directory(NamedTuple):
@@ -111,7 +102,7 @@ def _find_directory(file: pa.NativeFile, where: str) -> _Directory:
     return directory
 
 
-def _members(data: bytes, directory: _Directory, where: str) -> Iterator[tuple[str, int, int]]:
+def _members(data: bytes, directory: _Directory, where: str) -> Iterator[tuple[bytes, int, int]]:
     """(path, offset, packed size) of each file."""
     position = count = 0
     while position < len(data):
@@ -129,7 +120,7 @@ def _members(data: bytes, directory: _Directory, where: str) -> Iterator[tuple[s
         _, packed, offset = _large_numbers(extra, full, packed, offset)
         position, count = start + name_bytes + extra_bytes + comment_bytes, count + 1
         if not path.endswith("/"):
-            yield path, offset, packed
+            yield path.encode(), offset, packed
     if count != directory.members:
         raise ValueError(f"{where} has {count} members, and its end says {directory.members}; fetch it again")
 
