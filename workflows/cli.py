@@ -155,7 +155,7 @@ def _parser() -> _Parser:
     add.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
     add.add_argument("--model", help="folder of an exported model, or models:/NAME@ALIAS (default: the last trained)")
     add = command("bench", verbs.bench, "time ours and the peers in one run")
-    add.add_argument("what", choices=("ingest", "loader", "trainer"))
+    add.add_argument("what", choices=("ingest", "loader", "scale", "trainer"))
     add.add_argument("--images", help="folder or tar of images, as ingest.source (default: generated ones)")
     add.add_argument("--json", metavar="FILE", help="where to write the figures")
     add.add_argument("--repeats", type=int, help="turns of each part, of which the median counts")

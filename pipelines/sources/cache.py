@@ -5,6 +5,7 @@ large they are, since when.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipelines.storage import FileEntry, Folder
 
 InTasks = Callable[[Callable, Iterable], Iterable]  # maps a function over items, in any order
 WORTH_TASKS_BYTES = 10 << 30  # of archives without an index: a minute's work for one core, and hours by network
+_WRITERS = 16
 _VERSION = 3  # raise when the columns of a cached table change
 
 
@@ -48,8 +50,10 @@ class Indexes:
         tables = {file: table for file, name in names.items() if (table := self._kept(name)) is not None}
         missing = [file for file in files if file.name not in tables]
         mapped = self.mapped(sum(file.size for file in missing))
-        for file, table in mapped(partial(_built, build), [file.name for file in missing]):
-            tables[file] = self._keep(names[file], table)
+        built = mapped(partial(_built, build), [file.name for file in missing])
+        with ThreadPoolExecutor(_WRITERS) as pool:  # each of which waits for the disk
+            kept = {file: pool.submit(self._keep, names[file], table) for file, table in built}
+        tables |= {file: table.result() for file, table in kept.items()}
         return [tables[file.name] for file in files]
 
     def mapped(self, num_bytes: int) -> InTasks:

@@ -30,7 +30,6 @@ from pipelines.windows import write_shards
 from workflows.bench.common import hardware, interleaved, stamped, table
 from workflows.bench.peers import pillow_pool, ray_images
 from workflows.bench.photographs import write_photographs
-from workflows.bench.scale import measure
 from workflows.compute.on_ray import OnRay
 from workflows.config import RaySpec
 
@@ -44,13 +43,11 @@ def run(
     repeats: int = 3,
     shards_per_core: int = 3,
     rows_per_shard: int = IngestSpec.rows_per_shard,
-    members: int = 1_300_000,
 ) -> dict:
     """images_per_s of each part, median of interleaved repeats; `images` is a folder or tar, None generates some.
 
     A turn goes over as many of them as fill `shards_per_core` shards for every core, so that none waits for another at
     the end, again and again until it took `seconds_per_part`.
-    Besides, what the driver and a task take for an archive of so many `members` (`bench/scale.py`).
     """
     cores = hardware()["cores"]
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as scratch:
@@ -69,16 +66,13 @@ def run(
         finally:
             pool.shutdown()
             compute.close()
-        scale = measure(members, plan_shards(source, spec, Folder.at(place / "one"))[0], place)
     print(table(rates, "images/s", "decode_only"))
     print("seconds for 1x, 2x, 4x the images: " + ", ".join(f"{s:.1f}" for s in scaling.values()))
-    print(", ".join(f"{name} {value:,}" for name, value in scale.items()))
     return stamped(
         {
             "images_per_s": {name: round(rate, 1) for name, rate in rates.items()},
             "ray_start_s": round(ray_start_s, 2),
             "seconds_by_images": scaling,
-            "scale": scale,
             "num_images": source.splits["train"].num_rows,
             "source": Path(images).name if images else "generated photographs",
             "repeats": repeats,
