@@ -82,7 +82,7 @@ def _all_samples(shards: list[FileEntry], parts: list[pa.Table], where: str) -> 
 
 
 def _splits_of(names: list[str], where: str) -> list[str]:
-    """The split of each shard, by a word in its name, else in its folder's; train where no shard has such a word."""
+    """The split of each shard, by a word in its path; train where no shard has such a word."""
     splits = [_split_of_shard(name, where) for name in names]
     if any(splits) and None in splits:
         raise ValueError(f"{where}: {names[splits.index(None)]} names no split, and other shards do; move it away")
@@ -90,13 +90,10 @@ def _splits_of(names: list[str], where: str) -> list[str]:
 
 
 def _split_of_shard(name: str, where: str) -> str | None:
-    for part in reversed(name.removesuffix(".tar").split("/")):
-        found = {split_of(word) for word in re.split(r"[^A-Za-z]+", part)} - {None}
-        if len(found) > 1:
-            raise ValueError(f"{where}: {name} names several splits, so which is it of? Rename it")
-        if found:
-            return found.pop()
-    return None
+    found = {split_of(word) for word in re.split(r"[^A-Za-z]+", name.removesuffix(".tar"))} - {None}
+    if len(found) > 1:
+        raise ValueError(f"{where}: {name} names several splits, so which is it of? Rename it")
+    return found.pop() if found else None
 
 
 def _whole_samples(samples: pa.Table, where: str) -> tuple[pa.Table, list[str]]:

@@ -163,6 +163,7 @@ def test_names_that_say_how_many_shards_there_are_are_counted_to_the_last(tmp_pa
             {"train.tar": {"a.jpg": b"1", "a.cls": b"0"}, "x.tar": {"a.jpg": b"", "a.cls": b"1"}},
             r"x.tar names no split",
         ),
+        ({"train/a-val-0.tar": {"a.jpg": b"1", "a.cls": b"0"}}, r"train/a-val-0.tar names several splits"),
         ({"train-dev.tar": {"a.jpg": b"1", "a.cls": b"0"}}, r"train-dev.tar names several splits"),
         ({"a.tar": {"a.jpg": b"1", "a.cls": b"0"}, "b.tar": {"LICENSE": b"x"}}, r"b.tar holds no samples"),
     ],
