@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
+import numpy as np
+
 REDO = "run `alexnet verify` and then `alexnet ingest`, which writes anew what is damaged"
 
 
@@ -49,9 +51,13 @@ class WrittenShard(ShardRecord):
         return ShardRecord(**{each.name: getattr(self, each.name) for each in fields(ShardRecord)})
 
     @property
+    def labels_N2(self) -> np.ndarray:
+        """int32: label, images."""
+        return np.array(self.labels.replace(":", " ").split(), np.int32).reshape(-1, 2)
+
+    @property
     def label_counts(self) -> dict[int, int]:
-        pairs = (pair.split(":") for pair in self.labels.split())
-        return {int(label): int(count) for label, count in pairs}
+        return dict(self.labels_N2.tolist())
 
     @property
     def mended_counts(self) -> Counter[str]:
@@ -70,10 +76,12 @@ def pack_label_counts(labels: Iterable[int]) -> str:
 
 def sum_label_counts(shards: Iterable[WrittenShard]) -> dict[int, int]:
     """Images by label, of all these shards."""
-    total = Counter[int]()
+    total = np.zeros(0, np.int64)  # from label -1 on
     for shard in shards:
-        total.update(shard.label_counts)
-    return dict(sorted(total.items()))
+        labels_N, counts_N = shard.labels_N2.T
+        total = np.pad(total, (0, max(0, labels_N.max(initial=-2) + 2 - len(total))))
+        total[labels_N + 1] += counts_N  # each label is there once
+    return {int(place) - 1: int(total[place]) for place in np.flatnonzero(total)}
 
 
 def pack_mended(mended: Counter[str]) -> str:

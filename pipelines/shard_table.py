@@ -32,7 +32,7 @@ def write_shard_table(folder: Folder, shards: Iterable[WrittenShard]) -> None:
         + [("quarantined", pa.list_(pa.struct(quarantined)))]
     )
     rows = [{name: value for name, value in asdict(shard).items() if name in _RECORD} for shard in shards]
-    table = pa.Table.from_pylist(rows, schema).append_column("labels", _as_maps([shard.labels for shard in shards]))
+    table = pa.Table.from_pylist(rows, schema).append_column("labels", _as_maps([shard.labels_N2 for shard in shards]))
     for name in _TEXTS:
         table = table.append_column(name, pa.array([getattr(shard, name) for shard in shards], pa.string()))
     folder.publish(SHARDS, lambda file: pq.write_table(table, file, compression="zstd"))
@@ -62,11 +62,10 @@ def _values(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "quarantined": tuple(Quarantined(**entry) for entry in row["quarantined"])}
 
 
-def _as_maps(texts: list[str]) -> "pa.Array":
-    """The packed label counts as maps from label to images."""
+def _as_maps(pairs: list[np.ndarray]) -> "pa.Array":
+    """Label counts [N, 2] as maps from label to images."""
     import pyarrow as pa
 
-    pairs = [np.array(text.replace(":", " ").split(), np.int32).reshape(-1, 2) for text in texts]
     ends = np.cumsum([0, *map(len, pairs)], dtype=np.int32)
     labels, counts = np.concatenate([np.empty((0, 2), np.int32), *pairs]).T
     return pa.MapArray.from_arrays(ends, labels, counts)

@@ -16,7 +16,7 @@ from pipelines.manifest import MANIFEST, Manifest, write_manifest
 from pipelines.plan import plan_shards
 from pipelines.quarantine import QUARANTINE, refuse_damaged, refuse_damaged_parts
 from pipelines.shard_record import Quarantined, WrittenShard, pack_label_counts
-from pipelines.shard_table import SHARDS, read_written
+from pipelines.shard_table import SHARDS, read_written, write_shard_table
 from pipelines.shards import verify, write_shard
 from pipelines.sources.catalog import open_source
 from pipelines.specs import IngestSpec
@@ -144,12 +144,13 @@ def test_an_edited_manifest_is_refused(tmp_path):
 
 
 def test_a_table_of_shards_that_is_not_the_manifest_s_is_refused(tmp_path):
-    folder, _ = ingest(tmp_path / "a", source())
-    other, _ = ingest(tmp_path / "b", source(), quality=80)
-    folder.write(SHARDS, other.read(SHARDS))
+    folder, _ = ingest(tmp_path, source())
+    first, second, *others = read_written(folder)
+    swapped = [dataclasses.replace(a, sha256=b.sha256) for a, b in ((first, second), (second, first))]
+    write_shard_table(folder, [*swapped, *others])
     with pytest.raises(ValueError, match="was changed after it was written"):
         Manifest.load(folder)
-    folder.write(SHARDS, other.read(SHARDS)[:-9])
+    folder.write(SHARDS, folder.read(SHARDS)[:-9])
     with pytest.raises(ValueError, match=r"_shards.parquet cannot be read .*alexnet verify"):
         Manifest.load(folder)
     folder.delete(SHARDS)

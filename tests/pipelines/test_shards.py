@@ -18,7 +18,7 @@ from pipelines.manifest import MANIFEST, Manifest
 from pipelines.plan import plan_shards
 from pipelines.quarantine import QUARANTINE
 from pipelines.shard_table import SHARDS, read_written, write_shard_table
-from pipelines.shards import finished_shards, read_shard, verify, write_shard
+from pipelines.shards import finished_shards, problems_by_file, read_shard, verify, write_shard
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 from pipelines.stored_order import stored_order
@@ -258,6 +258,22 @@ def test_verify_finds_a_wrong_index_and_a_wrong_quarantine_list(tmp_path):
     (tmp_path / QUARANTINE).unlink()
     problems = verify(folder)
     assert [index in problems[0], QUARANTINE in problems[1], len(problems)] == [True, True, 2]
+
+
+def test_verify_says_the_same_in_whatever_order_tasks_end(tmp_path):
+    folder, manifest = ingest(tmp_path, source(), max_bad=0.2)
+    for record in manifest.splits["train"]:
+        folder.delete(record.name)
+    done = []
+
+    def backwards(function, items):
+        for item in reversed(list(items)):
+            done.append(item.name)
+            yield function(item)
+
+    assert problems_by_file(folder, backwards) == problems_by_file(folder)
+    assert list(problems_by_file(folder, backwards)) == [record.name for record in manifest.splits["train"]]
+    assert len(done) == 8
 
 
 def test_verify_finds_records_that_do_not_fit_their_shard(tmp_path):

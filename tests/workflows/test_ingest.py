@@ -112,20 +112,32 @@ def test_a_shard_on_a_disk_that_is_not_the_driver_s_is_refused(tmp_path):
 
 
 def test_a_shard_that_vanishes_before_the_end_is_missed(tmp_path):
-    """The store is looked at when a machine's first shard is done, and as a whole before the manifest is written."""
-    write_files(tmp_path / "source", class_folders(images=40))
-    context = context_of(tiny.config(tmp_path / "source"), tmp_path / "runs")
+    written = ingest_losing(tmp_path, 2)
+    assert len(written) > 3
+
+
+def test_a_machine_that_writes_elsewhere_is_noticed_with_its_first_shard(tmp_path):
+    written = ingest_losing(tmp_path, 0)
+    assert len(written) == 1
+
+
+def ingest_losing(folder: Path, lost: int) -> list[str]:
+    """Refused, since one shard, by number, is gone when its task is done; the shards that were written until then."""
+    write_files(folder / "source", class_folders(images=40))
+    context, written = context_of(tiny.config(folder / "source"), folder / "runs"), []
 
     class Losing(InProcess):
         def map(self, function, items, num_gpus=0):
-            for number, done in enumerate(super().map(function, items, num_gpus)):
+            for done in super().map(function, items, num_gpus):
+                written.append(done[1][0].name)
+                if len(written) == lost + 1:
+                    context.folder.delete(written[lost])
                 yield done
-                if number == 2:
-                    (context.folder.local_path() / done[1][0].name).unlink()
 
     with pytest.raises(UsageError, match="is not in .* as this machine sees it"):
         ingest.run(replace(context, compute=Losing()))
     assert context.folder.size(MANIFEST) is None
+    return written
 
 
 def test_shards_that_other_versions_wrote_are_kept_and_said_to_be_or_refused(tmp_path, capsys):
