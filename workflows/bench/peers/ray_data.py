@@ -16,7 +16,7 @@ _EPOCHS_IN_ONE = 16  # the same files again: starting an execution takes Ray Dat
 def batches(data: BenchData, threads: int, device: str) -> Iterator[torch.Tensor]:
     ray.init(num_cpus=threads, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    paths = sorted(map(str, data.parquet.glob("*.parquet"))) * _EPOCHS_IN_ONE
+    paths = sorted(map(str, data.parquet.glob("data/*.parquet"))) * _EPOCHS_IN_ONE
     dataset = ray.data.read_parquet(paths, columns=["image", "label"], shuffle="files")
     dataset = dataset.map_batches(_augment, batch_size=BATCH_SIZE)
     try:
@@ -28,5 +28,5 @@ def batches(data: BenchData, threads: int, device: str) -> Iterator[torch.Tensor
 
 
 def _augment(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    images = [augmented(decoded(image)).numpy() for image in batch["image"]]
+    images = [augmented(decoded(image["bytes"])).numpy() for image in batch["image"]]
     return {"images": np.stack(images), "labels": batch["label"]}
