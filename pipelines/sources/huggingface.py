@@ -5,7 +5,7 @@ window (`stored_order.py`).
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 from pipelines.names import TEST, TRAIN, VAL
 from pipelines.sources.cache import Indexes
 from pipelines.sources.contents import Identity
-from pipelines.sources.layout import in_order
-from pipelines.sources.parquet_columns import find_columns, is_text
+from pipelines.sources.parquet_columns import Columns, common_columns, require_columns
 from pipelines.sources.parquet_files import ParquetFiles, require_complete
+from pipelines.sources.parquet_labels import narrowed, numbered, numbers, require_labels, require_names, words
 from pipelines.sources.ranges import archives, identities
 from pipelines.sources.source import Source, fingerprint_of, listing, with_val
 from pipelines.storage import Folder
@@ -86,29 +86,31 @@ def open_huggingface(found: ParquetFiles, val_fraction: float, cache: Indexes) -
         notes += (f"{len(tests):,} Parquet files of test are left out, since there is a validation split",)
     for entries in files.values():
         require_complete(entries, folder)
-    image, label, names = find_columns(folder, files[TRAIN][0].name)
+    columns = common_columns(folder, {split: entries[0].name for split, entries in files.items()})
     listed = [entry for entries in files.values() for entry in entries]
-    build = partial(_list_file, folder, image=image, label=label)
-    made = cache.tables(["parquet", image, label], folder, listed, build)
+    made = cache.tables(["parquet", *columns[:2]], folder, listed, partial(_list_file, folder, columns=columns))
     tables = {entry.name: table for entry, table in zip(listed, made, strict=True)}
     parts = {split: {entry.name: tables[entry.name] for entry in entries} for split, entries in files.items()}
-    if pa.types.is_string(tables[files[TRAIN][0].name]["label"].type):
-        names = _words(parts[TRAIN].values(), folder)
+    names = columns.names
+    if columns.is_text:
+        names = words(parts[TRAIN].values(), folder)
         for split, tables_of_split in parts.items():
-            parts[split] = {name: _numbered(part, names, folder, split) for name, part in tables_of_split.items()}
+            parts[split] = {name: numbered(part, names, folder, split) for name, part in tables_of_split.items()}
     splits = {split: _list_split(folder, split, part) for split, part in parts.items()}
-    names = names or _numbers(splits)
-    _require_names(splits, names, folder)
+    if not splits[TRAIN].num_rows:
+        raise ValueError(f"{folder.where(files[TRAIN][0].name)} has no rows, and nor has any other file of train")
+    names = names or numbers(splits)
+    require_names(splits, names, folder)
     identity = [(entry.name, entry.size) for split in sorted(files) for entry in files[split]]
     return Source(
         kind="huggingface",
         fingerprint=fingerprint_of(
-            ["huggingface", identity, image, label, names, *(splits[split]["label"] for split in sorted(splits))]
+            ["huggingface", identity, *columns[:2], names, *(splits[split]["label"] for split in sorted(splits))]
         ),
         class_names=names,
         class_titles=names,
         splits=with_val(splits, val_fraction),
-        reader=ParquetReader(folder, image, {name: _row_group_ends(table) for name, table in tables.items()}),
+        reader=ParquetReader(folder, columns.image, {name: _row_group_ends(table) for name, table in tables.items()}),
         notes=notes,
     )
 
@@ -122,7 +124,7 @@ def _flatten(table: pa.Table) -> pa.ChunkedArray:
 def _list_split(folder: Folder, split: str, files_of_split: dict[str, pa.Table]) -> pa.Table:
     counts = [part.num_rows for part in files_of_split.values()]
     rows = pa.concat_tables(files_of_split.values()).combine_chunks()
-    _require_labels(rows["label"], folder, split)
+    require_labels(rows["label"], folder, split)
     codes = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     files = pa.DictionaryArray.from_arrays(codes, pa.array(list(files_of_split)))
     numbers = pa.array(np.arange(len(rows))).cast(pa.string())
@@ -130,20 +132,22 @@ def _list_split(folder: Folder, split: str, files_of_split: dict[str, pa.Table])
     return listing(pc.binary_join_element_wise(split, numbers, "/"), rows["label"], files, offsets, rows["size"])
 
 
-def _list_file(folder: Folder, name: str, image: str, label: str) -> pa.Table:
+def _list_file(folder: Folder, name: str, columns: Columns) -> pa.Table:
     """Columns label and size of one file; a size is the mean of its row group's compressed images.
 
     The rows of each row group are in the schema's metadata.
     """
     import pyarrow.parquet as pq
 
+    where = folder.where(name)
     try:
         with folder.open(name) as source, pq.ParquetFile(source) as file:
-            labels = file.read([label], use_threads=False).column(0)
-            labels = labels.cast(pa.string() if is_text(labels.type) else pa.int32()).combine_chunks()
-            groups = list(_row_groups(file.metadata, image))
+            require_columns(file.schema_arrow, columns, where)
+            labels = file.read([columns.label], use_threads=False).column(0).combine_chunks()
+            groups = list(_row_groups(file.metadata, columns.image))
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{folder.where(name)} is no Parquet file or is damaged: {error}; fetch it again") from error
+        raise ValueError(f"{where} is no Parquet file or is damaged: {error}; fetch it again") from error
+    labels = labels.cast(pa.string()) if columns.is_text else narrowed(labels, where)
     sizes = [np.full(rows, size // max(rows, 1)) for rows, size in groups]
     table = pa.table({"label": labels, "size": np.concatenate([np.zeros(0, np.int64), *sizes])})
     return table.replace_schema_metadata({_ROW_GROUPS: json.dumps([rows for rows, _ in groups])})
@@ -160,41 +164,3 @@ def _row_groups(metadata, image: str) -> Iterator[tuple[int, int]]:
         group = metadata.row_group(i)
         columns = (group.column(j) for j in range(group.num_columns))
         yield group.num_rows, next(column.total_compressed_size for column in columns if column.path_in_schema == image)
-
-
-def _require_labels(labels: pa.ChunkedArray, folder: Folder, split: str) -> None:
-    if labels.null_count or (len(labels) and pc.min(labels).as_py() < 0):
-        row = pc.index(pc.less(pc.fill_null(labels, -1), 0), True).as_py()
-        raise ValueError(
-            f"{folder.where()}: {split} has no label in row {row} (it says {labels[row].as_py()}); remove the files "
-            f"of this split, since images without labels cannot be used"
-        )
-
-
-def _words(parts: Iterable[pa.Table], folder: Folder) -> tuple[str, ...]:
-    """The names of the classes where labels are words."""
-    found = {word for part in parts for word in part["label"].unique().to_pylist()} - {None, ""}
-    if len(found) < 2:
-        raise ValueError(f"{folder.where()}: train has the labels {sorted(found)}, which are no classes")
-    return tuple(in_order(found))
-
-
-def _numbered(part: pa.Table, names: tuple[str, ...], folder: Folder, split: str) -> pa.Table:
-    """With numbers in place of words; null where there is none."""
-    labels = pc.index_in(part["label"], pa.array(names, pa.string()))
-    unknown = part["label"].filter(pc.and_(pc.is_null(labels), pc.not_equal(pc.fill_null(part["label"], ""), "")))
-    if len(unknown):
-        raise ValueError(f"{folder.where()}: {split} has the class {unknown[0].as_py()!r}, which train lacks")
-    return part.set_column(0, "label", labels)
-
-
-def _numbers(splits: dict[str, pa.Table]) -> tuple[str, ...]:
-    return tuple(str(i) for i in range(max(pc.max(rows["label"]).as_py() for rows in splits.values()) + 1))
-
-
-def _require_names(splits: dict[str, pa.Table], names: tuple[str, ...], folder: Folder) -> None:
-    for split, rows in splits.items():
-        if (largest := pc.max(rows["label"]).as_py()) is not None and largest >= len(names):
-            raise ValueError(
-                f"{folder.where()}: {split} has the label {largest}, but there are {len(names)} class names"
-            )

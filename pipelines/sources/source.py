@@ -25,6 +25,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+MOST_CLASSES = 100_000  # larger numbers are identifiers of something, not of classes
+
 
 class Reader(Protocol):
     """Small and picklable: it travels with the rows of a shard to the process that writes it."""

@@ -91,9 +91,16 @@ def _table(tree: Tree, path: str) -> dict[str, str]:
     if not pc.any(pc.equal(tree.paths["path"], path)).as_py():
         return {}
     table: dict[str, str] = {}
-    for line in filter(None, tree.read(path).decode().splitlines()):
+    for line in filter(None, _text(tree, path).splitlines()):
         first, _, second = line.partition("\t")
         second = second.partition("\t")[0]
         if table.setdefault(first, second) != second:
             raise ValueError(f"{tree.where}: {path} says both {table[first]!r} and {second!r} of {first}; mend it")
     return table
+
+
+def _text(tree: Tree, path: str) -> str:
+    try:
+        return tree.read(path).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{tree.where}: {path} is no text: {error}; fetch it again") from error

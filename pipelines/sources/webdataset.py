@@ -18,14 +18,13 @@ from pipelines.sources.cache import Indexes
 from pipelines.sources.layout import in_order
 from pipelines.sources.left_out import left_out_notes
 from pipelines.sources.ranges import ArchiveReader
-from pipelines.sources.source import Source, fingerprint_of, listed, listing, with_val
+from pipelines.sources.source import MOST_CLASSES, Source, fingerprint_of, listed, listing, with_val
 from pipelines.sources.webdataset_info import Stated, read_stated
 from pipelines.sources.webdataset_shard import LABEL_KINDS, index_shard, is_shard, left_out
 from pipelines.storage import FileEntry, Folder
 
 Names = tuple[str, ...]
 _PEEKED = 20  # files that show what a folder holds: one of a million images is not listed for that
-_MOST_CLASSES = 100_000
 _NUMBER = re.compile(r"^(.*?)(\d+)(?:-of-(\d+))?\.tar$")
 
 
@@ -132,7 +131,7 @@ def _classes(
         word = samples["label"].filter(pc.invert(is_number))[0].as_py()
         raise ValueError(f"{where}: some labels are numbers and others are not, such as {word!r}")
     labels = samples["label"].cast(pa.int64()).combine_chunks()
-    if (largest := pc.max(labels).as_py()) >= _MOST_CLASSES:
+    if (largest := pc.max(labels).as_py()) >= MOST_CLASSES:
         raise ValueError(f"{where} has the label {largest}, which is no number of a class")
     numbers = tuple(map(str, range(largest + 1)))
     if stated and len(stated) <= largest:

@@ -27,11 +27,18 @@ class Stated(NamedTuple):
 def read_stated(folder: Folder) -> Stated:
     file = next((name for name in _INFO if folder.size(name) is not None), "")
     info = _parsed(folder, file) if file else {}
+    try:
+        return _stated(file, info, folder)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"{folder.where(file)} is not as timm writes it: {error}; take it away") from error
+
+
+def _stated(file: str, info: dict, folder: Folder) -> Stated:
     splits = {split: part for name, part in info.get("splits", {}).items() if (split := split_of(name))}
     shards = [shard for part in splits.values() for name in part.get("filenames", ()) for shard in _expanded(name)]
     samples = {split: part["num_samples"] for split, part in splits.items() if "num_samples" in part}
     lists = [info[field] for field in _CLASS_FIELDS if isinstance(info.get(field), list)]
-    lists += [folder.read(name).decode().splitlines() for name in _CLASS_FILES if folder.size(name) is not None]
+    lists += [_lines(folder, name) for name in _CLASS_FILES if folder.size(name) is not None]
     return Stated(file, tuple(shards), samples, tuple(map(str, lists[0])) if lists else ())
 
 
@@ -41,6 +48,13 @@ def _parsed(folder: Folder, file: str) -> dict:
         return info if isinstance(info, dict) else {}
     except ValueError as error:
         raise ValueError(f"{folder.where(file)} is no JSON: {error}; fetch it again, or take it away") from error
+
+
+def _lines(folder: Folder, name: str) -> list[str]:
+    try:
+        return folder.read(name).decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{folder.where(name)} is no text: {error}; fetch it again, or take it away") from error
 
 
 def _expanded(name: str) -> Iterator[str]:

@@ -150,3 +150,49 @@ def test_what_lies_beside_and_is_not_read_is_named(tmp_path, place):
     write(tmp_path / place, LABELS)
     builders.write_files(tmp_path, {"README.md": b"x", "more/1.jpg": b"x", ".gitattributes": b"x"})
     assert opened(tmp_path).notes == ("beside it and not used: more/, README.md",)
+
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def columns(image="image", label="label", labels=(0, 1), kind=None) -> pa.Table:
+    images = [{"bytes": builders.jpeg(i), "path": None} for i in range(len(labels))]
+    return pa.table({image: pa.array(images, IMAGE), label: pa.array(labels, kind)})
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"train.parquet": columns(), "val.parquet": columns(labels=("a", "b"))},
+            r"val.parquet has other columns, image.bytes and label of words, than train, image.bytes and label of int",
+        ),
+        (
+            {"train.parquet": columns(), "val.parquet": columns("img", "cls")},
+            r"val.parquet has other columns, img.bytes and cls of integers, than train, image.bytes and label",
+        ),
+        (
+            {"train-0.parquet": columns(), "train-1.parquet": columns(labels=("a", "b"))},
+            r"train-1.parquet lacks the columns of the other files, image.bytes and label of integers",
+        ),
+        (
+            {"train-0.parquet": columns(), "train-1.parquet": columns(image="img")},
+            r"train-1.parquet lacks the columns of the other files, image.bytes and label of integers",
+        ),
+        ({"train.parquet": columns(labels=(0, 10**9))}, r"has the label 1000000000, which is no number of a class"),
+        ({"train.parquet": columns(labels=(0, 10**12))}, r"has the label 1000000000000, which is no number of a class"),
+        ({"train.parquet": columns(labels=(), kind=pa.int64())}, r"train.parquet has no rows"),
+    ],
+)
+def test_files_that_do_not_agree_are_refused(tmp_path, files, message):
+    for name, table in files.items():
+        pq.write_table(table, tmp_path / name)
+    with pytest.raises(ValueError, match=message):
+        opened(tmp_path)
+
+
+def test_a_number_that_is_another_class_in_another_split_is_refused(tmp_path):
+    write(tmp_path, {"train.parquet": [0, 1]})
+    write(tmp_path, {"val.parquet": [0, 1]}, names=("dog", "cat"))
+    with pytest.raises(ValueError, match="val.parquet has other names of classes than train, such as 'dog' for 'cat'"):
+        opened(tmp_path)

@@ -85,6 +85,7 @@ def test_labels_without_an_image_are_counted(tmp_path):
             lambda files: {"val/val_annotations.txt": b"val_0.JPEG\tn02124075\nval_0.JPEG\tn04067472\n"},
             r"val_annotations.txt says both 'n02124075' and 'n04067472' of val_0.JPEG; mend it",
         ),
+        (lambda files: {"val/val_annotations.txt": b"\xff\xfe"}, r"val_annotations.txt is no text: .*; fetch it again"),
         (lambda files: {"wnids.txt": files[f"{ROOT}wnids.txt"] + b"\nn00000007"}, r"lacks 1 classes .* n00000007"),
         (lambda files: {"wnids.txt": b"n02124075\nn04067472"}, r"train/ has 'n01443537', which is no class of wnids"),
         (

@@ -111,6 +111,10 @@ def test_what_the_set_says_of_itself_is_compared(tmp_path):
     builders.write_files(tmp_path, info(filenames=["imagenet12k-train-{0000..0003}.tar"]))
     with pytest.raises(ValueError, match=r"lacks 2 of the shards that _info.json lists, such as .*train-0002.tar"):
         opened(tmp_path)
+    for odd in ('{"splits": [1]}', '{"splits": {"train": 3}}', '{"splits": {"train": {"filenames": 3}}}'):
+        (tmp_path / "_info.json").write_text(odd)
+        with pytest.raises(ValueError, match=r"_info.json is not as timm writes it: .*; take it away"):
+            opened(tmp_path)
     (tmp_path / "_info.json").write_text("{")
     with pytest.raises(ValueError, match=r"_info.json is no JSON"):
         opened(tmp_path)
