@@ -199,6 +199,19 @@ def test_a_kit_that_is_not_the_published_one_is_refused(small, num_classes, ids,
         opened(small)
 
 
+def test_a_truth_of_the_test_images_that_is_not_the_published_one_is_refused(tmp_path):
+    builders.ilsvrc(tmp_path, 2010, num_ancestors=3)
+    (tmp_path / "ILSVRC2010_test_ground_truth.txt").write_text("".join(f"{i}\n" for i in range(1, 1001)))
+    with pytest.raises(ValueError, match="has 1,000 lines, not 150,000 as published; fetch it again"):
+        opened(tmp_path)
+
+
+def test_the_kit_of_task_3_is_no_kit(small):
+    (small / "ILSVRC2012_devkit_t12.tar.gz").rename(small / "ILSVRC2012_devkit_t3.tar.gz")
+    with pytest.raises(ValueError, match="lacks ILSVRC2012_devkit_t12.tar.gz"):
+        opened(small)
+
+
 def test_a_kit_of_another_year_is_refused(small):
     (small / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(builders.devkit(2010, [1, 2, 3, 4, 5, 6], 6, 3))
     with pytest.raises(ValueError, match="is the kit of ILSVRC2010; put ILSVRC2012_devkit_t12.tar.gz in its place"):

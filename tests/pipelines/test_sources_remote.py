@@ -139,3 +139,13 @@ def test_an_archive_that_became_shorter_is_named(s3_folder):
     folder.publish("set.tar", lambda file: file.write(data[:3000]))
     with pytest.raises(ValueError, match=r"set.tar ends inside the image at offset \d+"):
         list(source.reader.read(source.splits["train"]))
+
+
+def test_splits_in_archives_are_read_by_blocks_and_those_in_folders_file_by_file(tmp_path, s3_folder):
+    write_unpacked_val(tmp_path)
+    remote = Folder.at(s3_folder)
+    for entry in Folder.at(tmp_path).files(recursive=True):
+        remote.write(entry.name, (tmp_path / entry.name).read_bytes())
+    source = open_source(IngestSpec(source=remote.url))
+    assert source.reader.blocks(source.splits["train"]).tolist() == [0] * 18
+    assert source.reader.blocks(source.splits["val"]) is None

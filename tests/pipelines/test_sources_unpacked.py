@@ -238,3 +238,25 @@ def test_kaggles_own_archive_is_read_with_the_tables_in_it(tmp_path, pack):
     assert contents(packed) == contents(unpacked)
     assert packed.class_titles == unpacked.class_titles == ("thing 64, other", "thing 67, other")
     assert packed.notes == ("3 files left out: 2 images of test/ without a class, 1 .xml",)
+
+
+def test_classes_without_an_image_keep_their_label_however_a_split_is_packed(tmp_path):
+    packed = builders.tar_bytes(builders.class_folders(classes=("cat", "elk")))
+    builders.write_files(
+        tmp_path / "folders", builders.class_folders("train/", classes=("cat", "elk")) | {"val.tar": packed}
+    )
+    (tmp_path / "folders/train/dog").mkdir()
+    source = opened(tmp_path / "folders")
+    assert source.class_names == ("cat", "dog", "elk")
+    assert set(source.splits["val"]["label"].to_pylist()) == {0, 2}
+    tars = {f"train/n0{i}000000.tar": builders.tar_bytes({f"{i}.JPEG": b"x"} if i != 1 else {}) for i in range(3)}
+    source = opened(builders.write_files(tmp_path / "tars", tars))
+    assert source.class_names == ("n00000000", "n01000000", "n02000000")
+    assert source.notes == ("1 classes have no image, such as 'n01000000'; each keeps its label",)
+
+
+def test_images_that_are_gzipped_under_their_plain_names_are_read_when_unpacked_too(tmp_path):
+    files = builders.class_folders()
+    packed = {path: builders.gzipped(data) for path, data in files.items()}
+    rows = opened(builders.write_files(tmp_path, packed), val_fraction=0).splits["train"]
+    assert list(opened(tmp_path).reader.read(rows)) == [files[key] for key in rows["key"].to_pylist()]
