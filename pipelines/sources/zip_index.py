@@ -90,9 +90,10 @@ def _find_directory(file: pa.NativeFile, where: str) -> _Directory:
         )
     if found >= _LOCATOR.size and tail[found - _LOCATOR.size :][:4] == b"PK\6\7":
         end = _LOCATOR.unpack_from(tail, found - _LOCATOR.size)[1]
-        mark, _, *numbers = _END_64.unpack(file.read_at(_END_64.size, end).ljust(_END_64.size))
-        if mark != b"PK\6\6":
+        large = file.read_at(_END_64.size, min(end, length))
+        if large[:4] != b"PK\6\6" or len(large) < _END_64.size:
             raise ValueError(f"{where} is damaged at offset {end}; fetch it again")
+        _, _, *numbers = _END_64.unpack(large)
     directory = _Directory(*numbers)
     if directory.offset + directory.size != end:
         raise ValueError(
@@ -102,44 +103,61 @@ def _find_directory(file: pa.NativeFile, where: str) -> _Directory:
     return directory
 
 
+class _Member(NamedTuple):
+    path: str
+    is_encrypted: bool
+    method: int
+    packed: int  # bytes
+    offset: int
+    end: int  # of its entry in the directory
+
+
 def _members(data: bytes, directory: _Directory, where: str) -> Iterator[tuple[bytes, int, int]]:
     """(path, offset, packed size) of each file."""
     position = count = 0
     while position < len(data):
-        if data[position : position + 4] != b"PK\1\2" or len(data) - position < _ENTRY.size:
+        member = _member(data, position)
+        if member is None or member.offset + _HEADER.size + member.packed > directory.offset:
             raise ValueError(f"{where} is damaged at offset {directory.offset + position}; fetch it again")
-        _, flags, method, packed, full, name_bytes, extra_bytes, comment_bytes, offset = _ENTRY.unpack_from(
-            data, position
-        )
-        start = position + _ENTRY.size
-        raw = data[start : start + name_bytes]
-        path = raw.decode("utf-8" if flags & _IS_UTF8 else "cp437", "backslashreplace").replace("\\", "/")
-        if flags & _IS_ENCRYPTED or method not in (_STORED, _DEFLATED):
-            raise _not_read(path, method, bool(flags & _IS_ENCRYPTED), where)
-        extra = data[start + name_bytes : start + name_bytes + extra_bytes]
-        _, packed, offset = _large_numbers(extra, full, packed, offset)
-        position, count = start + name_bytes + extra_bytes + comment_bytes, count + 1
-        if not path.endswith("/"):
-            yield path.encode(), offset, packed
+        if member.is_encrypted or member.method not in (_STORED, _DEFLATED):
+            raise _not_read(member, where)
+        position, count = member.end, count + 1
+        if not member.path.endswith("/"):
+            yield member.path.encode(), member.offset, member.packed
     if count != directory.members:
         raise ValueError(f"{where} has {count} members, and its end says {directory.members}; fetch it again")
 
 
-def _not_read(path: str, method: int, is_encrypted: bool, where: str) -> ValueError:
-    kind = "encrypted" if is_encrypted else f"packed by method {method}"
+def _member(data: bytes, position: int) -> _Member | None:
+    """The entry at a position of the directory; None where there is none."""
+    if data[position : position + 4] != b"PK\1\2" or len(data) - position < _ENTRY.size:
+        return None
+    _, flags, method, packed, full, name_bytes, extra_bytes, comment_bytes, offset = _ENTRY.unpack_from(data, position)
+    start = position + _ENTRY.size
+    name, extra = data[start : start + name_bytes], data[start + name_bytes : start + name_bytes + extra_bytes]
+    path = name.decode("utf-8" if flags & _IS_UTF8 else "cp437", "backslashreplace").replace("\\", "/")
+    _, packed, offset = _large_numbers(extra, full, packed, offset)
+    end = start + name_bytes + extra_bytes + comment_bytes
+    return _Member(path, bool(flags & _IS_ENCRYPTED), method, packed, offset, end)
+
+
+def _not_read(member: _Member, where: str) -> ValueError:
+    kind = "encrypted" if member.is_encrypted else f"packed by method {member.method}"
     unpacked = re.sub(r"(?i)\.zip$", "", where) + "-unpacked"
-    by_python = not is_encrypted and method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    by_python = not member.is_encrypted and member.method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
     command = "python3 -m zipfile -e {} {}" if by_python else "unzip -q {} -d {}"
     command = command.format(shlex.quote(where), shlex.quote(unpacked))
-    return ValueError(f"{where}: {path!r} is {kind}, which is not read in place; run `{command}`, and name {unpacked}")
+    return ValueError(
+        f"{where}: {member.path!r} is {kind}, which is not read in place; run `{command}`, and name {unpacked}"
+    )
 
 
 def _large_numbers(extra: bytes, *numbers: int) -> Iterator[int]:
     """The numbers, those that are full taken from the extra field in their order."""
     while len(extra) >= 4:
         mark, size = struct.unpack_from("<2H", extra)
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
         if mark == _NUMBERS_64:
-            large = iter(struct.unpack_from(f"<{size // 8}Q", extra, 4))
+            large = iter(struct.unpack(f"<{len(field) // 8}Q", field[: len(field) // 8 * 8]))
             return (next(large, number) if number == _FULL else number for number in numbers)
-        extra = extra[4 + size :]
     return iter(numbers)

@@ -1,5 +1,6 @@
 """Zip archives are read in place, as Python's own reader does; what is damaged, cut or encrypted is refused."""
 
+import contextlib
 import io
 import struct
 import zipfile
@@ -102,6 +103,17 @@ def test_truncation_at_any_byte_is_refused_in_one_line(tmp_path):
             with pytest.raises(ValueError, match=r"a.zip .*fetch it again$") as error:
                 indexed(tmp_path, data[:length])
             assert "\n" not in str(error.value)
+
+
+def test_damage_anywhere_is_refused_or_without_effect_on_the_index(tmp_path):
+    random = np.random.default_rng(1)
+    for data in (builders.zip_bytes({"a/1.jpg": b"1", "b/2.jpg": b"22"}), as_zip64(builders.zip_bytes({"a/1": b"1"}))):
+        for _ in range(300):
+            damaged = bytearray(data)
+            damaged[random.integers(len(data))] = random.integers(256)
+            with contextlib.suppress(ValueError):
+                index = indexed(tmp_path, bytes(damaged))
+                assert max(index["offset"].to_pylist()) + max(index["size"].to_pylist()) < len(data)
 
 
 def encrypted(data: bytes) -> bytes:
