@@ -18,8 +18,10 @@ from pipelines.sources.tree import Tree
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 
-NUM_TRAIN = {2010: 1_261_406, 2012: 1_281_167}  # published images
-NUM_TEST = {2010: 150_000}  # those of 2012 have no published labels
+PUBLISHED = {  # images
+    2010: {TRAIN: 1_261_406, VAL: 50_000, TEST: 150_000},
+    2012: {TRAIN: 1_281_167, VAL: 50_000, TEST: 100_000},
+}
 
 
 class Kit(NamedTuple):
@@ -55,7 +57,8 @@ def find_kit(places: list[Folder], cache: Indexes, year: int | None = None) -> K
         if name := find_devkit(place, year):
             kit = open_devkit(place, name, cache)
             if year not in (None, kit.year):
-                raise ValueError(f"{place.where(name)} is the kit of ILSVRC{kit.year}; put {NAMES[year]} in its place")
+                right = NAMES.get(year, f"that of ILSVRC{year}")
+                raise ValueError(f"{place.where(name)} is the kit of ILSVRC{kit.year}; put {right} in its place")
             truth = truth_of_tests(kit.year)
             if place.size(truth) is None:
                 return Kit(kit, {VAL: kit.val_ids}, (name,))
@@ -71,22 +74,23 @@ def with_labels(rows: pa.Table, labels: np.ndarray) -> pa.Table:
     return rows.set_column(1, SCHEMA.field("label"), pa.array(labels))
 
 
-def missing_notes(split: str, found: int, published: int) -> list[str]:
-    """How many images there are less, or more, than were published."""
-    if found == published:
-        return []
-    return [
-        f"{split}: {published - found:,} of {published:,} published images are missing"
-        if found < published
-        else f"{split}: {found - published:,} images more than the {published:,} published"
-    ]
+def missing_notes(num_images: dict[str, int], year: int) -> list[str]:
+    """By how much each split has fewer images, or more, than were published."""
+    notes = []
+    for split, found in num_images.items():
+        published = PUBLISHED.get(year, {}).get(split, found)
+        if found < published:
+            notes.append(f"{split}: {published - found:,} of {published:,} published images are missing")
+        elif found > published:
+            notes.append(f"{split}: {found - published:,} images more than the {published:,} published")
+    return notes
 
 
 def _read_test_truth(folder: Folder, name: str, kit: Devkit) -> np.ndarray:
     where = folder.where(name)
     ids = parse_ground_truth(folder.read(name), where, len(kit.wnids))
-    published = NUM_TEST.get(kit.year)
-    if kit.is_published and published and len(ids) != published:
+    published = PUBLISHED.get(kit.year, {}).get(TEST, len(ids))
+    if kit.is_published and len(ids) != published:
         raise ValueError(f"{where} has {len(ids):,} lines, not {published:,} as published; fetch it again")
     return ids
 
@@ -99,7 +103,10 @@ def _list_splits(tree: Tree, kit: Devkit, truths: dict[str, np.ndarray]) -> tupl
     splits = {split: with_labels(rows, ids[rows["label"].to_numpy()]) for split, rows in splits.items()}
     notes = list(left_out)
     if kit.is_published:
-        notes += missing_notes(TRAIN, splits[TRAIN].num_rows, NUM_TRAIN[kit.year])
+        unlabelled = {} if TEST in truths else set_apart(tree.paths, (TEST,))[1]
+        counts = {split: rows.num_rows for split, rows in splits.items()}
+        counts |= {split: part.images.num_rows for split, part in unlabelled.items()}
+        notes += missing_notes(counts, kit.year)
     for split, part in flat.items():
         if split in splits:
             raise ValueError(f"{tree.where} has {split} images in class folders, and flat in {part.folder}; keep one")

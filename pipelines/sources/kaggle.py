@@ -6,9 +6,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from pipelines.names import TRAIN, VAL
+from pipelines.names import VAL
 from pipelines.sources.devkit import NUM_CLASSES
-from pipelines.sources.imagenet import NUM_TRAIN, missing_notes
+from pipelines.sources.imagenet import missing_notes
 from pipelines.sources.layout import class_layout, files_of
 from pipelines.sources.numbered import Flat, set_apart
 from pipelines.sources.source import Source, fingerprint_of, listed, listing, with_val
@@ -54,7 +54,7 @@ def open_kaggle(tree: Tree, tables: Tables, val_fraction: float) -> Source:
         splits[VAL], missing = _list_val(flat[VAL], tables, names, tree)
         notes += missing
     if len(names) == NUM_CLASSES:
-        notes += tuple(missing_notes(TRAIN, splits[TRAIN].num_rows, NUM_TRAIN[2012]))
+        notes += tuple(missing_notes({split: rows.num_rows for split, rows in splits.items()}, 2012))
     titles = _read_titles(tables)
     return Source(
         kind="kaggle",

@@ -260,3 +260,17 @@ def test_images_that_are_gzipped_under_their_plain_names_are_read_when_unpacked_
     packed = {path: builders.gzipped(data) for path, data in files.items()}
     rows = opened(builders.write_files(tmp_path, packed), val_fraction=0).splits["train"]
     assert list(opened(tmp_path).reader.read(rows)) == [files[key] for key in rows["key"].to_pylist()]
+
+
+def test_the_images_that_lack_of_the_published_ones_are_counted_in_every_split(tmp_path):
+    wnids = [wnid for _, wnid, _ in builders.synsets(1000, 0)]
+    files = {f"train/{wnid}/{wnid}_1.JPEG": b"x" for wnid in wnids[:3]} | {
+        f"val/{wnid}/1.JPEG": b"x" for wnid in wnids[:2]
+    }
+    files |= {"test/ILSVRC2012_test_00000007.JPEG": b"x", KIT: builders.devkit(2012, builders.truth(1000, 50), 1000, 3)}
+    assert opened(builders.write_files(tmp_path, files), labels="devkit").notes == (
+        "1 files left out: 1 images of test/ without a class",
+        "train: 1,281,164 of 1,281,167 published images are missing",
+        "val: 49,998 of 50,000 published images are missing",
+        "test: 99,999 of 100,000 published images are missing",
+    )
