@@ -1,4 +1,4 @@
-"""Shards: written one by one, read, and verified.
+"""Shards: written one by one, and read.
 
 A shard is a function of its task: the same bytes on any worker, in any order, after any crash. Its file appears in
 `data/` when it is complete, then DALI's index, then a small record in `parts/`, so that a rerun redoes only what is
@@ -11,16 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from pipelines.formats.rows import Row, ShardRows, Shared
 from pipelines.libraries import libraries
-from pipelines.manifest import MANIFEST, Manifest
 from pipelines.plan import DATA, ShardTask
-from pipelines.quarantine import QUARANTINE, verify_quarantine
 from pipelines.shard_record import REDO, Quarantined, ShardRecord, WrittenShard, pack_label_counts, pack_mended
-from pipelines.shard_table import read_written
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 
@@ -42,7 +38,7 @@ def write_shard(task: ShardTask, prepared: Iterable[Prepared] | None = None) -> 
     """Write the shard of a task, unless it is there already; its rows may be prepared, in the order of their ids."""
     if finished := finished_shard(task.folder, task.name, task.origin):
         return finished
-    codec = _codec(task.name)
+    codec = codec_of(task.name)
     shared = Shared(task.split, task.spec.encoding, task.spec.size, task.class_names)
     stored: list[int] = []  # their labels
     quarantined: list[Quarantined] = []
@@ -95,69 +91,24 @@ def read_shard(folder: Folder, record: ShardRecord) -> ShardRows:
     The file is compared with its sha256 when this process reads it for the first time.
     """
     try:
-        data = _read(folder, record.name)
+        data = read_bytes(folder, record.name)
     except FileNotFoundError as error:
         error.add_note(REDO)
         raise
     key = (folder.url, record.sha256, len(data))
     if key not in _checked:
-        _check(data, folder, record)
+        check_bytes(data, folder, record)
         _checked.add(key)
-    return _codec(record.name).read(data)
+    return codec_of(record.name).read(data)
 
 
 _checked: set[tuple[str, str, int]] = set()
-
-
-def verify(folder: Folder) -> list[str]:
-    """Read everything again and compare it with the manifest; one line for each problem."""
-    return [problem for problems in problems_by_file(folder).values() for problem in problems]
-
-
-def problems_by_file(folder: Folder, each: Callable[[Callable, Iterable], Iterable] = map) -> dict[str, list[str]]:
-    """The same by the shard or other file that has them; files without problems are left out.
-
-    `each` maps a function over the shards, in any order.
-    """
-    try:
-        manifest, shards = Manifest.load(folder), read_written(folder)
-    except ValueError as error:
-        return {MANIFEST: [str(error)]}
-    found = dict(each(partial(_named_problems, folder), shards))
-    found = {shard.name: found[shard.name] for shard in shards}
-    found[QUARANTINE] = verify_quarantine(folder, manifest.records())
-    return {name: problems for name, problems in found.items() if problems}
 
 
 def forget(folder: Folder, names: Iterable[str]) -> None:
     """These shards are no longer taken as finished: the next ingest writes them anew in place of what is there."""
     for name in names:
         folder.delete(_sidecar(name))
-
-
-def _named_problems(folder: Folder, shard: WrittenShard) -> tuple[str, list[str]]:
-    return shard.name, verify_shard(folder, shard)
-
-
-def verify_shard(folder: Folder, record: WrittenShard) -> list[str]:
-    """The problems of one shard and of its index."""
-    where, codec = folder.where(record.name), _codec(record.name)
-    try:
-        data = _read(folder, record.name)
-        _check(data, folder, record)
-        rows = codec.read(data)
-    except (ValueError, OSError) as error:
-        return [str(error)]
-    problems = []
-    quarantined = {entry.id for entry in record.quarantined}
-    listed = range(record.first_id, record.first_id + record.listed)
-    if rows.ids.tolist() != [id for id in listed if id not in quarantined]:
-        problems.append(f"{where}: the ids are not those of the manifest")
-    if pack_label_counts(rows.labels.tolist()) != record.labels:
-        problems.append(f"{where}: the labels are not those of the manifest")
-    if codec.INDEX_SUFFIX and not _has_index(folder, record.name, codec.index(data)):
-        problems.append(f"{where}{codec.INDEX_SUFFIX}: not the index of its shard; {REDO}")
-    return problems
 
 
 def prepare(rows: "pa.Table", ids: Iterable[int], task: ShardTask) -> Iterator[Prepared]:
@@ -217,29 +168,24 @@ def finished_shard(
         return None
     sidecar = json.loads(folder.read(_sidecar(name)))
     shard = WrittenShard.from_json(sidecar["record"])
-    suffix = _codec(name).INDEX_SUFFIX
+    suffix = codec_of(name).INDEX_SUFFIX
     is_whole = size_of(name) == shard.bytes and (suffix is None or size_of(name + suffix) is not None)
     return shard if is_whole and sidecar["origin"] == origin else None
 
 
-def _check(data: memoryview, folder: Folder, record: ShardRecord) -> None:
-    """ValueError where the file is not the manifest's."""
+def check_bytes(data: memoryview, folder: Folder, record: ShardRecord) -> None:
+    """ValueError where a shard's file is not the manifest's."""
     if hashlib.sha256(data).hexdigest() == record.sha256:
         return
-    damage = _codec(record.name).first_damage(data) or f"{len(data)} bytes that are not those of the manifest"
+    damage = codec_of(record.name).first_damage(data) or f"{len(data)} bytes that are not those of the manifest"
     raise ValueError(f"{folder.where(record.name)}: {damage}; {REDO}")
-
-
-def _has_index(folder: Folder, name: str, index: str) -> bool:
-    name += _codec(name).INDEX_SUFFIX
-    return folder.size(name) is not None and folder.read(name) == index.encode()
 
 
 def _sidecar(name: str) -> str:
     return f"{_PARTS}/{name.removeprefix(f'{DATA}/')}.json"
 
 
-def _codec(name: str):
+def codec_of(name: str):
     """The module of a shard's format, from its name; Parquet takes a while to load."""
     if name.endswith(".tfrecord"):
         from pipelines.formats import tfrecord
@@ -250,7 +196,8 @@ def _codec(name: str):
     return parquet
 
 
-def _read(folder: Folder, name: str) -> memoryview:
+def read_bytes(folder: Folder, name: str) -> memoryview:
+    """A whole file, mapped where it is on a disk."""
     if not folder.is_local:
         return memoryview(folder.read(name))
     import pyarrow as pa

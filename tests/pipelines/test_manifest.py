@@ -17,10 +17,11 @@ from pipelines.plan import plan_shards
 from pipelines.quarantine import QUARANTINE, refuse_damaged, refuse_damaged_parts
 from pipelines.shard_record import Quarantined, WrittenShard, pack_label_counts
 from pipelines.shard_table import SHARDS, read_written, write_shard_table
-from pipelines.shards import verify, write_shard
+from pipelines.shards import write_shard
 from pipelines.sources.catalog import open_source
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
+from pipelines.verify import verify
 from tests.memory_source import ingest, jpegs, memory_source
 
 

@@ -18,10 +18,11 @@ from pipelines.manifest import MANIFEST, Manifest
 from pipelines.plan import plan_shards
 from pipelines.quarantine import QUARANTINE
 from pipelines.shard_table import SHARDS, read_written, write_shard_table
-from pipelines.shards import finished_shards, problems_by_file, read_shard, verify, write_shard
+from pipelines.shards import finished_shards, read_shard, write_shard
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
 from pipelines.stored_order import stored_order
+from pipelines.verify import problems_by_file, verify
 from tests.memory_source import ingest, jpegs, memory_source
 
 KINDS = pytest.mark.parametrize(

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 THREADED = re.compile(r"(pq|pd|pa|ds|pandas|pyarrow|parquet)\b.*\.(read_table|read_parquet|ParquetDataset|dataset)")
 VERIFY = """
 import sys
-from pipelines.shards import verify
+from pipelines.verify import verify
 from pipelines.storage import Folder
 assert verify(Folder.at(sys.argv[1])) == []
 assert "pyarrow.dataset" not in sys.modules

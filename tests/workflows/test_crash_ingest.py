@@ -16,10 +16,11 @@ import pytest
 from builders import jpeg, tar_bytes
 
 from pipelines.plan import plan_shards
-from pipelines.shards import finished_shards, verify, write_shard
+from pipelines.shards import finished_shards, write_shard
 from pipelines.sources.catalog import open_source
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
+from pipelines.verify import verify
 
 pytestmark = pytest.mark.slow
 SPEC = {"size": 192, "rows_per_shard": 12, "max_bad": 0.5, "encoding": "raw"}

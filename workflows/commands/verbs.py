@@ -239,7 +239,8 @@ def clean(args: argparse.Namespace) -> None:
 def verify(args: argparse.Namespace) -> int | None:
     """Reads every shard again, one Ray task each, against the manifest; what is damaged counts as unfinished then."""
     from pipelines.manifest import MANIFEST
-    from pipelines.shards import forget, problems_by_file
+    from pipelines.shards import forget
+    from pipelines.verify import problems_by_file
     from workflows.compute.on_ray import OnRay
     from workflows.engine.stage import require_as_made
 
