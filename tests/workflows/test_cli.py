@@ -317,5 +317,5 @@ def test_a_value_of_another_type_in_a_file_is_refused(tmp_path, line, message):
 
 def test_a_source_without_training_images_is_refused_before_ingest(tmp_path):
     huggingface(tmp_path / "source", {"train-00000-of-00001.parquet": [], "validation-00000-of-00001.parquet": [0, 1]})
-    refused(alexnet("run", "--set=ingest.source=source", cwd=tmp_path), "no training images")
+    refused(alexnet("run", "--set=ingest.source=source", cwd=tmp_path), "train-00000-of-00001.parquet has no rows")
     assert outputs(tmp_path) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import simplejpeg
 import tiny
-from builders import class_folders, huggingface, jpeg, tar_bytes, write_files
+from builders import class_folders, jpeg, tar_bytes, write_files
 from conftest import run_alexnet
 
 from pipelines.manifest import MANIFEST, Manifest
@@ -159,9 +159,10 @@ def test_shards_that_other_versions_wrote_are_kept_and_said_to_be_or_refused(tmp
 
 
 def test_statistics_of_no_training_images_are_refused(tmp_path):
-    huggingface(tmp_path / "source", {"train-00000-of-00001.parquet": [], "validation-00000-of-00001.parquet": [0, 1]})
+    images = {f"{split}/{name}/{i}.jpg": jpeg(i) for split in ("train", "val") for name in "ab" for i in range(3)}
+    write_files(tmp_path / "source", images | {name: b"no picture" for name in images if name.startswith("train")})
     with pytest.raises(UsageError, match="no training images"):
-        prepare(tmp_path, "ingest", "stats")
+        prepare(tmp_path, "ingest", "stats", ingest__max_bad=1)
 
 
 def test_statistics_come_with_pictures(tmp_path):
