@@ -29,18 +29,7 @@ def open_unpacked(tree: Tree, places: list[Folder], spec: IngestSpec, cache: Ind
     Args:
         places: Folders where the tables may lie; the first is where a missing one is asked for.
     """
-    rest, found_flat = set_apart(tree.paths, (VAL,))
-    flat = found_flat.get(VAL)
-    if flat and not only_images(rest)[0].num_rows:
-        raise ValueError(
-            f"{places[0].where()} has flat images in {flat.folder}, and none to train on: put train/, with its class "
-            f"folders, beside it, or ILSVRC{year_of(flat)}_img_train.tar"
-        )
-    if numbered_folders(tree.paths["path"]) == [""]:
-        raise ValueError(
-            f"{tree.where} holds the numbered images of one split alone: name the folder around it, with what there is "
-            "to train on in it too"
-        )
+    flat = _flat_val(tree, places[0])
     if not flat and spec.labels == "wnid":
         return None
     tables: tuple[Tables, ...] = (*places, tree)
@@ -79,6 +68,26 @@ def tables_of(source: Source, folder: Folder) -> list[str]:
     if source.kind.startswith("ilsvrc") and (kit := find_devkit(folder)):
         tables += [kit, truth_of_tests(source.kind.removeprefix("ilsvrc"))]
     return tables
+
+
+def _flat_val(tree: Tree, place: Folder) -> Flat | None:
+    """The validation images that lie flat. ValueError: there are no others to train on."""
+    rest, found = set_apart(tree.paths, (VAL,))
+    flat = found.get(VAL)
+    if flat and not only_images(rest)[0].num_rows:
+        raise ValueError(
+            f"{place.where()} has flat images in {flat.folder}, and none to train on: put train/, with its class "
+            f"folders, beside it, or ILSVRC{year_of(flat)}_img_train.tar"
+        )
+    if (
+        numbered_folders(tree.paths["path"]) == [""]
+        and not pc.any(pc.match_substring(only_images(tree.paths)[0]["path"], "/")).as_py()
+    ):
+        raise ValueError(
+            f"{tree.where} holds the numbered images of one split alone: name the folder around it, with what there is "
+            "to train on in it too"
+        )
+    return flat
 
 
 def _without(tree: Tree, names: tuple[str, ...]) -> Tree:

@@ -274,3 +274,25 @@ def test_the_images_that_lack_of_the_published_ones_are_counted_in_every_split(t
         "val: 49,998 of 50,000 published images are missing",
         "test: 99,999 of 100,000 published images are missing",
     )
+
+
+def test_numbered_images_loose_beside_class_folders_are_refused_as_what_they_are(tmp_path):
+    builders.write_files(tmp_path, builders.class_folders() | {"ILSVRC2012_val_00000001.JPEG": b"x"})
+    with pytest.raises(ValueError, match="1 images lie outside class folders, such as 'ILSVRC2012_val_00000001.JPEG'"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("layout", [flat_val_beside_the_train_archive, class_folders_beside_the_val_archive])
+def test_the_fingerprint_follows_the_names_in_every_part(tmp_path, layout):
+    """Also of an image that is not among those whose contents are sampled, as this one of 180 is not."""
+    prints = []
+    for name in ("n01440764_10.JPEG", "n01440764_10.jpeg"):
+        folder = tmp_path / name
+        builders.ilsvrc(folder, 2012, images=30, num_classes=6, num_ancestors=3)
+        tars = builders.tar_members((folder / TRAIN).read_bytes())
+        members = builders.tar_members(tars["n01440764.tar"])
+        renamed = {name if "_10." in member else member: content for member, content in members.items()}
+        tars["n01440764.tar"] = builders.tar_bytes(renamed)
+        (folder / TRAIN).write_bytes(builders.tar_bytes(tars))
+        prints += [opened(layout(folder)).fingerprint, opened(folder).fingerprint]
+    assert prints[0] == prints[1] != prints[2] == prints[3]
