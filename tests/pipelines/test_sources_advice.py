@@ -82,16 +82,29 @@ def test_a_compressed_split_in_a_folder_is_not_passed_over(tmp_path, ending, kin
     assert {split: rows.num_rows for split, rows in source.splits.items()} == {"train": 6, "val": 4}
 
 
-def test_compressed_archives_of_ilsvrc_are_refused_one_after_the_other(tmp_path):
+def test_compressed_archives_of_ilsvrc_are_refused_with_one_command(tmp_path):
     ids = builders.ilsvrc(tmp_path, 2012, num_classes=6, num_ancestors=3)
     for split in ("train", "val"):
         path = tmp_path / f"ILSVRC2012_img_{split}.tar"
         path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
-    for _ in range(2):
-        run_command_of(refusal(tmp_path))
+    run_command_of(refusal(tmp_path))
     source = opened(tmp_path, labels="devkit")
     assert sum(rows.num_rows for rows in source.splits.values()) == len(ids)
+
+
+def test_a_compressed_archive_that_is_not_read_anyway_is_named_and_stops_nothing(tmp_path):
+    builders.ilsvrc(tmp_path, 2012, num_classes=6, num_ancestors=3)
+    (tmp_path / "ILSVRC2012_img_test_v10102019.tar.gz").write_bytes(gzip.compress(b"unlabelled"))
+    assert opened(tmp_path).notes == ("beside it and not used: ILSVRC2012_img_test_v10102019.tar.gz",)
+
+
+@pytest.mark.parametrize("ending", [".tar.gz", ".tgz"])
+def test_compressed_class_tars_are_refused_with_one_command(tmp_path, ending):
+    packed = gzip.compress(builders.tar_bytes({"1.JPEG": b"x"}))
+    builders.write_files(tmp_path, {f"n0{i}000000{ending}": packed for i in range(2)})
+    run_command_of(refusal(tmp_path))
+    assert opened(tmp_path).class_names == ("n00000000", "n01000000")
 
 
 def test_the_only_archive_in_a_folder_is_to_be_named_compressed_or_not(tmp_path):
