@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import crash
+import psutil
 import pytest
 from builders import jpeg, tar_bytes
 
@@ -132,10 +133,16 @@ def test_a_killed_run_goes_on_with_the_missing_shards(source, spec, undisturbed,
         survey.look()
         assert not (folder / "_manifest.json").exists()
     driver = crash.start(*command, log=log)
+    killed: list[psutil.Process] = []  # one that was killed may still be seen, and be gone when its turn comes
+
+    def busy() -> list[psutil.Process]:
+        return [worker for worker in crash.workers(driver, "ray::_apply") if worker not in killed]
+
     for _ in range(7):
-        busy = crash.wait_until(lambda: crash.workers(driver, "ray::_apply"), "a task", process=driver)
+        workers = crash.wait_until(busy, "a task", process=driver)
         time.sleep(rng.uniform(0, 0.1))
-        rng.choice(busy).kill()
+        killed.append(rng.choice(workers))
+        killed[-1].kill()
         survey.look()
     crash.finish(driver, log)
     survey.look()
