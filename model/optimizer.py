@@ -4,34 +4,40 @@ The velocity contains the rate, so that after a drop it still carries the old on
 v <- momentum * v + decay * w + gradient; w <- w - rate * v, as `torch.optim.SGD` does.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from model.flat import Flat
-from model.schedules import Rates
+from model.notation import parse_values, value_at
 from model.specs import TrainSpec
 
 _PART_VALUES = 2**18  # of float32 1 MiB: three of them stay in the cache of a CPU from the first line to the last
 
 
 class Momentum:
-    """Updates flat parameters, each with the rate of its group, and clears their gradients; a rate of 0 freezes."""
+    """Updates flat parameters, each with its own rate, and clears their gradients; a rate of 0 freezes."""
 
     def __init__(self, flat: Flat, spec: TrainSpec):
         self.flat, self.spec = flat, spec
+        self.decays = {name: decay_of(spec, name) for name in flat.places}
 
     @torch.no_grad()
-    def update(self, rates: Rates, skip: Tensor | None = None) -> None:
-        """One step. Where `skip` (a bool on the device) is true the weights stay, without a word from the host."""
+    def update(self, rate_of: Callable[[str], float], skip: Tensor | None = None) -> None:
+        """One step, with the rate of each parameter by its name.
+
+        Where `skip` (a bool on the device) is true the weights stay, without a word from the host.
+        """
         flat = self.flat
         assert flat.is_whole(), "the network was moved, or its gradients were dropped"
         for name, place in flat.places.items():
-            rate = rates.of(name)
+            rate = rate_of(name)
             parts = (flat.weights[place], flat.velocity[place], flat.gradients[place])
             size = _PART_VALUES if flat.weights.device.type == "cpu" else parts[0].numel()
             for weights, velocity, gradient in zip(*(part.split(size) for part in parts), strict=True):
                 if rate:
-                    gradient.add_(weights, alpha=self._decay(name))
+                    gradient.add_(weights, alpha=self.decays[name])
                     self._move(weights, velocity, gradient, rate, skip)
                 gradient.zero_()
 
@@ -42,5 +48,8 @@ class Momentum:
             velocity.masked_fill_(skip, 0)
         weights.add_(velocity, alpha=in_weights)
 
-    def _decay(self, name: str) -> float:
-        return 0.0 if name.endswith("bias") and self.spec.biases == "as_run" else self.spec.weight_decay
+
+def decay_of(spec: TrainSpec, parameter: str) -> float:
+    """The weight decay of a parameter ("conv1.weight")."""
+    own = value_at(parse_values(spec.decays, "train.decays"), parameter, epoch=1)
+    return spec.weight_decay if own is None else own

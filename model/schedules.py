@@ -1,98 +1,151 @@
-"""The learning rate over a run: a function of the progress, or of the validation error (`plateau`).
+"""The learning rate over a run: as a log tells it, a function of the progress, or of the validation error."""
 
-Rates come in four groups, since the 2012 run gave biases and conv1 rates of their own.
-"""
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from model.notation import LIGHT, Setting, fits, parse, parse_values, value_at
+from model.specs import SCHEDULES, TrainSpec
 
-from model.specs import TrainSpec
-
-MANUAL_DROPS = tuple((epoch - 1) / 93 for epoch in (23, 51, 78))  # the run behind Table 1: from its 23rd epoch on, ...
-CONV1_SLOW, CONV1_FROZEN = 67 / 93, 71 / 93  # with its biases, which its log does not mention
 SEGMENTS = 4
 PLATEAU_DROPS = 3
-
-
-class Rates(NamedTuple):
-    """The rate of each group of parameters."""
-
-    conv1_weights: float
-    weights: float
-    conv1_biases: float
-    biases: float
-
-    def of(self, parameter: str) -> float:
-        """The rate of a parameter, from its name in the network."""
-        layer, _, kind = parameter.partition(".")
-        if layer == "conv1":
-            return self.conv1_weights if kind == "weight" else self.conv1_biases
-        return self.weights if kind == "weight" else self.biases
+LEARNING = 0.9  # of the error of chance: below it a network has begun to learn
 
 
 @dataclass
 class Plateau:
-    """Counts the drops: the error has not improved for some epochs, and the network had begun to learn at all."""
+    """Counts the drops: the error has not improved for some epochs, of a network that has begun to learn."""
 
-    patience: int
-    min_improvement: float
-    begun_below: float  # error; above it the start is still flat and no epoch counts
+    spec: TrainSpec
+    begun_below: float  # error; epochs above it are of the flat start, and do not count
+    epochs: int = 0
     drops: int = 0
     best: float = 1.0
     waited: int = 0
 
     def end_epoch(self, val_error: float) -> None:
-        if val_error < self.best - self.min_improvement:
+        self.epochs += 1
+        if val_error < self.best - self.spec.min_improvement:
             self.best, self.waited = val_error, 0
-        elif self.best < self.begun_below:
+        elif val_error < self.begun_below:
             self.waited += 1
-        if self.waited >= self.patience and self.drops < PLATEAU_DROPS:
+        is_due = self.waited >= self.spec.patience and self.epochs >= self.spec.min_epochs
+        if is_due and self.drops < PLATEAU_DROPS:
             self.drops, self.waited = self.drops + 1, 0
 
 
-@dataclass
 class Schedule:
-    """The rates at each step of a run of `num_steps`."""
+    """The rate of each parameter at each step of a run."""
 
-    spec: TrainSpec
-    num_steps: int
-    num_classes: int
-    plateau: Plateau = field(init=False)
+    def __init__(self, spec: TrainSpec, steps_per_epoch: int, num_classes: int):
+        self.spec, self.steps_per_epoch = spec, steps_per_epoch
+        self.num_steps = max(1, round(spec.epochs * steps_per_epoch))
+        self.plateau = Plateau(spec, begun_below=LEARNING * (1 - 1 / num_classes))
 
-    def __post_init__(self):
-        chance = 1 - 1 / self.num_classes
-        self.plateau = Plateau(self.spec.patience, self.spec.min_improvement, begun_below=0.95 * chance)
+    def rate(self, step: int, parameter: str) -> float:
+        """At a step, counted from 0, of a parameter ("conv1.weight")."""
+        spec = self.spec
+        match spec.schedule:
+            case "constant":
+                return spec.lr
+            case "plateau":
+                return spec.lr * 0.1**self.plateau.drops
+            case "segments":
+                segment = min(SEGMENTS * step // self.num_steps, SEGMENTS - 1)
+                return spec.lr * 250 ** (-segment / (SEGMENTS - 1))
+        rate = value_at(self._settings, parameter, 1 + step / self.steps_per_epoch)
+        assert rate is not None, parameter  # `require_rates` saw to it
+        return rate
 
-    def rates(self, step: int) -> Rates:
-        spec, progress = self.spec, step / self.num_steps
-        weights = spec.lr * self._factor(progress)
-        biases = 2 * spec.lr * (0.1 if self._bias_dropped(progress) else 1) if spec.biases == "as_run" else weights
-        if spec.conv1_late == "same" or progress < CONV1_SLOW:
-            return Rates(weights, weights, biases, biases)
-        late = 0.0 if progress >= CONV1_FROZEN else spec.lr / 1000
-        return Rates(min(late, weights), weights, min(late, biases), biases)
-
-    def _factor(self, progress: float) -> float:
-        if self.spec.schedule == "segments":
-            segment = min(int(SEGMENTS * progress), SEGMENTS - 1)
-            return 250 ** (-segment / (SEGMENTS - 1))
-        return 0.1 ** self._drops(progress)
-
-    def _drops(self, progress: float) -> int:
-        """Times that the rate was divided by 10."""
-        if self.spec.schedule == "plateau":
-            return self.plateau.drops
-        return sum(progress >= drop for drop in MANUAL_DROPS) if self.spec.schedule == "manual" else 0
-
-    def _bias_dropped(self, progress: float) -> bool:
-        return progress >= 0.5 if self.spec.schedule == "segments" else self._drops(progress) > 0
+    @cached_property
+    def _settings(self) -> tuple[Setting, ...]:
+        return parse(self.spec.schedule, "train.schedule")
 
     def end_epoch(self, val_error: float) -> None:
         self.plateau.end_epoch(val_error)
 
     def state(self) -> dict[str, float]:
-        return {"drops": self.plateau.drops, "best": self.plateau.best, "waited": self.plateau.waited}
+        plateau = self.plateau
+        return {"epochs": plateau.epochs, "drops": plateau.drops, "best": plateau.best, "waited": plateau.waited}
 
     def load_state(self, state: dict[str, float]) -> None:
         for name, value in state.items():
             setattr(self.plateau, name, value)
+
+
+def light_of(spec: TrainSpec) -> tuple[tuple[int, float], ...]:
+    """The epochs, counted from 0, from which on the lighting has another coefficient, and which."""
+    if spec.schedule in SCHEDULES:
+        return ()
+    settings = parse(spec.schedule, "train.schedule")
+    return tuple((round(epoch) - 1, value) for epoch, name, value in settings if name == LIGHT)
+
+
+def require_rates(spec: TrainSpec, parameters: Sequence[str]) -> None:
+    """ValueError where a schedule says no rate for a parameter, or a name in it (or in the decays) fits none."""
+    told = () if spec.schedule in SCHEDULES else parse(spec.schedule, "train.schedule")
+    for key, settings in (("train.schedule", told), ("train.decays", parse_values(spec.decays, "train.decays"))):
+        for _, name, _ in settings:
+            if name != LIGHT and not any(fits(name, parameter) for parameter in parameters):
+                layers = ", ".join(dict.fromkeys(parameter.partition(".")[0] for parameter in parameters))
+                raise ValueError(f"{key}: {name} is no layer of this network; it has {layers}")
+    for parameter in parameters if told else ():
+        if value_at(told, parameter, 1) is None:
+            raise ValueError(f"train.schedule: {parameter} has no rate in epoch 1; begin with 1:*=.01, for all of them")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """From the start of an epoch (counted from 1): the rate of each group of parameters that always have the same."""
+
+    epoch: float
+    rates: dict[str, float]
+    light: float | None  # coefficient of the lighting, where the schedule says it
+
+
+def phases(spec: TrainSpec, parameters: Sequence[str]) -> list[Phase]:
+    """A run's rates as a table; empty for `plateau`, whose drops nobody knows before."""
+    if spec.schedule == "plateau":
+        return []
+    epochs = [epoch for epoch in starts(spec) if epoch < 1 + spec.epochs]
+    schedule = Schedule(spec, _FINE, num_classes=2)
+    light: dict[float, float | None] = {1.0 + start: value for start, value in light_of(spec)}
+    groups: dict[tuple[float, ...], list[str]] = {}
+    for name in parameters:
+        rates = tuple(schedule.rate(round((epoch - 1) * _FINE), name) for epoch in epochs)
+        groups.setdefault(rates, []).append(name)
+    named = {_named(members, parameters, groups.values()): rates for rates, members in groups.items()}
+    table, now = list[Phase](), None
+    for i, epoch in enumerate(epochs):
+        now = light.get(epoch, now)
+        table.append(Phase(epoch, {name: rates[i] for name, rates in named.items()}, now))
+    return table
+
+
+_FINE = 10_000  # steps of an epoch, for looking
+
+
+def starts(spec: TrainSpec) -> list[float]:
+    """The epochs, counted from 1, at whose start something changes, also after the run's end."""
+    if spec.schedule == "segments":
+        return [1 + spec.epochs * i / SEGMENTS for i in range(SEGMENTS)]
+    settings = () if spec.schedule in SCHEDULES else parse(spec.schedule, "train.schedule")
+    return sorted({1.0, *(setting.epoch for setting in settings)})
+
+
+def _named(members: Sequence[str], parameters: Sequence[str], groups: Iterable[Sequence[str]]) -> str:
+    """A short name of one of the groups of parameters."""
+    kinds, alike = _kinds(members), [group for group in groups if _kinds(group) == _kinds(members)]
+    kind = "" if len(kinds) == 2 else " weights" if kinds == {"weight"} else " biases"
+    if len(members) == len(parameters):
+        return "all"
+    if 2 * len(members) == len(parameters) and kind:
+        return kind.strip()
+    if len(alike) > 1 and all(len(members) > len(group) for group in alike if group is not members):
+        return f"other{kind or 's'}"
+    layers = dict.fromkeys(name.partition(".")[0] for name in members)
+    return " ".join(layers) + kind
+
+
+def _kinds(members: Sequence[str]) -> set[str]:
+    return {name.partition(".")[2] for name in members}

@@ -122,6 +122,12 @@ def _fully_connected(spec: AlexNetSpec, maps: int, px: int) -> tuple[Layer, ...]
     return tuple(layers)
 
 
+def parameter_names(spec: AlexNetSpec) -> list[str]:
+    """conv1.weight, conv1.bias and so on, in the network's order; the number of classes has no part in it."""
+    layers = layer_table(replace(spec, num_classes=spec.num_classes or 2))
+    return [f"{layer.name}.{kind}" for layer in layers for kind in ("weight", "bias")]
+
+
 def num_params(spec: AlexNetSpec) -> int:
     return sum(layer.params for layer in layer_table(spec))
 

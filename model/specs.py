@@ -7,6 +7,10 @@ are the paper's prose; where the network that was really run in 2012 ("net 145")
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
+from model.notation import parse, parse_values
+
+SCHEDULES = ("plateau", "segments", "constant")  # those that go by themselves
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -123,26 +127,24 @@ class TrainSpec:
     """How the network is trained, and on how many workers."""
 
     seed: Annotated[int, "seed of the initial weights and of dropout"] = 0
-    epochs: Annotated[int, "times that the training set is seen; the paper: about 90"] = 90
+    epochs: Annotated[float, "times that the training set is seen, perhaps the last not whole; the paper: about 90"] = (
+        90
+    )
     batch_size: Annotated[int, "images in a batch, over all replicas"] = 128
     eval_batch_size: Annotated[int, "images in a batch of an evaluation, on each replica"] = 128
-    lr: Annotated[float, "initial learning rate of the weights"] = 0.01
+    lr: Annotated[float, "initial learning rate, where the schedule does not say the rates"] = 0.01
     momentum: Annotated[float, "momentum"] = 0.9
     weight_decay: Annotated[float, "weight decay"] = 0.0005
+    decays: Annotated[str, "weight decay by layer or pattern where it is another, such as '*.bias=0 fc8=.004'"] = ""
     schedule: Annotated[
-        Literal["plateau", "manual", "segments", "constant"],
-        "learning rate: / 10 when the validation error stops improving; / 10 at the epochs of the paper's Table 1; "
-        "four equal segments lr * 250^(-i/3); or constant",
+        str,
+        "learning rate. plateau: / 10 when the validation error stops improving; segments: four equal ones, "
+        "lr * 250^(-i/3); constant; or the rates from each epoch on, by layer or pattern, and the lighting's "
+        "coefficient: '1:*=.01 *.bias=.02 23:*=.001 68:conv1=1e-5,light=0 72:conv1=0'",
     ] = "segments"
     patience: Annotated[int, "epochs without improvement before a plateau drop"] = 5
+    min_epochs: Annotated[int, "epochs before the first plateau drop"] = 1
     min_improvement: Annotated[float, "smaller falls of the validation error are no improvement, for plateau"] = 0.002
-    biases: Annotated[
-        Literal["paper", "as_run"], "paper: like weights; as_run: twice the rate, no decay, dropped at most once"
-    ] = "paper"
-    conv1_late: Annotated[
-        Literal["same", "frozen"],
-        "conv1 late in training: as the rest, or at lr / 1000 and then frozen, as in 2012",
-    ] = "same"
     optimizer: Annotated[
         Literal["paper", "torch"], "momentum that contains the rate (paper), or torch.optim.SGD's, which does not"
     ] = "paper"
@@ -165,16 +167,29 @@ class TrainSpec:
 
     def __post_init__(self):
         _require_choices(self, "train")
-        least = {"epochs": 1, "batch_size": 1, "eval_batch_size": 1, "patience": 1, "replicas": 1}
+        least = {"batch_size": 1, "eval_batch_size": 1, "patience": 1, "min_epochs": 1, "replicas": 1}
         least |= {"keep_checkpoints": 1, "checkpoint_every_steps": 0, "stall_steps": 0, "seed": 0}
         for name, minimum in least.items():
             value = getattr(self, name)
             _require(value >= minimum, f"train.{name} is {value}; use {minimum} or more")
+        _require(self.epochs > 0, f"train.epochs is {self.epochs:g}; use more than 0")
         _require(self.lr > 0, f"train.lr is {self.lr}; use more than 0")
+        parse_values(self.decays, "train.decays")
+        if self.schedule not in SCHEDULES:
+            self._require_schedule()
         _require(0 <= self.momentum < 1, f"train.momentum is {self.momentum}; use 0 to below 1")
         _require(self.weight_decay >= 0, f"train.weight_decay is {self.weight_decay}; use 0 or more")
         _require(self.min_improvement >= 0, f"train.min_improvement is {self.min_improvement}; use 0 or more")
         _require(
             self.batch_size >= self.replicas,
             f"train.batch_size is {self.batch_size}, fewer than train.replicas={self.replicas}; each needs an image",
+        )
+
+    def _require_schedule(self) -> None:
+        """The schedule is one of settings."""
+        near = ", ".join(SCHEDULES)
+        _require(":" in self.schedule, f"train.schedule is {self.schedule!r}; use {near}, or '1:*=.01 23:*=.001'")
+        parse(self.schedule, "train.schedule")
+        _require(
+            self.lr == TrainSpec.lr, f"train.lr is {self.lr:g}, but train.schedule says the rates: change them there"
         )

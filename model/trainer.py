@@ -4,6 +4,7 @@ It neither loads data nor writes files. Every rank of a run owns one and calls t
 """
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class Trainer:
         self.net.to(self.device)
         if self.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.precision != "float32"
-        self.schedule = Schedule(spec, spec.epochs * steps_per_epoch, net_spec.num_classes)
+        self.schedule = Schedule(spec, steps_per_epoch, net_spec.num_classes)
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, wrong, images since last asked
         self.flat = Flat(self.net.named_parameters(), more=len(self.sums))
         self.optimizer = Momentum(self.flat, spec)
@@ -60,8 +61,8 @@ class Trainer:
 
     @property
     def lr(self) -> float:
-        """Rate of the weights at the next step."""
-        return self.schedule.rates(self.step).weights
+        """Rate of the last layer's weights at the next step."""
+        return self.schedule.rate(self.step, f"{list(self.net.table)[-1]}.weight")
 
     def train_step(
         self, images_BCHW: Tensor, labels_B: Tensor, batch_size: int | None = None, first_row: int | None = None
@@ -83,7 +84,7 @@ class Trainer:
         on_gpu = self.device.type != "cpu"
         if not on_gpu:
             self._check_finite()
-        self.optimizer.update(self.schedule.rates(self.step), skip=self.bad_step >= 0 if on_gpu else None)
+        self.optimizer.update(partial(self.schedule.rate, self.step), skip=self.bad_step >= 0 if on_gpu else None)
         self.sums += sums
         self.step += 1
 

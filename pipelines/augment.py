@@ -16,6 +16,7 @@ from pipelines.specs import LoaderSpec
 
 CROP, CHUNK_CROP, LIGHTING = 16, 17, 18  # what the random numbers are for; the order has purposes of its own
 HALF = np.uint64(1 << 31)
+Light = tuple[tuple[int, float], ...]
 
 
 class Parameters(NamedTuple):
@@ -28,34 +29,41 @@ class Parameters(NamedTuple):
 
 
 class Augmentation:
-    """Draws parameters as a LoaderSpec says, for squares of `size_px` cut to `crop_px`."""
+    """Draws parameters as a LoaderSpec says, for squares of `size_px` cut to `crop_px`.
+
+    Args:
+        light: epochs, counted from 0, from which on the lighting's coefficient is another than the spec's.
+    """
 
     def __init__(
         self,
         spec: LoaderSpec,
         size_px: int,
         crop_px: int,
-        epochs: int,
         eigenvalues: np.ndarray,
         eigenvectors: np.ndarray,
+        light: Light = (),
     ):
         if not 0 < crop_px <= size_px:
             raise ValueError(f"a crop of {crop_px} px does not fit the stored {size_px} px; use 1 to {size_px}")
         fitting = size_px - crop_px + 1
         if spec.offsets > fitting:
             raise ValueError(f"loader.offsets is {spec.offsets}; {crop_px} px of {size_px} px have {fitting} offsets")
-        self.spec, self.epochs = spec, epochs
+        self.spec, self.light = spec, light
         self.num_offsets = spec.offsets or fitting
-        # From normal draws to an RGB shift in grey levels.
-        self.lighting_33 = np.asarray(eigenvectors) * component_levels(spec, np.asarray(eigenvalues))
+        self._first_offset = (fitting - 1) // 2 if spec.offsets == 1 else 0
+        # From normal draws to an RGB shift in grey levels, while the coefficient is 1.
+        self.lighting_33 = np.asarray(eigenvectors) * component_levels(spec.lighting, 1.0, np.asarray(eigenvalues))
 
-    def lighting_is_on(self, epoch: int) -> bool:
-        return self.spec.lighting != "off" and epoch < self.spec.lighting_off * self.epochs
+    def coefficient(self, epoch: int) -> float:
+        """Of the lighting in an epoch; 0 where it is off."""
+        if self.spec.lighting == "off":
+            return 0.0
+        return next((value for start, value in reversed(self.light) if start <= epoch), self.spec.lighting_coeff)
 
     def input_scale(self, epoch: int) -> float:
         """What the 2012 code multiplies (pixel + noise - mean) by: 1 / 1.1 while its noise of 0.1 is on."""
-        is_2012 = self.spec.lighting == "sigma" and self.lighting_is_on(epoch)
-        return 1 / (1 + self.spec.lighting_coeff) if is_2012 else 1.0
+        return 1 / (1 + self.coefficient(epoch)) if self.spec.lighting == "sigma" else 1.0
 
     def draw(self, epoch: int, ids_B: np.ndarray, positions_B: np.ndarray) -> Parameters:
         """The parameters of samples, given their ids and, for `crop_chunk`, their positions in the epoch."""
@@ -66,25 +74,27 @@ class Augmentation:
             word = words((spec.seed, epoch), CHUNK_CROP, np.asarray(positions_B) // spec.crop_chunk)
         mirror = (word[2] < HALF) if spec.flip else np.zeros(len(ids_B))
         return Parameters(
-            y_B=integers(word[0], self.num_offsets),
-            x_B=integers(word[1], self.num_offsets),
+            y_B=self._first_offset + integers(word[0], self.num_offsets),
+            x_B=self._first_offset + integers(word[1], self.num_offsets),
             mirror_B=mirror.astype(np.int32),
             shift_B3=self._draw_shift(epoch, ids_B),
         )
 
     def _draw_shift(self, epoch: int, ids_B: np.ndarray) -> np.ndarray:
-        if not self.lighting_is_on(epoch):
+        coefficient = self.coefficient(epoch)
+        if not coefficient:
             return np.zeros((len(ids_B), 3), np.float32)
         word = words((self.spec.seed, epoch), LIGHTING, ids_B)
         z_3B = [*normals(word[:2]), normals(word[2:])[0]]
         # One product and sum after another: a matrix product may round differently with the number of samples.
-        shift_3B = [sum(row[k] * z_3B[k] for k in range(3)) for row in self.lighting_33]
+        rows = coefficient * self.lighting_33
+        shift_3B = [sum(row[k] * z_3B[k] for k in range(3)) for row in rows]
         return np.stack(shift_3B, axis=1).astype(np.float32)
 
 
-def component_levels(spec: LoaderSpec, eigenvalues: np.ndarray) -> np.ndarray:
+def component_levels(lighting: str, coefficient: float, eigenvalues: np.ndarray) -> np.ndarray:
     """[3] how far a draw of 1 moves a pixel along each principal component, grey levels (as the eigenvalues' roots)."""
-    return spec.lighting_coeff * (np.sqrt(eigenvalues) if spec.lighting == "sigma" else eigenvalues / 255)
+    return coefficient * (np.sqrt(eigenvalues) if lighting == "sigma" else eigenvalues / 255)
 
 
 def augment(images, y, x, mirror, mean, *, crop_px: int, is_jpeg: bool, on_gpu: bool):

@@ -13,7 +13,7 @@ from itertools import islice
 
 import numpy as np
 
-from pipelines.augment import Augmentation
+from pipelines.augment import Augmentation, Light
 from pipelines.batches import Batch, Run, batches_per_run, decode_runs
 from pipelines.decode import Decoder
 from pipelines.manifest import Manifest
@@ -39,6 +39,7 @@ class TrainLoader:
         epochs: int,
         eigenvalues: np.ndarray,
         eigenvectors: np.ndarray,
+        light: Light = (),
         split: str = "train",
         replica: int = 0,
         num_replicas: int = 1,
@@ -55,9 +56,9 @@ class TrainLoader:
             raise ValueError(f"the batch size is {batch_size}; use 1 or more")
         self.spec, self.batch_size, self.epochs = spec, batch_size, epochs
         self._shares = ((replica, num_replicas), (part, num_parts))
-        self._augmentation = Augmentation(spec, manifest.size_px, crop_px, epochs, eigenvalues, eigenvectors)
+        self._augmentation = Augmentation(spec, manifest.size_px, crop_px, eigenvalues, eigenvectors, light)
         self.fingerprint = _fingerprint(
-            manifest, split, spec, crop_px, batch_size, epochs, self._augmentation.lighting_33
+            manifest, split, spec, crop_px, batch_size, light, self._augmentation.lighting_33
         )
         self.timings = Timings()
         self._reader = ShardReader(folder, records)
@@ -137,7 +138,7 @@ def _fingerprint(
     spec: LoaderSpec,
     crop_px: int,
     batch_size: int,
-    epochs: int,
+    light: Light,
     lighting_33: np.ndarray,
 ) -> str:
     """JSON of all that decides which pixels come at which step; not of threads or replicas."""
@@ -145,8 +146,7 @@ def _fingerprint(
     values |= {name: value for name, value in asdict(spec).items() if name != "threads"}
     if spec.lighting != "off":
         values["lighting_levels"] = _rounded_digest(lighting_33)
-    if spec.lighting_off < 1:
-        values["epochs"] = epochs
+        values["light"] = light
     return json.dumps(values, sort_keys=True)
 
 

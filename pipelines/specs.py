@@ -58,15 +58,14 @@ class LoaderSpec:
     threads: Annotated[int, "DALI's CPU threads per worker; 0 takes the worker's share of the cores"] = 0
     reshuffle: Annotated[bool, "a new order every epoch; false keeps one order, as the original run did"] = True
     window_shards: Annotated[int, "shards held in memory and mixed with each other"] = 8
-    offsets: Annotated[int, "crop offsets on each axis; 0 takes all that fit (33 of 256 px at 224)"] = 0
+    offsets: Annotated[int, "crop offsets on each axis; 0: all that fit (33 of 256 px at 224), 1: the centre"] = 0
     flip: Annotated[bool, "mirror half of the training images"] = True
     crop_chunk: Annotated[int, "consecutive images that share crop and flip; 1 draws for each image"] = 1
     lighting: Annotated[
         Literal["sigma", "eigenvalue", "off"],
         "PCA lighting: by standard deviation and / 1.1 as the 2012 code, the paper's formula on 0..1, or none",
     ] = "sigma"
-    lighting_coeff: Annotated[float, "standard deviation of the lighting draws"] = 0.1
-    lighting_off: Annotated[float, "fraction of the epochs after which lighting is off; 1 keeps it"] = 1.0
+    lighting_coeff: Annotated[float, "standard deviation of the lighting draws; train.schedule may change it"] = 0.1
 
     def __post_init__(self):
         _require(0 <= self.seed < 2**32, f"loader.seed is {self.seed}; use 0 to 2**32 - 1")
@@ -75,4 +74,3 @@ class LoaderSpec:
         _require(self.offsets >= 0, f"loader.offsets is {self.offsets}; use 0 (all) or more")
         _require(self.crop_chunk >= 1, f"loader.crop_chunk is {self.crop_chunk}; use 1 or more")
         _require(self.lighting_coeff >= 0, f"loader.lighting_coeff is {self.lighting_coeff}; use 0 or more")
-        _require(0 <= self.lighting_off <= 1, f"loader.lighting_off is {self.lighting_off}; use a fraction, 0 to 1")

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from model.schedules import require_rates
+from model.shapes import parameter_names
 from model.specs import AlexNetSpec, TrainSpec
 from pipelines.specs import IngestSpec, LoaderSpec
 from pipelines.storage import redacted, without_redactions
@@ -122,14 +124,15 @@ def keys(spec: Any = RunConfig, prefix: str = "") -> dict[str, Key]:
 
 
 def values(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of a configuration by dotted name."""
+    """The values of a configuration by dotted name; a number is written as its key's type has it, 3 epochs as 3.0."""
     found: dict[str, Any] = {}
+    types = {key.name: key.type for key in keys(type(config), prefix).values()}
     for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
+        value, name = getattr(config, f.name), prefix + f.name
         if dataclasses.is_dataclass(value):
-            found |= values(value, f"{prefix}{f.name}.")
+            found |= values(value, f"{name}.")
         else:
-            found[prefix + f.name] = list(value) if isinstance(value, tuple) else value
+            found[name] = list(value) if isinstance(value, tuple) else float(value) if types[name] is float else value
     return found
 
 
@@ -186,6 +189,10 @@ def check_together(config: RunConfig) -> None:
     """UsageError where sections contradict each other, so that training could only fail after the stages before it."""
     require_room(config.net, config.ingest.size)
     require_columns(config.net, config.train)
+    try:
+        require_rates(config.train, parameter_names(config.net))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def require_room(net: AlexNetSpec, size_px: int) -> None:

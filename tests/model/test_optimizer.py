@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from model.flat import Flat
-from model.optimizer import Momentum
-from model.schedules import Rates
+from model.optimizer import Momentum, decay_of
 from model.specs import TrainSpec
 from tests.model.reference import reference_update
 
@@ -22,30 +21,34 @@ def gradients(step: int) -> dict[str, torch.Tensor]:
     return {name: torch.randn(5, 3, generator=generator, dtype=torch.float64) for name in NAMES}
 
 
-def run(spec: TrainSpec, rates_of_step: list[Rates], skip: list[bool] | None = None) -> dict[str, torch.Tensor]:
+def rates(*of_names: float) -> dict[str, float]:
+    return dict(zip(NAMES, of_names, strict=True))
+
+
+def run(
+    spec: TrainSpec, rates_of_step: list[dict[str, float]], skip: list[bool] | None = None
+) -> dict[str, torch.Tensor]:
     mine = parameters()
     optimizer = Momentum(Flat(mine.items()), spec)
-    for step, rates in enumerate(rates_of_step):
+    for step, of_step in enumerate(rates_of_step):
         for name, grad in gradients(step).items():
             mine[name].grad += grad
-        optimizer.update(rates, torch.tensor(skip[step]) if skip else None)
+        optimizer.update(of_step.__getitem__, torch.tensor(skip[step]) if skip else None)
     return {name: p.detach() for name, p in mine.items()}
 
 
-CHANGING = [Rates(0.1, 0.1, 0.2, 0.2)] * 4 + [Rates(0.01, 0.02, 0.2, 0.05)] * 3 + [Rates(0.0, 0.002, 0.0, 0.05)] * 3
+CHANGING = [rates(0.1, 0.2, 0.1, 0.2)] * 4 + [rates(0.01, 0.2, 0.02, 0.05)] * 3 + [rates(0.0, 0.0, 0.002, 0.05)] * 3
 
 
-@pytest.mark.parametrize("biases", ["paper", "as_run"])
-def test_the_update_is_the_papers_while_rates_change(biases):
-    spec = TrainSpec(weight_decay=0.01, biases=biases)
+@pytest.mark.parametrize("decays", ["", "*.bias=0"])
+def test_the_update_is_the_papers_while_rates_change(decays):
+    spec = TrainSpec(weight_decay=0.01, decays=decays)
     expected = {name: p.detach().clone() for name, p in parameters().items()}
     velocity = {name: torch.zeros(5, 3, dtype=torch.float64) for name in NAMES}
-    for step, rates in enumerate(CHANGING):
+    for step, of_step in enumerate(CHANGING):
         for name, grad in gradients(step).items():
-            conv1, bias = name.startswith("conv1"), name.endswith("bias")
-            rate = rates[2 * bias + (not conv1)]
-            if rate > 0:
-                decay = 0.0 if bias and biases == "as_run" else spec.weight_decay
+            if rate := of_step[name]:
+                decay = 0.0 if name.endswith("bias") and decays else spec.weight_decay
                 reference_update(expected[name], velocity[name], grad, rate, decay, spec.momentum)
     for name, weight in run(spec, CHANGING).items():
         torch.testing.assert_close(weight, expected[name], atol=1e-12, rtol=1e-12)
@@ -58,12 +61,12 @@ def test_the_update_is_torchs_sgd_at_a_constant_rate():
         for name, grad in gradients(step).items():
             twins[name].grad = grad
         sgd.step()
-    for name, weight in run(spec, [Rates(0.1, 0.1, 0.1, 0.1)] * 50).items():
+    for name, weight in run(spec, [rates(0.1, 0.1, 0.1, 0.1)] * 50).items():
         torch.testing.assert_close(weight, twins[name].detach(), atol=1e-12, rtol=1e-12)
 
 
 def test_after_a_drop_the_papers_velocity_still_carries_the_old_rate_and_torchs_does_not():
-    drop = [Rates(0.1, 0.1, 0.1, 0.1)] * 5 + [Rates(0.001, 0.001, 0.001, 0.001)] * 1
+    drop = [rates(0.1, 0.1, 0.1, 0.1)] * 5 + [rates(0.001, 0.001, 0.001, 0.001)] * 1
     paper = run(TrainSpec(optimizer="paper"), drop)["fc6.weight"]
     torchs = run(TrainSpec(optimizer="torch"), drop)["fc6.weight"]
     before = run(TrainSpec(), drop[:5])["fc6.weight"]
@@ -72,7 +75,7 @@ def test_after_a_drop_the_papers_velocity_still_carries_the_old_rate_and_torchs_
 
 def test_a_rate_of_zero_freezes_weights_and_velocity():
     spec = TrainSpec(weight_decay=0.1)
-    moving, frozen = Rates(0.1, 0.1, 0.1, 0.1), Rates(0.0, 0.1, 0.0, 0.1)
+    moving, frozen = rates(0.1, 0.1, 0.1, 0.1), rates(0.0, 0.0, 0.1, 0.1)
     start, end = run(spec, [moving] * 2), run(spec, [moving] * 2 + [frozen] * 3)
     assert torch.equal(start["conv1.weight"], end["conv1.weight"])
     assert torch.equal(start["conv1.bias"], end["conv1.bias"])
@@ -80,8 +83,8 @@ def test_a_rate_of_zero_freezes_weights_and_velocity():
 
 
 def test_a_skipped_step_leaves_the_weights():
-    rates = [Rates(0.1, 0.1, 0.1, 0.1)] * 2
-    stopped, before = run(TrainSpec(), rates, [False, True]), run(TrainSpec(), rates[:1], [False])
+    steps = [rates(0.1, 0.1, 0.1, 0.1)] * 2
+    stopped, before = run(TrainSpec(), steps, [False, True]), run(TrainSpec(), steps[:1], [False])
     assert all(torch.equal(stopped[name], before[name]) for name in NAMES)
 
 
@@ -93,8 +96,9 @@ def test_the_update_does_not_depend_on_how_the_parameters_are_cut(part_values, m
     assert all(torch.equal(whole[name], cut[name]) for name in NAMES)
 
 
-def test_parameters_fall_into_the_groups_of_the_2012_run():
-    assert [Rates(1, 2, 3, 4).of(name) for name in NAMES] == [1, 3, 2, 4]
+def test_the_decay_of_a_layer_may_be_its_own():
+    spec = TrainSpec(weight_decay=0.5, decays="*.bias=0 fc6=.25")
+    assert [decay_of(spec, name) for name in NAMES] == [0.5, 0, 0.25, 0.25]
 
 
 def test_a_network_that_was_moved_is_not_updated():
@@ -103,4 +107,4 @@ def test_a_network_that_was_moved_is_not_updated():
     for name in NAMES[:2]:
         mine[name].grad = None
     with pytest.raises(AssertionError, match="moved"):
-        optimizer.update(CHANGING[0])
+        optimizer.update(CHANGING[0].__getitem__)

@@ -20,8 +20,8 @@ from model.specs import AlexNetSpec, TrainSpec
         (AlexNetSpec, {"num_classes": -1}, r"net\.num_classes is -1"),
         (AlexNetSpec, {"lrn_n": 4}, r"net\.lrn_n is 4; use an odd number"),
         (TrainSpec, {"lr": 0}, r"train\.lr is 0"),
-        (TrainSpec, {"epochs": 0}, r"train\.epochs is 0; use 1 or more"),
-        (TrainSpec, {"schedule": "cosine"}, r"train\.schedule is 'cosine'; choose one of plateau"),
+        (TrainSpec, {"epochs": 0}, r"train\.epochs is 0; use more than 0"),
+        (TrainSpec, {"schedule": "cosine"}, r"train\.schedule is 'cosine'; use plateau, segments, constant, or '1:"),
         (TrainSpec, {"batch_size": 1, "replicas": 2}, r"train\.batch_size is 1, fewer than train\.replicas=2"),
     ],
 )

@@ -9,8 +9,8 @@ SIGMA = np.array([121.78006, 37.09389, 19.72083])
 VECTORS = np.array([[-0.56351, -0.71258, 0.41796], [-0.57618, -0.02354, -0.81698], [-0.59200, 0.70120, 0.39731]])
 
 
-def augmentation(size_px=256, crop_px=224, epochs=10, **fields) -> Augmentation:
-    return Augmentation(LoaderSpec(**fields), size_px, crop_px, epochs, SIGMA**2, VECTORS)
+def augmentation(size_px=256, crop_px=224, light=(), **fields) -> Augmentation:
+    return Augmentation(LoaderSpec(**fields), size_px, crop_px, SIGMA**2, VECTORS, light)
 
 
 def draw(ids, positions=None, epoch=0, **fields):
@@ -89,14 +89,23 @@ def test_lighting_by_eigenvalue_is_the_formula_of_the_paper_on_0_to_1():
 
 
 def test_lighting_goes_off_and_takes_the_scale_with_it():
-    half = augmentation(lighting_off=0.5)
+    half = augmentation(light=((5, 0.0),))
     ids = np.arange(4)
     assert [bool(half.draw(epoch, ids, ids).shift_B3.any()) for epoch in (0, 4, 5, 9)] == [True, True, False, False]
     assert [half.input_scale(epoch) for epoch in (0, 4, 5, 9)] == [1 / 1.1, 1 / 1.1, 1, 1]
+    twice = augmentation(light=((0, 0.2), (3, 0.1)))
+    np.testing.assert_allclose(twice.draw(2, ids, ids).shift_B3, 2 * half.draw(2, ids, ids).shift_B3, rtol=1e-6)
+    np.testing.assert_array_equal(twice.draw(3, ids, ids).shift_B3, half.draw(3, ids, ids).shift_B3)
     assert not draw(ids, lighting="off").shift_B3.any()
     assert augmentation(lighting="off").input_scale(0) == 1
     assert augmentation(lighting="eigenvalue").input_scale(0) == 1
     assert augmentation(lighting_coeff=0.2).input_scale(0) == pytest.approx(1 / 1.2)
+
+
+@pytest.mark.parametrize(("size_px", "crop_px", "offset"), [(256, 224, 16), (32, 24, 4), (9, 4, 2), (24, 24, 0)])
+def test_a_single_offset_is_the_centre(size_px, crop_px, offset):
+    drawn = draw(np.arange(50), size_px=size_px, crop_px=crop_px, offsets=1)
+    assert set(drawn.y_B.tolist()) == set(drawn.x_B.tolist()) == {offset}
 
 
 def test_crops_that_do_not_fit_are_refused():

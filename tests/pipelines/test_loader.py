@@ -42,13 +42,13 @@ def shards(tmp_path_factory):
 
 def loader(
     shards, batch_size=BATCH, crop_px=CROP_PX, epochs=EPOCHS, replica=0, num_replicas=1, part=0, num_parts=1,
-    eigenvalues=SIGMA**2, eigenvectors=VECTORS, **fields,
+    eigenvalues=SIGMA**2, eigenvectors=VECTORS, light=(), **fields,
 ):  # fmt: skip
     spec = LoaderSpec(**{"window_shards": 2, "threads": 2, **fields})
     folder, manifest = shards
     return TrainLoader(
         folder, manifest, spec, crop_px=crop_px, batch_size=batch_size, epochs=epochs,
-        eigenvalues=eigenvalues, eigenvectors=eigenvectors,
+        eigenvalues=eigenvalues, eigenvectors=eigenvectors, light=light,
         replica=replica, num_replicas=num_replicas, part=part, num_parts=num_parts,
     )  # fmt: skip
 
@@ -183,7 +183,7 @@ def test_what_reaches_conv1_is_the_sum_of_2012(shards):
     folder, manifest = shards()
     mean_image_CHW = np.random.default_rng(1).uniform(90, 140, (3, CROP_PX, CROP_PX)).astype(np.float32)
     for epoch in (0, 3):
-        running = loader((folder, manifest), lighting_off=0.5, crop_chunk=4)
+        running = loader((folder, manifest), light=((2, 0.0),), crop_chunk=4)
         position = 0
         for batch in running.epoch(epoch):
             input_BCHW = (batch.images_BCHW - torch.from_numpy(mean_image_CHW)) * running.input_scale(epoch)
@@ -239,9 +239,8 @@ def test_a_saved_position_is_refused_where_batches_would_differ(shards):
             loader(shards(), **change).check_fingerprint(saved)
     with pytest.raises(ValueError, match="manifest was"):
         loader(shards("parquet")).check_fingerprint(saved)
-    half_way = loader(shards(), lighting_off=0.5).fingerprint
-    with pytest.raises(ValueError, match="epochs was 4, is 8"):
-        loader(shards(), lighting_off=0.5, epochs=8).check_fingerprint(half_way)
+    with pytest.raises(ValueError, match=r"light was \[\], is \[\[2, 0.0\]\]"):
+        loader(shards(), light=((2, 0.0),)).check_fingerprint(saved)
     loader(shards(), epochs=8).check_fingerprint(saved)
 
 

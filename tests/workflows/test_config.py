@@ -1,5 +1,6 @@
 """A configuration survives its file, and wrong keys and values get a line that helps."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -27,9 +28,11 @@ PAPER_AND_AS_RUN = {  # the ten ways in which the network behind the paper's num
     "net.spatial_norm": (False, True),
     "net.lrn_alpha_over_n": (False, True),
     "net.middle_std": (0.01, 0.03),
-    "train.biases": ("paper", "as_run"),
-    "train.conv1_late": ("same", "frozen"),
-    "loader.lighting_off": (1.0, 0.72),
+    "train.decays": ("", "*.bias=0"),
+    "train.schedule": (  # the biases' rates, conv1 late in training, the light's end: three of the ten
+        "plateau",
+        "1:*=.01 *.bias=.02 23:*=.001 *.bias=.002 51:*=.0001 68:conv1=1e-5,light=0 72:conv1=0 78:*=1e-5",
+    ),
     "loader.lighting": ("eigenvalue", "sigma"),
     "loader.offsets": (32, 0),  # 0: all 33
     "loader.crop_chunk": (1, 32),
@@ -39,7 +42,7 @@ ALSO_OF_THE_RUN = {  # of its data, its order and its schedule
     "ingest.labels": ("wnid", "devkit"),
     "loader.reshuffle": (True, False),
     "train.epochs": (90, 93),
-    "train.schedule": ("plateau", "manual"),
+    "ingest.source": ("ILSVRC2012", "ILSVRC2010"),
 }
 
 
@@ -51,7 +54,10 @@ def test_paper_and_as_run_differ_in_the_ten_known_ways_and_in_the_run_s_data_and
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("paper", 60_965_224), ("as_run", 60_965_224), ("one_gpu", 59_798_312), ("six_conv", 61_555_304)],
+    [
+        *(("paper", 60_965_224), ("as_run", 60_965_224), ("one_gpu", 59_798_312), ("six_conv", 61_555_304)),
+        *(("separate_pooling", 60_965_224), ("no_normalisation", 60_965_224), ("no_communication", 60_714_408)),
+    ],
 )
 def test_a_recipe_has_its_known_parameters_at_1000_classes(name, count):
     assert num_params(replace(recipes.named(name).net, num_classes=1000)) == count
@@ -66,8 +72,11 @@ def test_every_key_has_help():
     ("setting", "message"),
     [
         ("train.epoch=3", "unknown key train.epoch; did you mean train.epochs?"),
-        ("train.epochs=many", "train.epochs is 'many'; use a whole number"),
-        ("train.epochs=0", "train.epochs is 0; use 1 or more"),
+        ("train.epochs=many", "train.epochs is 'many'; use a finite number"),
+        ("train.epochs=0", "train.epochs is 0; use more than 0"),
+        ("train.batch_size=many", "train.batch_size is 'many'; use a whole number"),
+        ("train.schedule=manual", "train.schedule is 'manual'; use plateau, segments, constant, or '1:*=.01"),
+        ("train.schedule=1:*=x", "'x' is not a value, a number of 0 or more\n  1:*=x\n      ^"),
         ("ingest.format=parket", "ingest.format is 'parket'; use parquet or tfrecord; did you mean parquet?"),
         ("loader.flip=perhaps", "loader.flip is 'perhaps'; use true or false"),
         ("net.kernels=a,b", "net.kernels is 'a,b'; use a list such as"),
@@ -78,7 +87,14 @@ def test_a_wrong_setting_gets_one_line_that_helps(setting, message):
     with pytest.raises(UsageError) as error:
         config.with_values(RunConfig(), dict([config.parse_setting(setting)]))
     assert message in str(error.value)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) or "^" in message
+
+
+def test_a_number_is_the_same_however_it_was_said():
+    """A key digests it."""
+    recipe = recipes.named("as_run")
+    said = config.with_values(recipe, {"train.epochs": "93", "loader.lighting_coeff": "1e-1"})
+    assert json.dumps(config.values(said)) == json.dumps(config.values(recipe))
 
 
 def test_settings_take_the_type_of_their_key():

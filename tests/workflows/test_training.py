@@ -36,19 +36,19 @@ NET = AlexNetSpec(
 ALONE = {"tracking__uri": "off", "train__placement": "one"}
 
 
-@pytest.mark.parametrize("lighting_off", [0.5, 1.0])
-def test_the_input_is_scaled_in_the_epochs_with_light_and_in_no_other(lighting_off, tmp_path):
+@pytest.mark.parametrize("light", [((1, 0.0),), ()])
+def test_the_input_is_scaled_in_the_epochs_with_light_and_in_no_other(light, tmp_path):
     shards, manifest = write_shards(tmp_path / "shards", {"train": [12, 8]}, encoding="raw", size_px=32)
-    light = {"eigenvalues": np.array([900.0, 90.0, 9.0]), "eigenvectors": np.eye(3)}
+    components = {"eigenvalues": np.array([900.0, 90.0, 9.0]), "eigenvectors": np.eye(3), "light": light}
     train = TrainSpec(epochs=2, batch_size=8)
-    loader = LoaderSpec(lighting_off=lighting_off, threads=1)
+    loader = LoaderSpec(threads=1)
     mean = np.full((32, 32, 3), 120, np.float32)
-    job = TrainJob(NET, train, loader, shards, Folder.at(tmp_path / "train"), 2, mean, **light)
+    job = TrainJob(NET, train, loader, shards, Folder.at(tmp_path / "train"), 2, mean, **components)
     loop(job, Worker(0, 1, lambda report: None, num_cpus=1))
 
     twin = Trainer(NET, train, mean, steps_per_epoch=3)
-    batches = TrainLoader(shards, manifest, loader, crop_px=28, batch_size=8, epochs=2, **light)
-    for epoch, scale in enumerate([1 / 1.1, 1.0 if lighting_off < 1 else 1 / 1.1]):
+    batches = TrainLoader(shards, manifest, loader, crop_px=28, batch_size=8, epochs=2, **components)
+    for epoch, scale in enumerate([1 / 1.1, 1.0 if light else 1 / 1.1]):
         for batch in batches.epoch(epoch):
             twin.net.input_scale = scale
             twin.train_step(batch.images_BCHW, batch.labels_B)

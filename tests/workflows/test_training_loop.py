@@ -71,11 +71,11 @@ def epochs(reports: list[dict]) -> list[dict]:
 
 def test_the_rate_follows_the_validation_error(whole):
     _, reports, _ = whole
-    schedule, expected, found = Schedule(TRAIN, 8 * 3, NET.num_classes), [], []
+    schedule, expected, found = Schedule(TRAIN, 3, NET.num_classes), [], []
     for report in reports:
         if report.get("kind") == "step":
             found.append(report["lr"])
-            expected.append(schedule.rates(report["step"]).weights)
+            expected.append(schedule.rate(report["step"], "fc8.weight"))
         elif report.get("kind") == "epoch":
             schedule.end_epoch(report["val_top1_error"])
     assert found == pytest.approx(expected)
@@ -127,6 +127,22 @@ def test_a_resumed_training_keeps_schedule_best_model_and_reports(whole, tmp_pat
     starts = [report for report in reports if "resumed_epoch" in report]
     assert [start["resumed_epoch"] for start in starts] == [0, result["best_epoch"] + 1]
     assert [r["epoch"] for r in epochs(starts[1]["earlier"])] == list(range(1, result["best_epoch"] + 2))
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_a_run_may_end_within_an_epoch_and_go_on_to_there(stop, tmp_path):
+    """2.4 epochs of 3 steps are 7 steps; the last report tells of the part of the epoch that was run."""
+    changes = {"epochs": 2.4, "schedule": "1:*=.005 1.5:*=.002 2.34:conv1=0", "lr": TrainSpec.lr}
+    whole, reports = [], []
+    result = run(job(tmp_path / "a", **changes), whole.append)
+    assert [report["epoch"] for report in epochs(whole)] == pytest.approx([1, 2, 7 / 3])
+    rates = {report["step"]: report["lr"] for report in whole if report.get("kind") == "step"}
+    assert [rates[step] for step in (1, 2, 7)] == [0.005, 0.002, 0.002]
+    with pytest.raises(Stopped):
+        run(job(tmp_path / "b", **changes), stopping_after(stop, reports))
+    assert run(job(tmp_path / "b", **changes), reports.append) == result
+    found, twin = (load_file(tmp_path / name / "train" / "model" / "model.safetensors") for name in "ab")
+    assert all(torch.equal(found[key], tensor) for key, tensor in twin.items())
 
 
 def test_a_broken_checkpoint_is_passed_over_and_told(whole, tmp_path):

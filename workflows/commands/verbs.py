@@ -112,6 +112,7 @@ def _require_store(url: str) -> None:
 
 def plan(args: argparse.Namespace) -> None:
     """What would run, and why, from what is there now; how long and large it will be."""
+    from workflows.commands import rates
     from workflows.engine import estimate
     from workflows.engine.provenance import code_commit
 
@@ -133,6 +134,8 @@ def plan(args: argparse.Namespace) -> None:
         return
     cells = [[r["stage"], r["state"], r["key"], _expected(r), "; ".join(r["reasons"])] for r in rows]
     tell(*table([["stage", "state", "key", "expected", "why"], *cells]))
+    if any(row["stage"] == "train" and row["state"] != "CACHED" for row in rows):
+        tell("", *rates.lines(here.config))
 
 
 def _notes(step: "Planned", commit: str) -> list[str]:

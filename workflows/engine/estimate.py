@@ -82,7 +82,7 @@ def _units(step: Planned, config: RunConfig, counts: dict[str, int]) -> int:
         case "stats":
             return train
         case "train":
-            return train * config.train.epochs
+            return round(train * config.train.epochs)
         case "evaluate":
             return counts.get(config.evaluate.split, 0)
         case _:
@@ -110,7 +110,7 @@ def _steps_left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Lef
     files = [entry.name for entry in step.output.folder.child(CHECKPOINTS).files(recursive=True)]
     done = max((int(match[1]) for match in map(_CHECKPOINT.fullmatch, files) if match), default=0)
     epochs, steps = divmod(done, each) if each else (0, 0)
-    return Left(done, each * config.train.epochs, "steps", epochs * images + steps * batch)
+    return Left(done, round(each * config.train.epochs), "steps", epochs * images + steps * batch)
 
 
 def _alike(step: Planned, config: RunConfig, where: Places) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Figures of the results: training curves, eight images with their top five (the paper's Figure 4), confusions."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from model.schedules import Phase
 from workflows.report.figures import (
     FAINT,
     GREY,
@@ -32,15 +34,15 @@ MAX_CONFUSION = 50  # classes that a confusion matrix can show
 
 
 @styled
-def training_curves(steps: "pd.DataFrame", epochs: "pd.DataFrame") -> Figure:
-    """Loss, errors, learning rate and speed over the epochs, from the points of a training (see FinishedRun)."""
+def training_curves(steps: "pd.DataFrame", epochs: "pd.DataFrame", phases: Sequence[Phase] = ()) -> Figure:
+    """Loss, errors, learning rate and speed over the epochs, from the points of a training (see FinishedRun).
+
+    The rates are those of all groups of parameters, by the phases of the schedule; without, those that were reported.
+    """
     figure, axes = canvas(10, 5.6, 2, 2, sharex=True)
     _loss(axes[0, 0], steps)
     _errors(axes[0, 1], steps, epochs)
-    axes[1, 0].plot(steps["epoch"], steps["lr"], color=INK, drawstyle="steps-post")
-    axes[1, 0].set(yscale="log", title="learning rate")
-    axes[1, 0].yaxis.set_major_formatter(LogFormatter())  # plain text, where the default is a formula
-    axes[1, 0].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    _rates(axes[1, 0], steps, phases)
     axes[1, 1].plot(steps["epoch"], steps["images_per_s"], color=FAINT, lw=1)
     axes[1, 1].plot(steps["epoch"], _smooth(steps["images_per_s"]), color=INK)
     axes[1, 1].set(title="images/s", ylim=(0, None))
@@ -50,6 +52,27 @@ def training_curves(steps: "pd.DataFrame", epochs: "pd.DataFrame") -> Figure:
     for axis in axes[1]:
         axis.set_xlabel("epoch")
     return figure
+
+
+def _rates(axis: Axes, steps: "pd.DataFrame", phases: Sequence[Phase]) -> None:
+    """A line for each group of parameters, which ends where the group is frozen."""
+    starts = [phase.epoch - 1 for phase in phases]
+    for i, group in enumerate(phases[0].rates if phases else ()):
+        rates = [phase.rates[group] or np.nan for phase in phases]
+        dashes = (0, (4, i)) if i else "solid"  # lines may lie on each other
+        ends = [*starts, steps["epoch"].max()], [*rates, rates[-1]]
+        axis.plot(*ends, color=RUNS[i % len(RUNS)], ls=dashes, drawstyle="steps-post", label=group)
+    for before, phase in pairwise(phases):
+        if phase.light != before.light:
+            axis.axvline(phase.epoch - 1, color=FAINT, lw=1, zorder=0)
+            axis.annotate(f" light {phase.light:g}", (phase.epoch - 1, 1), xycoords=("data", "axes fraction"), va="top")
+    if not phases:
+        axis.plot(steps["epoch"], steps["lr"], color=INK, drawstyle="steps-post")
+    if len(phases) and len(phases[0].rates) > 1:
+        axis.legend(loc="lower left")
+    axis.set(yscale="log", title="learning rate")
+    axis.yaxis.set_major_formatter(LogFormatter())  # plain text, where the default is a formula
+    axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
 
 
 def _loss(axis: Axes, steps: "pd.DataFrame") -> None:

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.shapes import Layer, layer_table
+from model.schedules import Phase, phases
+from model.shapes import Layer, layer_table, parameter_names
 from model.specs import AlexNetSpec
 from pipelines.duplicates import DUPLICATES
 from pipelines.manifest import Manifest
@@ -91,6 +92,11 @@ class FinishedRun:
     def epochs(self) -> "pd.DataFrame":
         """After every epoch: epoch, epoch_loss, epoch_top1_error; with validation images val_top1_error and so on."""
         return self._history("epoch")
+
+    @property
+    def phases(self) -> list[Phase]:
+        """The rates that the schedule says, from epoch to epoch; none where they followed the validation error."""
+        return phases(self.config.train, parameter_names(self.net))
 
     def _history(self, kind: str) -> "pd.DataFrame":
         import pandas as pd

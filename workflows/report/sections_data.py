@@ -1,10 +1,9 @@
 """What the report says of the images: what they are, their statistics, and what the augmentation does to them."""
 
-from dataclasses import replace
-
 import numpy as np
 import pyarrow as pa
 
+from model.schedules import light_of
 from pipelines.augment import Augmentation, component_levels
 from pipelines.duplicates import DUPLICATES, summary
 from pipelines.quarantine import QUARANTINE
@@ -159,8 +158,7 @@ def augmentation(album: Album) -> list[Html]:
 def as_trained(run: FinishedRun, images: list[samples.Sample]) -> list[list[np.ndarray]]:
     """Each image with the crop, flip and lighting of the first epochs."""
     stats, ids, crop_px = run.statistics, np.array([image.id for image in images]), run.net.input_px
-    spec = replace(run.config.loader, lighting_off=1.0)
-    drawn = Augmentation(spec, run.manifest.size_px, crop_px, EPOCHS_SHOWN, stats.eigenvalues, stats.eigenvectors)
+    drawn = Augmentation(run.config.loader, run.manifest.size_px, crop_px, stats.eigenvalues, stats.eigenvectors)
     by_epoch = [drawn.draw(epoch, ids, ids) for epoch in range(EPOCHS_SHOWN)]
     return [
         [
@@ -173,7 +171,7 @@ def as_trained(run: FinishedRun, images: list[samples.Sample]) -> list[list[np.n
 
 def _lighting(album: Album, images: list[samples.Sample]) -> Html:
     run, spec = album.run, album.run.config.loader
-    levels = component_levels(spec, run.statistics.eigenvalues)
+    levels = component_levels(spec.lighting, spec.lighting_coeff, run.statistics.eigenvalues)
     draws = [(component, sign * DRAWN) for component in range(3) for sign in (-1, 1)]
     titles = ["stored", *(f"component {component + 1}: {z:+.0f}".replace("-", "−") for component, z in draws)]
     rows = [[image.pixels_HWC, *(lit(run, image, *draw) for draw in draws)] for image in images]
@@ -182,7 +180,8 @@ def _lighting(album: Album, images: list[samples.Sample]) -> Html:
         if spec.lighting == "sigma"
         else "of the eigenvalues on a scale of 0 to 1, as the paper’s formula says"
     )
-    end = f" It ends after {100 * spec.lighting_off:.0f} % of the epochs." if spec.lighting_off < 1 else ""
+    changes = [f"{value:g} from epoch {start + 1} on" for start, value in light_of(run.config.train)]
+    end = f" Its coefficient is {', '.join(changes)}." if changes else ""
     caption = (
         f"What the lighting can do. One colour is added to the whole image: three normal draws along the three "
         f"components, of {_triple(levels)} grey levels ({spec.lighting_coeff:g} {how}). Draws of ±{DRAWN:.0f} are "
@@ -195,6 +194,7 @@ def _lighting(album: Album, images: list[samples.Sample]) -> Html:
 def lit(run: FinishedRun, image: samples.Sample, component: int, z: float) -> np.ndarray:
     """The whole image with a draw of `z` along one component."""
     statistics = run.statistics
-    levels = component_levels(run.config.loader, statistics.eigenvalues)
+    spec = run.config.loader
+    levels = component_levels(spec.lighting, spec.lighting_coeff, statistics.eigenvalues)
     shift_3 = z * levels[component] * statistics.eigenvectors[:, component]
     return samples.augmented(image.pixels_HWC, len(image.pixels_HWC), 0, 0, False, shift_3)

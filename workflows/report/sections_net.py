@@ -3,6 +3,7 @@
 import numpy as np
 
 from model.shapes import Layer, exchanged_bytes, num_macs, num_params
+from model.specs import SCHEDULES, TrainSpec
 from workflows.report import figures_net, figures_results
 from workflows.report.album import Album
 from workflows.report.page import Html, Right, paragraph, percent, table
@@ -57,6 +58,10 @@ def _kib(num_bytes: int) -> Right:
     return Right(f"{num_bytes / 1024:,.1f} KiB" if num_bytes else "–")
 
 
+def _schedule(spec: TrainSpec) -> str:
+    return f"{spec.schedule} from {spec.lr:g} on" if spec.schedule in SCHEDULES else f"the log “{spec.schedule}”"
+
+
 def training(album: Album) -> list[Html]:
     """The curves, and what they were made with."""
     run, spec = album.run, album.run.config.train
@@ -67,13 +72,13 @@ def training(album: Album) -> list[Html]:
         found = f" The validation error was lowest after epoch {best['epoch']:.0f}: {error} on the centre crops."
     return [
         paragraph(
-            f"{spec.epochs} epochs in batches of {spec.batch_size}, momentum {spec.momentum:g}, weight decay "
-            f"{spec.weight_decay:g}, learning rate {spec.lr:g} at first (schedule: {spec.schedule}), "
+            f"{spec.epochs:g} epochs in batches of {spec.batch_size}, momentum {spec.momentum:g}, weight decay "
+            f"{spec.weight_decay:g}{f' ({spec.decays})' if spec.decays else ''}, learning rate by {_schedule(spec)}, "
             f"seed {spec.seed}.{found}"
         ),
         album.add(
             "training",
-            figures_results.training_curves(run.steps, epochs),
+            figures_results.training_curves(run.steps, epochs, run.phases),
             "Training error is measured on augmented images with dropout, while the network learns, so that it may lie "
             "above the validation error, which is measured after each epoch on centre crops. Bold lines are running "
             "means over a fiftieth of the run.",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from model.export import CARD, WEIGHTS
+from model.schedules import light_of
 from model.shapes import layer_table, num_params
 from model.specs import AlexNetSpec, TrainSpec
 from pipelines.manifest import Manifest
@@ -49,6 +50,7 @@ def run(context: Context) -> dict:
         mean_HWC=statistics.mean_image_HWC.astype("float32"),
         eigenvalues=statistics.eigenvalues,
         eigenvectors=statistics.eigenvectors,
+        light=light_of(config.train),
     )
     log_dataset(context, manifest, shards, "training")
     context.run.tags(hardware(plan.use_gpu) | {"world_size": plan.world})
@@ -120,7 +122,7 @@ def _train(
     deaths: list[str] = []
     epochs = job.train.epochs
     done = history.points[-1]["epoch"] * images if history.points else 0
-    with context.console.progress("train", images * epochs, "images", round(done)) as progress:
+    with context.console.progress("train", round(images * epochs), "images", round(done)) as progress:
 
         def on_report(report: dict[str, Any]) -> None:
             nonlocal reports
@@ -168,10 +170,10 @@ def _note(point: dict[str, Any]) -> str:
     return f"loss {point['loss']:.3f}" if point["kind"] == "step" else ""
 
 
-def _line(point: dict[str, Any], epochs: int) -> str:
+def _line(point: dict[str, Any], epochs: float) -> str:
     val = f", val top-1 error {point['val_top1_error']:.1%}" if "val_top1_error" in point else ""
     loss = f"loss {point['epoch_loss']:.3f}" if "epoch_loss" in point else ""
-    return f"  epoch {point['epoch']}/{epochs}: {loss}{val}; {point['verdict']}"
+    return f"  epoch {point['epoch']:.4g}/{epochs:g}: {loss}{val}; {point['verdict']}"
 
 
 def log_models(context: Context, manifest: Manifest) -> None:
@@ -189,7 +191,7 @@ def _summary(job: TrainJob, plan: WorkerPlan, result: dict, seen: int, seconds: 
     val = result.get("val_top1_error")
     error = "no validation images" if val is None else f"val top-1 error {val:.1%}"
     return {
-        "result": f"{error} after {job.train.epochs} epochs, {parameters:,} parameters",
+        "result": f"{error} after {job.train.epochs:g} epochs, {parameters:,} parameters",
         "metrics": {
             **{f"final_{name}": value for name, value in result.items() if value is not None},
             "parameters": parameters,

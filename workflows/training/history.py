@@ -6,6 +6,7 @@ where nothing can be appended to, the file is written with each epoch; the point
 """
 
 import json
+import math
 from typing import Any
 
 from pipelines.storage import Folder, writing
@@ -42,7 +43,11 @@ class History:
 
     def _epoch_means(self, report: dict[str, Any]) -> dict[str, float]:
         """Loss and error of the epoch that ends here, in train mode."""
-        steps = [p for p in self.points if p["kind"] == "step" and report["epoch"] - 1 < p["epoch"] <= report["epoch"]]
+        steps = [
+            p
+            for p in self.points
+            if p["kind"] == "step" and math.ceil(report["epoch"]) - 1 < p["epoch"] <= report["epoch"]
+        ]
         mean = {name: sum(p[name] for p in steps) / len(steps) for name in ("loss", "top1_error")} if steps else {}
         return {f"epoch_{name}": value for name, value in mean.items()}
 

@@ -3,6 +3,7 @@
 Stopped anywhere and started again with the same job, it goes on from the newest checkpoint with the same numbers.
 """
 
+import math
 import os
 import time
 import warnings
@@ -19,6 +20,7 @@ from model import export
 from model.columns import OneColumn, OneProcess, Replicas, place_ranks
 from model.specs import AlexNetSpec, TrainSpec
 from model.trainer import Trainer
+from pipelines.augment import Light
 from pipelines.evaluation import eval_batches
 from pipelines.loader import TrainLoader
 from pipelines.manifest import Manifest
@@ -48,6 +50,7 @@ class TrainJob:
     mean_HWC: np.ndarray
     eigenvalues: np.ndarray
     eigenvectors: np.ndarray
+    light: Light = ()  # of the schedule, as the loader takes it
 
 
 def loop(job: TrainJob, worker: Worker) -> dict[str, Any]:
@@ -58,7 +61,7 @@ def loop(job: TrainJob, worker: Worker) -> dict[str, Any]:
     torch.set_num_threads(worker.num_cpus)
     training = _Training(job, worker)
     training.resume()
-    while training.epoch < job.train.epochs:
+    while training.trainer.step < training.num_steps:
         training.run_epoch()
     return training.result()
 
@@ -89,8 +92,14 @@ class _Training:
         self.num_sent = 0
 
     @property
-    def epoch(self) -> int:
-        return self.trainer.step // self.loader.steps_per_epoch
+    def epoch(self) -> float:
+        """Epochs done; whole but in the middle of one, or at the end of a run that ends there."""
+        epoch, steps = divmod(self.trainer.step, self.loader.steps_per_epoch)
+        return epoch + steps / self.loader.steps_per_epoch if steps else epoch
+
+    @property
+    def num_steps(self) -> int:
+        return self.trainer.schedule.num_steps
 
     def resume(self) -> None:
         """From the newest whole checkpoint, else from given weights, else from the seed's."""
@@ -132,7 +141,7 @@ class _Training:
             self.trainer.train_step(batch[0], batch[1], batch_size=size, first_row=row)
             images += size
             step = self.trainer.step
-            is_last = step % self.loader.steps_per_epoch == 0
+            is_last = step % self.loader.steps_per_epoch == 0 or step == self.num_steps
             if step % every == 0 or is_last:
                 metrics = self.trainer.metrics()  # waits for the GPU, so that the clock tells the truth
                 began, before = time.perf_counter(), began
@@ -140,6 +149,8 @@ class _Training:
                 images = 0
             if spec.checkpoint_every_steps and step % spec.checkpoint_every_steps == 0 and not is_last:
                 self._checkpoint()
+            if is_last:
+                break
         self._end_epoch()
 
     def result(self) -> dict[str, Any]:
@@ -187,7 +198,7 @@ class _Training:
         )
         if is_best:
             self.best = {"top1_error": self.last.get("val_top1_error"), "epoch": self.epoch}
-        self._export(["last"] * (self.epoch == self.job.train.epochs) + ["best"] * is_best)
+        self._export(["last"] * (self.trainer.step == self.num_steps) + ["best"] * is_best)
         report |= {**self.last, "verdict": verdict(self.loader.timings, self.manifest.encoding)}
         self.reports.append(report)
         self._checkpoint()
@@ -248,7 +259,8 @@ class _Training:
             replace(job.loader, threads=job.loader.threads or self.worker.num_cpus),
             crop_px=job.net.input_px,
             batch_size=job.train.batch_size,
-            epochs=job.train.epochs,
+            light=job.light,
+            epochs=math.ceil(job.train.epochs),
             eigenvalues=job.eigenvalues,
             eigenvectors=job.eigenvectors,
             replica=self.replicas.index,
