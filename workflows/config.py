@@ -124,15 +124,15 @@ def keys(spec: Any = RunConfig, prefix: str = "") -> dict[str, Key]:
 
 
 def values(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of a configuration by dotted name; a number is written as its key's type has it, 3 epochs as 3.0."""
+    """The values of a configuration by dotted name; a whole number is one however it was said, 3 or 3.0 epochs."""
     found: dict[str, Any] = {}
-    types = {key.name: key.type for key in keys(type(config), prefix).values()}
     for f in dataclasses.fields(config):
         value, name = getattr(config, f.name), prefix + f.name
         if dataclasses.is_dataclass(value):
             found |= values(value, f"{name}.")
         else:
-            found[name] = list(value) if isinstance(value, tuple) else float(value) if types[name] is float else value
+            is_whole = isinstance(value, float) and value.is_integer()
+            found[name] = list(value) if isinstance(value, tuple) else int(value) if is_whole else value
     return found
 
 
