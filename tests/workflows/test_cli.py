@@ -226,7 +226,10 @@ def test_what_cannot_be_trained_is_refused_before_ingest(tmp_path, files, settin
 
 def test_every_printed_key_has_its_meaning_and_its_default(tmp_path):
     printed = alexnet("config", cwd=tmp_path).stdout
-    assert "epochs = 8  # times that the training set is seen, perhaps the last not whole; the paper: about 90; default 90" in printed
+    assert (
+        "epochs = 8  # times that the training set is seen, perhaps the last not whole; the paper: about 90; default 90"
+        in printed
+    )
     lines = [line for line in printed.splitlines() if " = " in line]
     assert len(lines) > 50
     assert all("; default " in line.partition("  # ")[2] for line in lines)
@@ -234,7 +237,10 @@ def test_every_printed_key_has_its_meaning_and_its_default(tmp_path):
 
 def test_a_key_or_a_section_is_explained_alone(tmp_path):
     said = alexnet("config", "train.lr", "ray", "--set", "ray.num_cpus=3", cwd=tmp_path).stdout.splitlines()
-    assert said[:2] == ["train.lr = 0.01", "    initial learning rate, where the schedule does not say the rates; default 0.01"]
+    assert said[:2] == [
+        "train.lr = 0.01",
+        "    initial learning rate, where the schedule does not say the rates; default 0.01",
+    ]
     assert "ray.num_cpus = 3" in said
     assert {line.partition(" ")[0].partition(".")[0] for line in said if line[0] != " "} == {"train", "ray"}
     refused(alexnet("config", "trian.lr", cwd=tmp_path), "unknown key trian.lr; did you mean train.lr?")
