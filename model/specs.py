@@ -127,9 +127,7 @@ class TrainSpec:
     """How the network is trained, and on how many workers."""
 
     seed: Annotated[int, "seed of the initial weights and of dropout"] = 0
-    epochs: Annotated[float, "times that the training set is seen, perhaps the last not whole; the paper: about 90"] = (
-        90
-    )
+    epochs: Annotated[float, "times that the training set is seen, or a part of one; the paper: about 90"] = 90
     batch_size: Annotated[int, "images in a batch, over all replicas"] = 128
     eval_batch_size: Annotated[int, "images in a batch of an evaluation, on each replica"] = 128
     lr: Annotated[float, "initial learning rate, where the schedule does not say the rates"] = 0.01

@@ -227,7 +227,7 @@ def test_what_cannot_be_trained_is_refused_before_ingest(tmp_path, files, settin
 def test_every_printed_key_has_its_meaning_and_its_default(tmp_path):
     printed = alexnet("config", cwd=tmp_path).stdout
     assert (
-        "epochs = 8  # times that the training set is seen, perhaps the last not whole; the paper: about 90; default 90"
+        "epochs = 8  # times that the training set is seen, or a part of one; the paper: about 90; default 90"
         in printed
     )
     lines = [line for line in printed.splitlines() if " = " in line]
