@@ -27,7 +27,7 @@ class Setting(NamedTuple):
 
 
 def parse(text: str, key: str) -> tuple[Setting, ...]:
-    """The settings in the order of the text. ValueError with a caret under the place that cannot be read."""
+    """The settings in the order of the text. ValueError with a caret, in its notes, under what cannot be read."""
     settings, epoch = list[Setting](), 0.0
     for word in _WORD.finditer(text):
         start, said = word.start(), word.group()
@@ -99,4 +99,7 @@ def _number(said: str, what: str, text: str, start: int, key: str) -> float:
 
 
 def _wrong(text: str, start: int, key: str, what: str) -> ValueError:
-    return ValueError(f"{key}: {what}\n  {text}\n  {' ' * start}^")
+    error = ValueError(f"{key}: {what}")
+    error.add_note(f"  {text}")
+    error.add_note(f"  {' ' * start}^")
+    return error

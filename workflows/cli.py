@@ -46,7 +46,7 @@ def _act(argv: list[str], args: argparse.Namespace) -> int:
     except SystemExit as end:  # argparse has printed its help
         return int(end.code or DONE)
     except UsageError as error:
-        return _fail(WRONG_USE, str(error), before=_trace(args))
+        return _fail(WRONG_USE, str(error), *getattr(error, "__notes__", ()), before=_trace(args))
     except Exception as error:
         before = _trace(args) or failures.keep_trace(error, args.root)
         return _fail(FAILED, failures.line(error), *_resume(args, argv), before=before)

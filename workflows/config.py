@@ -11,7 +11,7 @@ import json
 import math
 import tomllib
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -179,20 +179,15 @@ def with_values(config: RunConfig, new: dict[str, Any]) -> RunConfig:
         if name not in known:
             raise UsageError(unknown(name))
         checked[name] = _fit(known[name], value)
-    try:
+    with _usage():
         return _replace(config, checked)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def check_together(config: RunConfig) -> None:
     """UsageError where sections contradict each other, so that training could only fail after the stages before it."""
     require_room(config.net, config.ingest.size)
     require_columns(config.net, config.train)
-    try:
-        require_rates(config.train, parameter_names(config.net))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    require_schedule(config.net, config.train)
 
 
 def require_room(net: AlexNetSpec, size_px: int) -> None:
@@ -208,6 +203,24 @@ def require_columns(net: AlexNetSpec, train: TrainSpec) -> None:
     """UsageError where a single column shall live in two processes."""
     if train.placement == "columns" and net.columns == 1:
         raise UsageError("train.placement=columns, and net.columns is 1: use train.placement=one")
+
+
+def require_schedule(net: AlexNetSpec, train: TrainSpec) -> None:
+    """UsageError where the schedule or the decays name other layers than the network has, or not all of them."""
+    with _usage():
+        require_rates(train, parameter_names(net))
+
+
+@contextlib.contextmanager
+def _usage() -> Iterator[None]:
+    """A ValueError of a spec is a UsageError, with its notes."""
+    try:
+        yield
+    except ValueError as error:
+        wrong = UsageError(str(error))
+        for note in getattr(error, "__notes__", ()):
+            wrong.add_note(note)
+        raise wrong from error
 
 
 def require_training_images(ingest: IngestSpec, num_train: int) -> None:

@@ -195,8 +195,9 @@ def table(rows: list[list[str]]) -> list[str]:
     if not sys.stdout.isatty():
         return _grid(rows, UNCUT)
     width = _terminal(sys.stdout).width
-    others = sum(max(map(cell_len, column)) + 2 for column in list(zip(*rows, strict=True))[:-1])
-    return _grid(rows, width) if width - others >= MIN_TEXT_COLUMNS else _beneath(rows, width)
+    *others, last = (max(map(cell_len, column)) for column in zip(*rows, strict=True))
+    room = width - sum(others) - 2 * len(others)
+    return _grid(rows, width) if room >= min(last, MIN_TEXT_COLUMNS) else _beneath(rows, width)
 
 
 def _grid(rows: list[list[str]], width: int) -> list[str]:

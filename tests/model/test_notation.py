@@ -70,8 +70,8 @@ def test_decays_have_no_epochs():
 def test_a_mistake_has_a_caret_under_its_place(text, words, column):
     with pytest.raises(ValueError, match="train.schedule: ") as caught:
         parse(text, "train.schedule")
-    first, shown, caret = str(caught.value).splitlines()
-    assert words in first
+    shown, caret = caught.value.__notes__
+    assert words in str(caught.value)
     assert shown == f"  {text}"
     assert caret == f"  {' ' * column}^"
 

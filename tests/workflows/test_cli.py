@@ -235,6 +235,27 @@ def test_every_printed_key_has_its_meaning_and_its_default(tmp_path):
     assert all("; default " in line.partition("  # ")[2] for line in lines)
 
 
+def test_a_mistake_in_a_schedule_is_shown_where_it_is(tmp_path):
+    said = alexnet("plan", "--set", "train.schedule=1:*=.01 3:conv1=x", cwd=tmp_path)
+    assert said.returncode == 2
+    assert said.stderr.splitlines() == [
+        "alexnet: train.schedule: 'x' is not a value, a number of 0 or more",
+        "  1:*=.01 3:conv1=x",
+        "                  ^",
+    ]
+    said = alexnet("plan", "--set", "train.schedule=1:*=.01 3:conv9=0", cwd=tmp_path)
+    assert said.returncode == 2
+    assert "train.schedule: conv9 is no layer of this network; it has conv1, conv2" in said.stderr.splitlines()[-1]
+
+
+def test_a_plan_shows_the_rates_from_epoch_to_epoch(tmp_path):
+    shown = alexnet("plan", "--set", "train.schedule=1:*=.01 2.5:conv1=0 3:light=0 9:*=.001", cwd=tmp_path).stdout
+    lines = [line.split() for line in shown.splitlines()]
+    table = lines[lines.index(["epoch", "conv1", "others", "light"]) + 2 :]
+    assert table[:3] == [["1", "0.01", "0.01", "0.1"], ["2.5", "frozen", "0.01", "0.1"], ["3", "frozen", "0.01", "0"]]
+    assert " ".join(table[3]) == "train.epochs=8 ends before the change of epoch 9"
+
+
 def test_a_key_or_a_section_is_explained_alone(tmp_path):
     said = alexnet("config", "train.lr", "ray", "--set", "ray.num_cpus=3", cwd=tmp_path).stdout.splitlines()
     assert said[:2] == [

@@ -76,7 +76,7 @@ def test_every_key_has_help():
         ("train.epochs=0", "train.epochs is 0; use more than 0"),
         ("train.batch_size=many", "train.batch_size is 'many'; use a whole number"),
         ("train.schedule=manual", "train.schedule is 'manual'; use plateau, segments, constant, or '1:*=.01"),
-        ("train.schedule=1:*=x", "'x' is not a value, a number of 0 or more\n  1:*=x\n      ^"),
+        ("train.schedule=1:*=x", "train.schedule: 'x' is not a value, a number of 0 or more"),
         ("ingest.format=parket", "ingest.format is 'parket'; use parquet or tfrecord; did you mean parquet?"),
         ("loader.flip=perhaps", "loader.flip is 'perhaps'; use true or false"),
         ("net.kernels=a,b", "net.kernels is 'a,b'; use a list such as"),
@@ -87,7 +87,7 @@ def test_a_wrong_setting_gets_one_line_that_helps(setting, message):
     with pytest.raises(UsageError) as error:
         config.with_values(RunConfig(), dict([config.parse_setting(setting)]))
     assert message in str(error.value)
-    assert "\n" not in str(error.value) or "^" in message
+    assert "\n" not in str(error.value)
 
 
 def test_a_number_is_the_same_however_it_was_said():
