@@ -6,6 +6,7 @@ What is loaded takes RGB pixels, 0 to 255, and needs nothing else.
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -93,31 +94,60 @@ def read_exported(folder: Path) -> tuple[dict, dict[str, Tensor]]:
     return card, load_file(folder / WEIGHTS)
 
 
-def starting_weights(folder: Path, layers: Iterable[Layer], class_names: tuple[str, ...]) -> dict[str, Tensor]:
+def starting_weights(
+    folder: Path, layers: Iterable[Layer], class_names: tuple[str, ...], taken: str = "*"
+) -> dict[str, Tensor]:
     """An exported model's weights to start a network of these layers from, by parameter.
 
-    For other classes than that model's, or the same ones in another order, fc8 stays new, and so does a bottleneck
-    before it that does not fit.
+    All layers, for the same classes: for others than that model's, or the same ones in another order, fc8 stays new,
+    and so does a bottleneck before it that does not fit. Or the layers that `taken` names and no other: by their names,
+    or by patterns, of which a layer that the old network lacks is none.
 
     Raises:
-        ValueError: Another layer has another shape, or is there in one of the two alone.
+        ValueError: A layer has another shape, or is there in one of the two alone; or none is taken.
     """
     card, tensors = read_exported(folder)
     new_head = tuple(card["class_names"]) != class_names
+    there = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name != "mean"}
+    wanted = _shapes(layers)
+    if taken != "*":
+        there = {name: shape for name, shape in there.items() if name in wanted and _is_named(name, taken)}
+        wanted = {n: shape for n, shape in wanted.items() if n in there or n.partition(".")[0] in _names(taken)}
+        if not wanted:
+            raise ValueError(f"train.init_layers={taken} names no layer of the network; name some, such as 'conv*'")
+        if new_head and "fc8.weight" in wanted:
+            raise ValueError(f"train.init_layers={taken} has fc8, but {folder} knows other classes: leave it out")
     may_differ = {"fc8", "bottleneck"} if new_head else set()
-    wanted = {
+    wanted = {name: shape for name, shape in wanted.items() if not (new_head and name.startswith("fc8."))}
+    _require_same(wanted, there, may_differ, folder)
+    return {name: tensors[name] for name, shape in wanted.items() if there.get(name) == shape}
+
+
+def _shapes(layers: Iterable[Layer]) -> dict[str, tuple[int, ...]]:
+    return {
         f"{layer.name}.{kind}": tuple(shape)
         for layer in layers
-        if not (new_head and layer.name == "fc8")
         for kind, shape in (("weight", layer.weight_shape), ("bias", (layer.out,)))
     }
-    there = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name != "mean"}
+
+
+def _is_named(parameter: str, patterns: str) -> bool:
+    layer = parameter.partition(".")[0]
+    return any(fnmatchcase(layer, pattern) for pattern in _names(patterns))
+
+
+def _names(patterns: str) -> list[str]:
+    return patterns.replace(",", " ").split()
+
+
+def _require_same(
+    wanted: dict[str, tuple[int, ...]], there: dict[str, tuple[int, ...]], may_differ: set[str], folder: Path
+) -> None:
     for name in [*wanted, *sorted(there.keys() - wanted.keys(), reverse=True)]:  # weights before biases
         if wanted.get(name) != there.get(name) and name.split(".")[0] not in may_differ:
             needs = f"needs shape {wanted[name]}" if name in wanted else "has no place here"
             has = f"shape {there[name]}" if name in there else "no such layer"
             raise ValueError(
-                f"train.init_from={folder}: {name} {needs}, that model has {has}; "
-                "set the same net.* as it was trained with"
+                f"train.init_from={folder}: {name} {needs}, that model has {has}; set the same net.* as it was trained "
+                "with, or train.init_layers to those that both have"
             )
-    return {name: tensors[name] for name, shape in wanted.items() if there.get(name) == shape}

@@ -159,8 +159,13 @@ class TrainSpec:
     checkpoint_every_steps: Annotated[int, "steps between checkpoints; 0: only at the end of an epoch"] = 1000
     keep_checkpoints: Annotated[int, "checkpoints kept; the oldest are deleted"] = 2
     init_from: Annotated[
-        str, "folder, on every node, of an exported model to start from; other classes get a new fc8; empty: random"
+        str,
+        "model to start from: its folder on every node, models:/NAME@ALIAS, or RECIPE@newest of the same root; other "
+        "classes get a new fc8; empty: random weights",
     ] = ""
+    init_layers: Annotated[
+        str, "layers to take from init_from, by name or pattern, such as 'conv* fc6'; the others start anew"
+    ] = "*"
     stall_steps: Annotated[int, "steps after which a loss still at ln(classes) is warned about; 0: never"] = 2000
 
     def __post_init__(self):

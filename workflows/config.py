@@ -257,8 +257,12 @@ def require_validation(train: TrainSpec, num_val: int) -> None:
 
 def with_absolute_paths(config: RunConfig, folder: Path) -> RunConfig:
     """Relative paths begin in this folder; URLs stay."""
-    given = {name: value for name, value in values(config).items() if name in PATHS and value not in NO_PATHS}
+    given = {name: value for name, value in values(config).items() if name in PATHS and not _is_no_path(value)}
     return with_values(config, {name: _absolute(value, folder) for name, value in given.items()})
+
+
+def _is_no_path(value: str) -> bool:
+    return value in NO_PATHS or value.startswith("models:/") or ("@" in value and "/" not in value)
 
 
 def _absolute(value: str, folder: Path) -> str:

@@ -105,6 +105,34 @@ def test_other_classes_get_a_new_fc8(class_names, tmp_path):
     assert torch.equal(weights["fc8.weight"], fresh["fc8.weight"])
 
 
+def test_named_layers_are_taken_and_all_others_start_anew(tmp_path):
+    """Also into a network with a layer that the old one lacks, and other widths behind it."""
+    folder = export(tmp_path, trainer(seed=1))
+    other = replace(SPEC, conv6_kernels=4, fc=(20, 10), num_classes=5)
+    made = trainer(other, seed=2)
+    fresh, source = made.weights(), load_exported(folder).net.state_dict()
+    taken = starting_weights(folder, made.net.table.values(), tuple("vwxyz"), "conv*")
+    assert {name.partition(".")[0] for name in taken} == {"conv1", "conv2", "conv3", "conv4", "conv5"}
+    made.load_weights(taken)
+    for name, weight in made.weights().items():
+        assert torch.equal(weight, source[name] if name in taken else fresh[name]), name
+
+
+@pytest.mark.parametrize(
+    ("taken", "words"),
+    [
+        ("conv9", "train.init_layers=conv9 names no layer of the network"),
+        ("conv1 conv6", r"conv6\.weight needs shape .* no such layer; .* train.init_layers to those that both have"),
+        ("fc*", "train.init_layers=fc. has fc8, but .* knows other classes"),
+        ("fc6", r"fc6\.weight needs shape"),
+    ],
+)
+def test_named_layers_that_cannot_be_taken_are_refused(taken, words, tmp_path):
+    folder, other = export(tmp_path, trainer(seed=1)), replace(SPEC, conv6_kernels=4, fc=(20, 10))
+    with pytest.raises(ValueError, match=words):
+        starting_weights(folder, trainer(other).net.table.values(), ("x", "y", "z"), taken)
+
+
 def test_starting_from_another_architecture_is_refused(tmp_path):
     folder = export(tmp_path, trainer())
     with pytest.raises(ValueError, match=r"train\.init_from=.*: fc6\.weight needs shape \(20, 16\)"):

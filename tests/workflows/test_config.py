@@ -63,6 +63,27 @@ def test_a_recipe_has_its_known_parameters_at_1000_classes(name, count):
     assert num_params(replace(recipes.named(name).net, num_classes=1000)) == count
 
 
+@pytest.mark.parametrize(
+    ("name", "classes", "count"),
+    [
+        ("fall_2009", 10_184, 99_182_152),
+        ("pretrain_2009", 10_184, 99_182_152),
+        ("pretrain_2011", 21_843, 110_605_267),
+        ("finetune_2012", 1000, 61_555_304),
+    ],
+)
+def test_the_networks_of_the_chain_have_their_known_parameters(name, classes, count):
+    assert num_params(replace(recipes.named(name).net, num_classes=classes)) == count
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_a_recipe_fits_together_and_starts_from_one_that_is_there(name):
+    made = recipes.named(name)
+    config.check_together(made)
+    before, _, which = made.train.init_from.partition("@")
+    assert (before in recipes.RECIPES and which == "newest") or not made.train.init_from
+
+
 def test_every_key_has_help():
     assert all(len(key.help) > 5 for key in config.keys().values())
     assert set(config.keys()) == set(config.values(RunConfig()))

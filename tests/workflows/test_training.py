@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from builders import class_folders, write_files
 from safetensors.torch import load_file
 from shard_builder import write_shards
 
@@ -22,12 +23,14 @@ from pipelines.evaluation import eval_batches
 from pipelines.loader import TrainLoader
 from pipelines.specs import LoaderSpec
 from pipelines.storage import Folder
-from workflows.compute.workers import Worker
-from workflows.config import TrackingSpec, UsageError, require_validation
+from workflows.compute.workers import InProcess, Worker
+from workflows.config import RunConfig, TrackingSpec, UsageError, require_validation
+from workflows.engine.run import run
 from workflows.stages.evaluate import Job, evaluate_part
 from workflows.stages.train import network_for, require_every_report
 from workflows.training import checkpoints
 from workflows.training.loop import TrainJob, loop
+from workflows.workflow import STAGES
 
 NET = AlexNetSpec(
     input_px=28, num_classes=3, kernels=(8, 8, 8, 8, 8), fc=(16, 16), conv1_kernel=5, conv1_stride=1, conv1_pad=2,
@@ -113,6 +116,34 @@ def test_training_starts_from_weights_under_the_home_folder(data, tmp_path, monk
     second = tiny.Training(data, made(tmp_path / "second"), tiny.in_process, **barely)
     crash.finish(second.start(), second.log)
     assert all(torch.allclose(tensor, start[name], atol=1e-6) for name, tensor in second.model().items())
+
+
+@pytest.mark.slow
+def test_a_chain_of_two_recipes_starts_from_the_newest_model_of_the_first(tmp_path):
+    """As the paper's pre-training: the convolutions of one network begin another, of other classes."""
+    many = write_files(tmp_path / "many", class_folders(classes="abcdef", images=12))
+    few, root = tiny.write_source(tmp_path / "few"), tmp_path / "runs"
+    first = replace(tiny.config(many, train__epochs=1, **ALONE), recipe="pretrain")
+    chained = {"train__epochs": 1, "train__schedule": "1:*=0", "train__init_from": "pretrain@newest"}
+    second = replace(tiny.config(few, **chained, train__init_layers="conv*", **ALONE), recipe="finetune")
+
+    def train(config: RunConfig):
+        return run(STAGES, config, root, only=("ingest", "stats", "train"), compute=lambda *_: InProcess())[-1]
+
+    def weights(row) -> dict[str, torch.Tensor]:
+        return load_file(row.folder.local_path() / "model" / "model.safetensors")
+
+    with pytest.raises(UsageError, match="no training of the recipe pretrain is finished .*run --recipe pretrain"):
+        train(second)
+    source, found = weights(train(first)), weights(train(second))
+    assert found["fc8.weight"].shape[0] == 4
+    convolutions = [name for name in found if name.startswith("conv")]
+    assert len(convolutions) == 10
+    assert all(torch.equal(found[name], source[name]) for name in convolutions)
+    assert not torch.equal(found["fc6.weight"], source["fc6.weight"])
+    assert train(second).state == "cached"
+    train(replace(first, train=replace(first.train, seed=5)))
+    assert train(second).state == "ran"  # from what is the newest now
 
 
 @pytest.mark.slow

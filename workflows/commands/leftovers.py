@@ -104,7 +104,7 @@ def _needed(planned: list[Planned], config: RunConfig, places: Places) -> set[tu
 
 
 def _init_from(facts: dict[str, Any]) -> str:
-    return facts.get("ignored", {}).get("train.init_from", "")
+    return facts.get("facts", {}).get("init_from") or facts.get("ignored", {}).get("train.init_from", "")
 
 
 def _is_inside(path: str, folder: Folder) -> bool:

@@ -216,7 +216,7 @@ class _Workflow:
                 "facts": step.seen.facts,
                 "made": f"{started}-{uuid.uuid4().hex[:8]}",
             },
-            {"started": started, "commit": commit, "ignored": ignored},
+            {"started": started, "commit": commit, "ignored": ignored, "recipe": self.config.recipe},
         )
         self._saw(step)
         self.console.say(f"{stage.name}  {output.key}")

@@ -13,6 +13,7 @@ from pipelines.storage import Folder, redacted
 from workflows.config import RunConfig, UsageError, digest, keys
 from workflows.engine.outputs import INDEX, Places
 from workflows.engine.stage import Seen
+from workflows.engine.starts import starting_folder
 
 if TYPE_CHECKING:
     from pipelines.sources.cache import InTasks
@@ -22,6 +23,7 @@ _NEWER = (
     "if they were replaced, `alexnet run --redo ingest` takes them"
 )
 _TOUCHED = "the source was touched since it was ingested: `alexnet plan` says whether it changed"
+_WEIGHTS = "model.safetensors"
 _NAMES = ("ingest.source", "ingest.labels", "ingest.val_fraction")  # what a listing depends on
 
 
@@ -66,17 +68,19 @@ def see_weights(config: RunConfig, places: Places, anew: bool, in_tasks: "InTask
     name = config.train.init_from
     if not name:
         return Seen()
-    path = Path(name).expanduser() / "model.safetensors"
     try:
-        with path.open("rb") as file:
-            return Seen({"init_from": hashlib.file_digest(file, "sha256").hexdigest()})
-    except OSError as error:
+        folder = starting_folder(config, places)
+        digest = hashlib.sha256(folder.read(_WEIGHTS)).hexdigest()
+        return Seen({"init_from": digest}, {"init_from": redacted(folder.url)})
+    except (OSError, UsageError) as error:
         for facts in places.begun("train"):
             if facts.get("ignored", {}).get("train.init_from") == name:
                 return Seen({"init_from": facts["ingredients"]["init_from"]}, note=f"{name} is gone")
+        if isinstance(error, UsageError):
+            raise
         raise UsageError(
-            f"train.init_from={name}: no {path.name} there; name the folder of an exported model, "
-            "such as RUNS/train/KEY/model"
+            f"train.init_from={name}: no {_WEIGHTS} there; name the folder of an exported model, such as "
+            "RUNS/train/KEY/model, models:/NAME@ALIAS, or RECIPE@newest"
         ) from error
 
 

@@ -5,20 +5,22 @@ The workers write checkpoints and models; the driver alone writes the history an
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from model.export import CARD, WEIGHTS
+from model.export import CARD, WEIGHTS, starting_weights
 from model.schedules import light_of
 from model.shapes import layer_table, num_params
 from model.specs import AlexNetSpec, TrainSpec
 from pipelines.manifest import Manifest
 from pipelines.names import VAL
 from pipelines.statistics import Statistics
+from pipelines.storage import Folder
 from workflows.compute import devices
 from workflows.compute.workers import Resources, WorkerPlan
 from workflows.config import UsageError, require_classes, require_columns, require_room, require_validation
+from workflows.engine.outputs import places
 from workflows.engine.stage import Context
+from workflows.engine.starts import starting_folder
 from workflows.folders import MODELS
 from workflows.stages.ingest import log_dataset
 from workflows.tracking.headline import ALIASES, hardware, model_name
@@ -36,7 +38,9 @@ def run(context: Context) -> dict:
     manifest = Manifest.load(shards)
     net = network_for(config.net, manifest)
     require_validation(config.train, manifest.num_rows(VAL))
-    require_start(config.train, net, manifest)
+    start = starting_folder(config, places(config, context.root)) if config.train.init_from else None
+    if start:
+        require_start(config.train, start, net, manifest)
     have = devices.usable(config.train.device, context.compute.resources(), devices.torch_cuda())
     plan, columns_per_rank = place(net, config.train, have)
     statistics = Statistics.load(context.inputs["stats"].folder)
@@ -51,6 +55,7 @@ def run(context: Context) -> dict:
         eigenvalues=statistics.eigenvalues,
         eigenvectors=statistics.eigenvectors,
         light=light_of(config.train),
+        start=start,
     )
     log_dataset(context, manifest, shards, "training")
     context.run.tags(hardware(plan.use_gpu) | {"world_size": plan.world})
@@ -74,15 +79,13 @@ def network_for(net: AlexNetSpec, manifest: Manifest) -> AlexNetSpec:
     return replace(net, num_classes=manifest.num_classes)
 
 
-def require_start(train: TrainSpec, net: AlexNetSpec, manifest: Manifest) -> None:
+def require_start(train: TrainSpec, start: Folder, net: AlexNetSpec, manifest: Manifest) -> None:
     """UsageError where the network cannot start from the weights of `train.init_from`."""
-    if train.init_from:
-        from model.export import starting_weights
-
-        try:
-            starting_weights(Path(train.init_from), layer_table(net), manifest.class_names)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+    try:
+        with start.as_local(CARD, WEIGHTS) as folder:
+            starting_weights(folder, layer_table(net), manifest.class_names, train.init_layers)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def place(net: AlexNetSpec, train: TrainSpec, have: Resources) -> tuple[WorkerPlan, int]:

@@ -51,6 +51,7 @@ class TrainJob:
     eigenvalues: np.ndarray
     eigenvectors: np.ndarray
     light: Light = ()  # of the schedule, as the loader takes it
+    start: Folder | None = None  # of `train.init_from`
 
 
 def loop(job: TrainJob, worker: Worker) -> dict[str, Any]:
@@ -117,11 +118,10 @@ class _Training:
             self.trainer.load_state_dict(found.tensors, found.scalars["trainer"])
             self.best, self.last = found.scalars["best"], found.scalars["last"]
             self.reports.extend(found.scalars["reports"])
-        elif self.job.train.init_from:
-            layers = self.trainer.net.table.values()
-            self.trainer.load_weights(
-                export.starting_weights(Path(self.job.train.init_from), layers, self.manifest.class_names)
-            )
+        elif self.job.start:
+            with self.job.start.as_local(export.CARD, export.WEIGHTS) as folder:
+                layers, names = self.trainer.net.table.values(), self.manifest.class_names
+                self.trainer.load_weights(export.starting_weights(folder, layers, names, self.job.train.init_layers))
         self._send(
             {
                 "resumed_step": step,
