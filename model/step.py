@@ -3,7 +3,7 @@
 Letters: B batch, V views, C channels, H, W, K classes.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -59,17 +59,21 @@ def predict_views(net: AlexNet, images: Tensor, precision: str = "float32") -> T
 
 
 def predictions(
-    net: AlexNet, batches: Iterable[tuple], precision: str = "float32"
-) -> Iterator[tuple[Tensor, Tensor, list]]:
-    """Of each batch of images (or views), labels and whatever else: probabilities (B, V, K), the labels, the rest."""
-    device = net.mean.device
+    nets: Sequence[AlexNet], batches: Iterable[tuple], precision: str = "float32"
+) -> Iterator[tuple[list[Tensor], Tensor, list]]:
+    """Of each batch of images (or views), labels and whatever else: each network's probabilities (B, V, K), and these.
+
+    The networks are on one device.
+    """
+    device = nets[0].mean.device
     for images, labels_B, *rest in batches:
-        yield predict_views(net, images.to(device, non_blocking=True), precision), labels_B.to(device), rest
+        images = images.to(device, non_blocking=True)
+        yield [predict_views(net, images, precision) for net in nets], labels_B.to(device), rest
 
 
 def evaluate(net: AlexNet, batches: Iterable[tuple], precision: str = "float32") -> TopK:
     """Errors over batches of images (or of ten views each) and labels; further elements of a batch are ignored."""
     top = TopK()
-    for probabilities_BVK, labels_B, _ in predictions(net, batches, precision):
+    for (probabilities_BVK,), labels_B, _ in predictions([net], batches, precision):
         top.update(over_views(probabilities_BVK), labels_B)
     return top

@@ -40,6 +40,12 @@ class EvaluateSpec:
     split: Annotated[Literal["val", "test", "train"], "split that is tested"] = "val"
     weights: Annotated[Literal["last", "best"], "weights of the last epoch, or of the lowest validation error"] = "last"
     batch_size: Annotated[int, "images in a batch; each is seen in ten views"] = 64
+    models: Annotated[
+        tuple[str, ...],
+        "other models whose probabilities are averaged with the trained one's: folders, models:/NAME@ALIAS, "
+        "RECIPE@newest of the same root",
+    ] = ()
+    keep_probabilities: Annotated[bool, "keep each model's probabilities of all classes, as float16"] = False
 
     def __post_init__(self):
         if self.batch_size < 1:

@@ -1,6 +1,6 @@
 """The workflow's five stages: what each reads and what it needs. Their code is imported only when they run."""
 
-from workflows.engine.seen_source import record_source, see_source, see_weights
+from workflows.engine.seen_source import record_source, see_models, see_source, see_weights
 from workflows.engine.stage import Stage
 
 STAGES = (
@@ -38,7 +38,9 @@ STAGES = (
         version=1,
         module="workflows.stages.evaluate",
         needs=("ingest", "stats", "train"),
-        reads=("evaluate.split", "evaluate.weights"),
+        reads=("evaluate.split", "evaluate.weights", "evaluate.keep_probabilities"),
+        ignores=("evaluate.models",),
+        see=see_models,
     ),
     Stage(
         "report",

@@ -81,7 +81,9 @@ def test_evaluation_averages_the_probabilities_of_ten_views_and_takes_the_centre
 
     weights = {name: parameter.detach().contiguous() for name, parameter in net.named_parameters()}
     save_exported(tmp_path / "model", net.spec, weights, net.mean, class_names=manifest.class_names)
-    part = evaluate_part(Job(shards, Folder.at(tmp_path / "model"), "val", 4, num_parts=1, threads=1, device="cpu"), 0)
+    part = evaluate_part(
+        Job(shards, (Folder.at(tmp_path / "model"),), "val", 4, num_parts=1, threads=1, device="cpu"), 0
+    )
     np.testing.assert_allclose(part.probabilities_N5, best.values, rtol=1e-3)
     np.testing.assert_array_equal(part.classes_N5, best.indices)
     assert part.centre == errors

@@ -13,7 +13,7 @@ from pipelines.storage import Folder, redacted
 from workflows.config import RunConfig, UsageError, digest, keys
 from workflows.engine.outputs import INDEX, Places
 from workflows.engine.stage import Seen
-from workflows.engine.starts import starting_folder
+from workflows.engine.starts import model_folder
 
 if TYPE_CHECKING:
     from pipelines.sources.cache import InTasks
@@ -69,7 +69,7 @@ def see_weights(config: RunConfig, places: Places, anew: bool, in_tasks: "InTask
     if not name:
         return Seen()
     try:
-        folder = starting_folder(config, places)
+        folder = model_folder(f"train.init_from={name}", name, config, places)
         digest = hashlib.sha256(folder.read(_WEIGHTS)).hexdigest()
         return Seen({"init_from": digest}, {"init_from": redacted(folder.url)})
     except (OSError, UsageError) as error:
@@ -82,6 +82,23 @@ def see_weights(config: RunConfig, places: Places, anew: bool, in_tasks: "InTask
             f"train.init_from={name}: no {_WEIGHTS} there; name the folder of an exported model, such as "
             "RUNS/train/KEY/model, models:/NAME@ALIAS, or RECIPE@newest"
         ) from error
+
+
+def see_models(config: RunConfig, places: Places, anew: bool, in_tasks: "InTasks" = map) -> Seen:
+    """The digest of the weights of all models that are averaged with the trained one.
+
+    Raises:
+        UsageError: One of them is not there.
+    """
+    found = {}
+    for name in config.evaluate.models:
+        said = f"evaluate.models={name}"
+        folder = model_folder(said, name, config, places)
+        try:
+            found[name] = hashlib.sha256(folder.read(_WEIGHTS)).hexdigest()
+        except OSError as error:
+            raise UsageError(f"{said}: no {_WEIGHTS} there; name the folder of an exported model") from error
+    return Seen({"models": ", ".join(f"{name} {digest}" for name, digest in found.items())} if found else {})
 
 
 def _known(config: RunConfig, places: Places) -> Seen | None:

@@ -23,6 +23,7 @@ def errors(album: Album) -> list[Html]:
     run, found = album.run, album.run.evaluation
     return [
         _error_table(run),
+        *_together(run),
         *_predictions(
             album,
             run.predictions.sort_values("id").head(IMAGES_SHOWN),
@@ -56,6 +57,27 @@ def _error_table(run: FinishedRun) -> Html:
             "are others, so its numbers are not shown beside ours."
         )
     return table(["", "top-1 error", "top-5 error"], rows, caption)
+
+
+def _together(run: FinishedRun) -> list[Html]:
+    """Where several models were averaged: each one's errors, and what the average loses without it."""
+    found = run.evaluation
+    if "models" not in found:
+        return []
+    rows = [
+        (code(model["model"]), *_percents(model, ""), Right(_points(model.get("costs_to_leave_out"))))
+        for model in found["models"]
+    ]
+    rows.append(("their average", *_percents(found["average"], ""), ""))
+    caption = (
+        "Each model alone and the average of their probabilities, ten crops; the last column says how many points the "
+        "average’s top-1 error rises without the model. What follows is the average’s."
+    )
+    return [table(["", "top-1 error", "top-5 error", "left out"], rows, caption)]
+
+
+def _points(difference: float | None) -> str:
+    return "–" if difference is None else f"{100 * difference:+.2f}".replace("-", "−")
 
 
 def _percents(errors: dict[str, float], suffix: str) -> list[Right]:

@@ -20,7 +20,7 @@ from workflows.compute.workers import Resources, WorkerPlan
 from workflows.config import UsageError, require_classes, require_columns, require_room, require_validation
 from workflows.engine.outputs import places
 from workflows.engine.stage import Context
-from workflows.engine.starts import starting_folder
+from workflows.engine.starts import model_folder
 from workflows.folders import MODELS
 from workflows.stages.ingest import log_dataset
 from workflows.tracking.headline import ALIASES, hardware, model_name
@@ -38,8 +38,9 @@ def run(context: Context) -> dict:
     manifest = Manifest.load(shards)
     net = network_for(config.net, manifest)
     require_validation(config.train, manifest.num_rows(VAL))
-    start = starting_folder(config, places(config, context.root)) if config.train.init_from else None
-    if start:
+    start, name = None, config.train.init_from
+    if name:
+        start = model_folder(f"train.init_from={name}", name, config, places(config, context.root))
         require_start(config.train, start, net, manifest)
     have = devices.usable(config.train.device, context.compute.resources(), devices.torch_cuda())
     plan, columns_per_rank = place(net, config.train, have)
