@@ -147,9 +147,12 @@ def _stored_rows(
 
 def _prepare_one(row: dict, id: int, data: bytes, spec: IngestSpec) -> Prepared:
     from pipelines.images import encode_jpeg, to_square
+    from pipelines.sources.source import Unreadable
     from pipelines.whole import DamagedImage
 
     try:
+        if isinstance(data, Unreadable):
+            raise DamagedImage(data.why)
         square = to_square(data, spec.size, spec.max_pixels)
     except DamagedImage as error:
         return Prepared(Quarantined(id, row["key"], row["label"], row["file"], row["offset"], str(error)))

@@ -137,7 +137,7 @@ def _by_split(images: pa.Table, root: str, where: str) -> tuple[dict[str, tuple[
     if strangers := sorted(set(tops) - set(present)):
         raise ValueError(
             f"{where} has {present[0]}/, a split, beside {strangers[0]!r}, which is none: name a folder that holds "
-            f"nothing else than splits, or than classes; {EXPECTED}"
+            f"nothing else than splits, or than classes; a class of that name lies in train/{present[0]}/; {EXPECTED}"
         )
     if TRAIN not in map(split_of, present):
         raise ValueError(f"{where} has {present[0]}/ but no train/; {EXPECTED}")

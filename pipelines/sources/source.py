@@ -28,11 +28,22 @@ SCHEMA = pa.schema(
 MOST_CLASSES = 100_000  # larger numbers are identifiers of something, not of classes
 
 
+class Unreadable(bytes):
+    """In place of an image's bytes: none, and why, where its archive says that they are not those that it was given."""
+
+    def __new__(cls, why: str):
+        self = super().__new__(cls)
+        self.why = why
+        return self
+
+    why: str
+
+
 class Reader(Protocol):
     """Small and picklable: it travels with the rows of a shard to the process that writes it."""
 
     def read(self, rows: pa.Table) -> Iterator[bytes]:
-        """The encoded bytes of each row, in the order of `rows`."""
+        """The encoded bytes of each row (or `Unreadable`), in the order of `rows`."""
 
 
 @runtime_checkable

@@ -18,17 +18,18 @@ import pyarrow as pa
 from pipelines.sources.cache import Indexes
 from pipelines.sources.members import table_of_members
 from pipelines.sources.ranges import ArchiveReader
+from pipelines.sources.source import Unreadable
 from pipelines.storage import Folder
 
 _END = struct.Struct("<4s4x2H2LH")  # mark, members (here, in all), bytes and offset of the directory, comment's length
 _LOCATOR = struct.Struct("<4s4xQ4x")  # stands before it where numbers are too large; where the end in 64 bits is
 _END_64 = struct.Struct("<4s20x4Q")  # mark, members (here, in all), bytes and offset of the directory
 _ENTRY = struct.Struct("<4s4x2H8x2L3H8xL")  # mark, flags, method, sizes packed and not, lengths, offset
-_HEADER = struct.Struct("<4s4xH16x2H")  # before each member: mark, method, lengths of its name and extra fields
+_HEADER = struct.Struct("<4s2x2H4xL8x2H")  # before each member: mark, flags, method, CRC, lengths of name and extra
 _MAX_COMMENT = 0xFFFF
 _FULL = 0xFFFFFFFF  # the number is in the extra field of 64-bit numbers, which has this mark:
 _NUMBERS_64 = 1
-_IS_ENCRYPTED, _IS_UTF8 = 1, 1 << 11
+_IS_ENCRYPTED, _IS_FOLLOWED, _IS_UTF8 = 1, 1 << 3, 1 << 11  # followed by its CRC, which was not known before
 _STORED, _DEFLATED = 0, 8
 _ROOM = 1024  # for a member's header and name, which are read along with its content
 
@@ -41,18 +42,31 @@ class ZipReader(ArchiveReader):
         data = read_at(_ROOM + size, offset)
         if len(data) < _HEADER.size or data[:4] != b"PK\3\4":
             raise ValueError(f"{self.folder.where(name)}: no member begins at offset {offset}; fetch it again")
-        _, method, *lengths = _HEADER.unpack_from(data)
+        _, flags, method, crc, *lengths = _HEADER.unpack_from(data)
         start = _HEADER.size + sum(lengths)
         packed = data[start : start + size] if start <= _ROOM else read_at(size, offset + start)
         packed = self.whole(packed, name, offset, size)
-        return packed if method == _STORED else _inflated(packed)
+        if flags & _IS_FOLLOWED:
+            crc = _crc_behind(read_at(8, offset + start + size))
+        return _checked(packed if method == _STORED else _inflated(packed), crc)
+
+
+def _crc_behind(data: bytes) -> int:
+    """Of what follows a member: perhaps a mark, then the CRC."""
+    return int.from_bytes(data[4:8] if data[:4] == b"PK\7\x08" else data[:4], "little")
 
 
 def _inflated(data: bytes) -> bytes:
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data)
-    except zlib.error:
-        return b""  # damaged: whoever decodes it says so
+    except zlib.error as error:
+        return Unreadable(f"the zip archive is damaged there: {error}")
+
+
+def _checked(data: bytes, crc: int) -> bytes:
+    if isinstance(data, Unreadable) or zlib.crc32(data) == crc:
+        return data
+    return Unreadable("the zip archive is damaged there: its checksum is another")
 
 
 def open_zip_index(folder: Folder, name: str, cache: Indexes) -> pa.Table:
@@ -135,10 +149,18 @@ def _member(data: bytes, position: int) -> _Member | None:
     _, flags, method, packed, full, name_bytes, extra_bytes, comment_bytes, offset = _ENTRY.unpack_from(data, position)
     start = position + _ENTRY.size
     name, extra = data[start : start + name_bytes], data[start + name_bytes : start + name_bytes + extra_bytes]
-    path = name.decode("utf-8" if flags & _IS_UTF8 else "cp437", "backslashreplace").replace("\\", "/")
+    path = _text(name, is_utf8=bool(flags & _IS_UTF8)).replace("\\", "/")
     _, packed, offset = _large_numbers(extra, full, packed, offset)
     end = start + name_bytes + extra_bytes + comment_bytes
     return _Member(path, bool(flags & _IS_ENCRYPTED), method, packed, offset, end)
+
+
+def _text(name: bytes, is_utf8: bool) -> str:
+    """Many writers store UTF-8 without saying so; what is none is of the code page that the format began with."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name.decode("utf-8" if is_utf8 else "cp437", "backslashreplace")
 
 
 def _not_read(member: _Member, where: str) -> ValueError:

@@ -4,11 +4,14 @@ import contextlib
 import io
 import struct
 import zipfile
+import zlib
 
 import builders
 import numpy as np
 import pytest
 
+from pipelines.plan import plan_shards
+from pipelines.shards import write_shard
 from pipelines.sources.catalog import open_source
 from pipelines.sources.zip_index import ZipReader, index_zip
 from pipelines.specs import IngestSpec
@@ -139,6 +142,41 @@ def encrypted(data: bytes) -> bytes:
 def test_what_cannot_be_read_is_refused(tmp_path, data, message):
     with pytest.raises(ValueError, match=message):
         indexed(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("öl/übung.jpg".encode(), "öl/übung.jpg"),
+        ("日本/a.jpg".encode(), "日本/a.jpg"),
+        ("öl/a.jpg".encode("cp437"), "öl/a.jpg"),
+        (b"cat/a.jpg", "cat/a.jpg"),
+    ],
+)
+def test_names_in_utf8_are_read_whether_or_not_the_archive_says_so(name, path, tmp_path):
+    """Info-ZIP and others do not say it; what is no UTF-8 is of code page 437."""
+    letters = "x" * len(name)
+    data = builders.zip_bytes({letters: b"image"}).replace(letters.encode(), name)
+    assert indexed(tmp_path, data)["path"].to_pylist() == [path]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_member_that_is_not_as_it_was_packed_is_set_aside(method, tmp_path):
+    """Its CRC tells; as a picture it may look whole."""
+    images = {f"{name}/{i}.jpg": builders.jpeg(ord(name) + i) for name in "am" for i in range(3)}
+    data = builders.zip_bytes(images, method)
+    victim, content = "m/1.jpg", images["m/1.jpg"]
+    crc = struct.pack("<L", zlib.crc32(content))
+    assert data.count(crc) == 2
+    read = contents(tmp_path, data.replace(crc, b"\1\2\3\4"))
+    assert read.pop(victim) == b""
+    assert read == {path: content for path, content in images.items() if path != victim}
+    folder = Folder.at(tmp_path / "out")
+    source = open_source(IngestSpec(source=str(tmp_path / "a.zip"), val_fraction=0))
+    spec = IngestSpec(size=16, encoding="raw")
+    (task,) = plan_shards(source, spec, folder)
+    (bad,) = write_shard(task).quarantined
+    assert (bad.key, bad.reason) == (victim, "the zip archive is damaged there: its checksum is another")
 
 
 def test_a_path_that_is_there_twice_is_refused(tmp_path):
