@@ -20,7 +20,7 @@ from pipelines.sources.left_out import left_out_notes
 from pipelines.sources.ranges import ArchiveReader
 from pipelines.sources.source import MOST_CLASSES, Source, fingerprint_of, listed, listing, with_val
 from pipelines.sources.webdataset_info import Stated, read_stated
-from pipelines.sources.webdataset_shard import LABEL_KINDS, index_shard, is_shard, left_out
+from pipelines.sources.webdataset_shard import LABEL_KINDS, has_long_endings, index_shard, is_shard, left_out
 from pipelines.storage import FileEntry, Folder
 
 Names = tuple[str, ...]
@@ -42,7 +42,9 @@ def find_shards(folder: Folder) -> list[FileEntry]:
 def open_webdataset(folder: Folder, shards: list[FileEntry], val_fraction: float, cache: Indexes) -> Source:
     where, stated = folder.where(), read_stated(folder)
     _require_all_shards(shards, stated, where)
-    parts = cache.tables(["webdataset"], folder, shards, partial(index_shard, folder))
+    long = has_long_endings(folder, shards[0].name)
+    what = ["webdataset", "long endings"] if long else ["webdataset"]
+    parts = cache.tables(what, folder, shards, partial(index_shard, folder, long))
     samples, incomplete = _whole_samples(_all_samples(shards, parts, where), where)
     names, titles, labels = _classes(samples, stated.class_titles, where)
     rows = listing(samples["key"], labels, samples["file"].combine_chunks(), samples["offset"], samples["size"])

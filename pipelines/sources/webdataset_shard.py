@@ -1,4 +1,8 @@
-"""One WebDataset shard: a tar in which neighbours of one name are a sample, key.jpg with key.cls, .json or .txt."""
+"""One WebDataset shard: a tar in which neighbours of one name are a sample, key.jpg with key.cls, .json or .txt.
+
+A key ends at the first dot of a name. Images may have an ending of two parts in a set where none has a plain one:
+key.input.jpg. Beside plain ones, such files are masks and the like.
+"""
 
 import json
 import re
@@ -43,10 +47,10 @@ class _Part(NamedTuple):
 def is_shard(folder: Folder, name: str) -> bool:
     """Whether the first members of a tar are samples: an image with .cls, or outside of any folder with a label."""
     try:
-        parts = [_part(member) for member in islice(members_with_text(folder, name, lambda path: False), _PEEKED)]
+        parts = _first_parts(folder, name)
     except ValueError:  # damaged, or no tar
         return False
-    images = {part.key for part in parts if part.kind in EXTENSIONS}
+    images = _keys_of_images(parts) or _keys_of_images(map(_shortened, parts))
     return any(
         part.kind == "cls" or (part.kind in LABEL_KINDS and "/" not in part.key.removeprefix("./"))
         for part in parts
@@ -54,11 +58,29 @@ def is_shard(folder: Folder, name: str) -> bool:
     )
 
 
-def index_shard(folder: Folder, name: str) -> pa.Table:
-    """A row of SCHEMA for each sample; files that belong to none are counted by kind, see `left_out`."""
+def has_long_endings(folder: Folder, name: str) -> bool:
+    """Whether no image among the first members of a shard has an ending of one part."""
+    return not _keys_of_images(_first_parts(folder, name))
+
+
+def _first_parts(folder: Folder, name: str) -> list[_Part]:
+    return [_part(member) for member in islice(members_with_text(folder, name, lambda path: False), _PEEKED)]
+
+
+def _keys_of_images(parts: Iterable[_Part]) -> set[str]:
+    return {part.key for part in parts if part.kind in EXTENSIONS}
+
+
+def index_shard(folder: Folder, long_endings: bool, name: str) -> pa.Table:
+    """A row of SCHEMA for each sample; files that belong to none are counted by kind, see `left_out`.
+
+    Args:
+        long_endings: Whether key.input.jpg is an image, too.
+    """
     rows: list[dict] = []
     others = Counter[str]()
     parts = map(_part, members_with_text(folder, name, lambda path: path.lower().endswith(LABEL_KINDS)))
+    parts = map(_shortened, parts) if long_endings else parts
     for _, sample in groupby(parts, lambda part: part.key):
         row, unused = _sample(list(sample), folder.where(name))
         rows += row
@@ -74,6 +96,12 @@ def left_out(index: pa.Table) -> Counter[str]:
 def _part(member: Member) -> _Part:
     match = _NAME.match(member.path)
     return _Part(match[1], match[2].lower(), member) if match else _Part(member.path, "", member)
+
+
+def _shortened(part: _Part) -> _Part:
+    """An image by the last part of its ending."""
+    last = part.kind.rpartition(".")[2]
+    return part._replace(kind=last) if last in EXTENSIONS else part
 
 
 def _sample(parts: list[_Part], where: str) -> tuple[list[dict], Iterable[str]]:

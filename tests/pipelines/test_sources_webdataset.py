@@ -102,6 +102,34 @@ def info(**more) -> dict[str, bytes]:
     return {"_info.json": json.dumps({"splits": {"train": train | more, "validation": val}}).encode()}
 
 
+@pytest.mark.parametrize("place", ["", "./a.b/", "x.y/z.w/"])
+def test_an_image_may_have_an_ending_of_two_parts_and_a_key_ends_at_the_first_dot_of_a_name(tmp_path, place):
+    webdataset = pytest.importorskip("webdataset")
+    images = [builders.jpeg(seed) for seed in range(3)]
+    files = {f"{i}.{kind}": data for i in range(3) for kind, data in (("in.JPG", images[i]), ("cls", b"%d" % (i % 2)))}
+    data = builders.tar_bytes({f"{place}{name}": data for name, data in files.items()})
+    builders.write_files(tmp_path, {"train-0.tar": data})
+    source = opened(tmp_path)
+    assert [data for _, data in labelled(source, "train").values()] == images
+    assert [name for name, _ in labelled(source, "train").values()] == ["0", "1", "0"]
+    theirs = list(webdataset.WebDataset(str(tmp_path / "train-0.tar"), shardshuffle=False))
+    assert [(sample["in.jpg"], sample["cls"]) for sample in theirs] == [(images[i], b"%d" % (i % 2)) for i in range(3)]
+
+
+def test_beside_plain_images_those_with_an_ending_of_two_parts_are_none(tmp_path):
+    """Also of samples, and in shards, that have no other."""
+    first = {"a.jpg": b"1", "a.seg.png": b"m", "a.cls": b"0", "b.seg.png": b"m", "b.depth.png": b"m", "b.cls": b"1"}
+    second = {"c.seg.png": b"m", "c.cls": b"1", "d.seg.png": b"m", "d.cls": b"0"}
+    files = {"train-0.tar": builders.tar_bytes(first), "train-1.tar": builders.tar_bytes(second)}
+    builders.write_files(tmp_path, files | {"classes.txt": b"cat\ndog"})
+    source = opened(tmp_path)
+    assert labelled(source, "train") == {"train-0/a.jpg": ("cat", b"1")}
+    assert source.notes[:2] == (
+        "5 files left out: 4 .seg.png, 1 .depth.png",
+        "3 samples without an image left out, such as train-0/b.seg.png",
+    )
+
+
 def test_what_the_set_says_of_itself_is_compared(tmp_path):
     builders.webdataset(tmp_path, TIMM)
     builders.write_files(tmp_path, info())
@@ -158,6 +186,10 @@ def test_names_that_say_how_many_shards_there_are_are_counted_to_the_last(tmp_pa
     ("shards", "message"),
     [
         ({"a.tar": {"a.jpg": b"1", "a.png": b"2", "a.cls": b"0"}}, r"a sample has the images a.jpg and a.png"),
+        (
+            {"a.tar": {"a.in.jpg": b"1", "a.out.jpg": b"2", "a.cls": b"0"}},
+            r"a sample has the images a.in.jpg and a.out.jpg, so which is it\? Pack it again with one",
+        ),
         ({"a.tar": {"a.jpg": b"1", "a.cls": b"0", "b.jpg": b"1", "b.cls": b"dog"}}, r"others are not, such as 'dog'"),
         ({"a.tar": {"a.jpg": b"1", "a.cls": b"1440764"}}, r"has the label 1440764, which is no number of a class"),
         ({"a.tar": {"a.jpg": b"1", "a.cls": b"0"}}, r"holds a single class, '0'; name what holds all classes"),
