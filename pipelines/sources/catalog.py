@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.names import JUNK_FOLDER, split_of
+from pipelines.names import JUNK_FOLDER, TEST, split_of
 from pipelines.sources.beside import with_beside
 from pipelines.sources.cache import Indexes, InTasks
 from pipelines.sources.cifar import EDITIONS as CIFAR_EDITIONS
@@ -20,7 +20,7 @@ from pipelines.sources.joined import archive_tree, joined_tree
 from pipelines.sources.kaggle import find_kaggle, tables_around
 from pipelines.sources.parquet_files import find_files, folder_to_name
 from pipelines.sources.pieces import choose_pieces, is_archive, with_other_splits
-from pipelines.sources.source import Source, fingerprint_of
+from pipelines.sources.source import Source, fingerprint_of, with_val
 from pipelines.sources.synset_tars import class_tars
 from pipelines.sources.tiny_imagenet import open_tiny_imagenet, tiny_imagenet_root
 from pipelines.sources.tree import Tree, folder_tree
@@ -38,7 +38,7 @@ def open_source(spec: IngestSpec, cache: Path | None = None, in_tasks: InTasks =
     Indexes of archives are kept in `cache`; `in_tasks` maps over large ones (see `Indexes`).
     """
     try:
-        source = open_demo() if spec.source == "demo" else _with_sample(_open(spec, Indexes(cache, in_tasks)))
+        source = open_demo() if spec.source == "demo" else _opened(spec, Indexes(cache, in_tasks))
     except OSError as error:  # not permitted, no such bucket, no connection
         reason = str(error).splitlines()[0]
         raise ValueError(f"ingest.source: cannot read {Folder.at(spec.source).where()}: {reason}") from error
@@ -54,8 +54,13 @@ def open_source(spec: IngestSpec, cache: Path | None = None, in_tasks: InTasks =
     return source
 
 
-def _with_sample(source: Source) -> Source:
-    """Known by some of its contents, too."""
+def _opened(spec: IngestSpec, cache: Indexes) -> Source:
+    """With validation images, wherever they come from, and known by some of its contents, too."""
+    source = _open(spec, cache)
+    splits = with_val(source.splits, spec.val_fraction)
+    has_test = TEST in source.splits and source.splits[TEST].num_rows > 0
+    notes = () if TEST in splits or not has_test else ("there is no val: the images of test are stored as val",)
+    source = replace(source, splits=splits, notes=(*source.notes, *notes))
     return replace(source, fingerprint=fingerprint_of([source.fingerprint, sample(source)]))
 
 
@@ -89,7 +94,7 @@ def _open_file(folder: Folder, name: str, spec: IngestSpec, cache: Indexes) -> S
         )
     if name.endswith(".tar") and is_shard(folder, name):
         shards = [entry for entry in folder.files() if entry.name == name]
-        return open_webdataset(folder, shards, spec.val_fraction, cache)
+        return open_webdataset(folder, shards, cache)
     if is_archive(name):
         return _open_tree(archive_tree(folder, name, cache), [folder], spec, cache)
     if name.endswith(".parquet"):
@@ -108,10 +113,10 @@ def _open_folder(folder: Folder, spec: IngestSpec, cache: Indexes) -> Source:
     if cifar := find_cifar(folder):
         return with_beside(open_cifar(*cifar, cache), folder, names_of_cifar(folder, *cifar))
     if found := find_files(folder):
-        return with_beside(open_huggingface(found, spec.val_fraction, cache), folder, found.used)
+        return with_beside(open_huggingface(found, cache), folder, found.used)
     for place in (folder, folder.child("data")):
         if shards := find_shards(place):
-            source = open_webdataset(place, shards, spec.val_fraction, cache)
+            source = open_webdataset(place, shards, cache)
             return with_beside(source, place, [*(entry.name.partition("/")[0] for entry in shards), *INFO_FILES])
     if (inside := find_kaggle(folder)) is not None:
         return open_kaggle_folder(folder, inside, spec, cache)
@@ -154,5 +159,5 @@ def _only_folder(folder: Folder, archives: list[str]) -> str | None:
 
 def _open_tree(tree: Tree, tables: list[Folder], spec: IngestSpec, cache: Indexes) -> Source:
     if (root := tiny_imagenet_root(tree.paths)) is not None:
-        return open_tiny_imagenet(tree, root, spec.val_fraction)
-    return open_unpacked(tree, tables, spec, cache) or open_class_folders(tree, spec.val_fraction)
+        return open_tiny_imagenet(tree, root)
+    return open_unpacked(tree, tables, spec, cache) or open_class_folders(tree)

@@ -1,18 +1,18 @@
 """Class folders: in a folder, here or in an object store, or in an archive."""
 
 from pipelines.sources.layout import class_layout
-from pipelines.sources.source import Source, fingerprint_of, listed, with_val
+from pipelines.sources.source import Source, fingerprint_of, listed
 from pipelines.sources.tree import Tree
 
 
-def open_class_folders(tree: Tree, val_fraction: float) -> Source:
+def open_class_folders(tree: Tree) -> Source:
     names, splits, notes = class_layout(tree.paths, tree.where, tree.archive, tree.empty_in)
     return Source(
         kind=tree.kind,
         fingerprint=fingerprint_of([tree.kind, *(tree.identity or listed(splits))]),
         class_names=names,
         class_titles=names,
-        splits=with_val(splits, val_fraction),
+        splits=splits,
         reader=tree.reader,
         notes=(*notes, *tree.notes),
     )

@@ -22,7 +22,7 @@ from pipelines.sources.parquet_columns import Columns, common_columns, require_c
 from pipelines.sources.parquet_files import ParquetFiles, require_complete
 from pipelines.sources.parquet_labels import narrowed, numbered, numbers, require_labels, require_names, words
 from pipelines.sources.ranges import archives, identities
-from pipelines.sources.source import Source, fingerprint_of, listing, with_val
+from pipelines.sources.source import Source, fingerprint_of, listing
 from pipelines.storage import Folder
 
 _ROW_GROUPS = b"row groups"
@@ -78,7 +78,7 @@ class ParquetReader:
             start += len(column)
 
 
-def open_huggingface(found: ParquetFiles, val_fraction: float, cache: Indexes) -> Source:
+def open_huggingface(found: ParquetFiles, cache: Indexes) -> Source:
     folder, files, notes = found.folder, dict(found.splits), found.notes
     if TRAIN not in files:
         raise ValueError(f"{folder.where()} has {'/'.join(files)} Parquet files but no train-*.parquet")
@@ -109,7 +109,7 @@ def open_huggingface(found: ParquetFiles, val_fraction: float, cache: Indexes) -
         ),
         class_names=names,
         class_titles=names,
-        splits=with_val(splits, val_fraction),
+        splits=splits,
         reader=ParquetReader(folder, columns.image, {name: _row_group_ends(table) for name, table in tables.items()}),
         notes=notes,
     )

@@ -13,7 +13,7 @@ from pipelines.sources.cache import Indexes
 from pipelines.sources.devkit import NAMES, Devkit, find_devkit, open_devkit, parse_ground_truth
 from pipelines.sources.layout import class_layout, files_of
 from pipelines.sources.numbered import Flat, by_number, set_apart
-from pipelines.sources.source import SCHEMA, Source, fingerprint_of, listed, listing, with_val
+from pipelines.sources.source import SCHEMA, Source, fingerprint_of, listed, listing
 from pipelines.sources.tree import Tree
 from pipelines.specs import IngestSpec
 from pipelines.storage import Folder
@@ -45,7 +45,7 @@ def open_with_kit(tree: Tree, found: Kit, spec: IngestSpec) -> Source:
         fingerprint=fingerprint_of([kind, *(identity if tree.identity else listed(splits))]),
         class_names=tuple(kit.wnids[i] for i in order),
         class_titles=tuple(kit.titles[i] for i in order),
-        splits=with_val(splits, spec.val_fraction),
+        splits=splits,
         reader=tree.reader,
         notes=(*notes, *tree.notes),
     )

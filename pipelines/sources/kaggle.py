@@ -11,7 +11,7 @@ from pipelines.sources.devkit import NUM_CLASSES
 from pipelines.sources.imagenet import missing_notes
 from pipelines.sources.layout import class_layout, files_of
 from pipelines.sources.numbered import Flat, set_apart
-from pipelines.sources.source import Source, fingerprint_of, listed, listing, with_val
+from pipelines.sources.source import Source, fingerprint_of, listed, listing
 from pipelines.sources.tree import Tree
 from pipelines.storage import Folder
 
@@ -45,7 +45,7 @@ def find_kaggle(folder: Folder) -> str | None:
     return "" if has_table and "train" in folder.folders() else None
 
 
-def open_kaggle(tree: Tree, tables: Tables, val_fraction: float) -> Source:
+def open_kaggle(tree: Tree, tables: Tables) -> Source:
     rest, flat = set_apart(tree.paths, (VAL,))
     names, splits, notes = class_layout(rest, tree.where, tree.archive, tree.empty_in)
     if VAL in flat:
@@ -61,7 +61,7 @@ def open_kaggle(tree: Tree, tables: Tables, val_fraction: float) -> Source:
         fingerprint=fingerprint_of(["kaggle", *listed(splits)]),
         class_names=names,
         class_titles=tuple(titles.get(name, name) for name in names),
-        splits=with_val(splits, val_fraction),
+        splits=splits,
         reader=tree.reader,
         notes=(*notes, *tree.notes),
     )

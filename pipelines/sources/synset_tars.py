@@ -13,7 +13,7 @@ from pipelines.sources.cache import Indexes
 from pipelines.sources.layout import empty_notes, first_folders
 from pipelines.sources.left_out import left_out_notes, only_images
 from pipelines.sources.ranges import ArchiveReader
-from pipelines.sources.source import Source, fingerprint_of, listing, with_val
+from pipelines.sources.source import Source, fingerprint_of, listing
 from pipelines.sources.tar_index import index_tar
 from pipelines.sources.tree import Tree
 from pipelines.storage import FileEntry, Folder
@@ -37,7 +37,7 @@ def require_one_form(folder: Folder, tars: list[FileEntry]) -> None:
         )
 
 
-def open_synset_tars(tree: Tree, val_fraction: float) -> Source:
+def open_synset_tars(tree: Tree) -> Source:
     """A folder of n00000000.tar files, such as the whole of ImageNet (21,841 of them)."""
     images, left_out = only_images(tree.paths)
     if not images.num_rows:
@@ -53,7 +53,7 @@ def open_synset_tars(tree: Tree, val_fraction: float) -> Source:
         fingerprint=fingerprint_of([tree.kind, *tree.identity]),
         class_names=names,
         class_titles=names,
-        splits=with_val({TRAIN: rows}, val_fraction),
+        splits={TRAIN: rows},
         reader=tree.reader,
         notes=(*left_out_notes(left_out), *empty_notes(empty)),
     )

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipelines.names import IMAGE_NAME, VAL
 from pipelines.sources.layout import class_layout
-from pipelines.sources.source import Source, fingerprint_of, listed, listing, with_val
+from pipelines.sources.source import Source, fingerprint_of, listed, listing
 from pipelines.sources.tree import Tree
 
 _ANNOTATIONS, _WNIDS, _TITLES = "val/val_annotations.txt", "wnids.txt", "words.txt"
@@ -28,7 +28,7 @@ def tiny_imagenet_root(paths: pa.Table) -> str | None:
     return None
 
 
-def open_tiny_imagenet(tree: Tree, root: str, val_fraction: float) -> Source:
+def open_tiny_imagenet(tree: Tree, root: str) -> Source:
     flat, tests = _flat_images(tree.paths, f"{root}val/"), _flat_images(tree.paths, f"{root}test/")
     used = pa.array([root + name for name in (_ANNOTATIONS, _WNIDS, _TITLES)])
     others = pc.invert(pc.or_(pc.or_(flat, tests), pc.is_in(tree.paths["path"], value_set=used)))
@@ -47,7 +47,7 @@ def open_tiny_imagenet(tree: Tree, root: str, val_fraction: float) -> Source:
         fingerprint=fingerprint_of(["tiny imagenet", *tree.identity, *listed(splits)]),
         class_names=names,
         class_titles=tuple(titles.get(name, name) for name in names),
-        splits=with_val(splits, val_fraction),
+        splits=splits,
         reader=tree.reader,
         notes=(*notes, *tree.notes),
     )

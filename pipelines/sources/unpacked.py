@@ -35,7 +35,7 @@ def open_unpacked(tree: Tree, places: list[Folder], spec: IngestSpec, cache: Ind
     tables: tuple[Tables, ...] = (*places, tree)
     solution = next((place for place in tables if place.size(SOLUTION) is not None), None)
     if solution and spec.labels == "wnid":
-        return open_kaggle(_without(tree, (SOLUTION, TITLES)), solution, spec.val_fraction)
+        return open_kaggle(_without(tree, (SOLUTION, TITLES)), solution)
     if spec.check_md5:
         raise ValueError("ingest.check_md5 needs the ILSVRC archives as downloaded; leave it false for unpacked ones")
     year = year_of(flat) if flat else None
@@ -50,14 +50,14 @@ def open_class_tars(folder: Folder, tars: list[FileEntry], spec: IngestSpec, cac
     require_no_split(folder, f"{len(tars):,} class tars, such as {tars[0].name},")
     require_no_stray_val(folder, [])
     tree = class_tars_tree(folder, tars, cache)
-    source = open_unpacked(tree, [folder], spec, cache) or open_synset_tars(tree, spec.val_fraction)
+    source = open_unpacked(tree, [folder], spec, cache) or open_synset_tars(tree)
     return with_beside(source, folder, [*(entry.name for entry in tars), *tables_of(source, folder)])
 
 
 def open_kaggle_folder(folder: Folder, inside: str, spec: IngestSpec, cache: Indexes) -> Source:
     """Kaggle's copy, its images in the folder `inside` that was named, with the kit's labels if they are asked for."""
     tree, tables = folder_tree(folder.child(inside) if inside else folder), tables_around(folder)
-    source = open_unpacked(tree, tables, spec, cache) or open_kaggle(tree, tables[0], spec.val_fraction)
+    source = open_unpacked(tree, tables, spec, cache) or open_kaggle(tree, tables[0])
     used = [inside.partition("/")[0], *tables_of(source, folder)]
     return with_beside(source, folder, used) if inside else source
 

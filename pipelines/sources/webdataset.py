@@ -18,7 +18,7 @@ from pipelines.sources.cache import Indexes
 from pipelines.sources.layout import in_order
 from pipelines.sources.left_out import left_out_notes
 from pipelines.sources.ranges import ArchiveReader
-from pipelines.sources.source import MOST_CLASSES, Source, fingerprint_of, listed, listing, with_val
+from pipelines.sources.source import MOST_CLASSES, Source, fingerprint_of, listed, listing
 from pipelines.sources.webdataset_info import Stated, read_stated
 from pipelines.sources.webdataset_shard import LABEL_KINDS, has_long_endings, index_shard, is_shard, left_out
 from pipelines.storage import FileEntry, Folder
@@ -39,7 +39,7 @@ def find_shards(folder: Folder) -> list[FileEntry]:
     return shards if shards and is_shard(folder, shards[0].name) else []
 
 
-def open_webdataset(folder: Folder, shards: list[FileEntry], val_fraction: float, cache: Indexes) -> Source:
+def open_webdataset(folder: Folder, shards: list[FileEntry], cache: Indexes) -> Source:
     where, stated = folder.where(), read_stated(folder)
     _require_all_shards(shards, stated, where)
     long = has_long_endings(folder, shards[0].name)
@@ -55,7 +55,7 @@ def open_webdataset(folder: Folder, shards: list[FileEntry], val_fraction: float
         fingerprint=fingerprint_of(["webdataset", [entry[:2] for entry in shards], names, titles, *listed(splits)]),
         class_names=names,
         class_titles=titles,
-        splits=with_val(splits, val_fraction),
+        splits=splits,
         reader=ArchiveReader(folder),
         notes=(
             *left_out_notes(others),

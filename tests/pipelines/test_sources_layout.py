@@ -64,6 +64,7 @@ def test_split_folders_become_splits(tmp_path, pack, val):
 @packed
 def test_without_val_the_test_split_serves(tmp_path, pack):
     source = opened(pack(tmp_path, builders.class_folders("train/", "test/")), val_fraction=0.5)
+    assert "there is no val: the images of test are stored as val" in source.notes
     assert {split: rows.num_rows for split, rows in source.splits.items()} == {"train": 6, "val": 6}
 
 
