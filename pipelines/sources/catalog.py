@@ -20,6 +20,7 @@ from pipelines.sources.joined import archive_tree, joined_tree
 from pipelines.sources.kaggle import find_kaggle, tables_around
 from pipelines.sources.parquet_files import find_files, folder_to_name
 from pipelines.sources.pieces import choose_pieces, is_archive, with_other_splits
+from pipelines.sources.several import how_to_unpack_classes, how_to_unpack_parts
 from pipelines.sources.source import Source, fingerprint_of, with_val
 from pipelines.sources.synset_tars import class_tars
 from pipelines.sources.tiny_imagenet import open_tiny_imagenet, tiny_imagenet_root
@@ -133,14 +134,24 @@ def _is_packed(name: str) -> bool:
 def _open_class_folders(folder: Folder, archives: list[str], spec: IngestSpec, cache: Indexes) -> Source:
     """What is no other kind: class folders, here or in the one folder that there is. ValueError: only archives are."""
     if archives and not folder.folders():
-        require_uncompressed(folder, *archives)
-        raise ValueError(
-            f"{folder.where()} holds the archive {archives[0]}: name it itself, {folder.where(archives[0])}"
-        )
+        raise _only_archives(folder, archives)
     if name := _only_folder(folder, archives):
         return with_beside(_open_folder(folder.child(name), spec, cache), folder, [name])
     source = _open_tree(folder_tree(folder), tables_around(folder), spec, cache)
     return with_beside(source, folder, tables_of(source, folder), among=archives)
+
+
+def _only_archives(folder: Folder, archives: list[str]) -> ValueError:
+    where, first = folder.where(), archives[0]
+    if not archives[1:]:
+        require_uncompressed(folder, first)
+        return ValueError(f"{where} holds the archive {first}: name it itself, {folder.where(first)}")
+    require_uncompressed(folder, *archives, then=where)
+    how = how_to_unpack_parts(folder, archives) or how_to_unpack_classes(folder, archives)
+    return ValueError(
+        f"{where} holds {len(archives):,} archives, such as {first} and {archives[1]}, and none is named as a split: "
+        f"{how}, and name {where}; if one is the whole set, name it itself"
+    )
 
 
 def _only_folder(folder: Folder, archives: list[str]) -> str | None:

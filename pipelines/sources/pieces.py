@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import islice
 
 from pipelines.names import EXTENSIONS, TRAIN, VAL, split_of
+from pipelines.sources.several import how_to_unpack_parts
 from pipelines.sources.source import Source
 from pipelines.sources.synset_tars import class_tars
 from pipelines.storage import Folder
@@ -44,9 +45,10 @@ def choose_pieces(folder: Folder) -> dict[str, str] | None:
     if not packed or (TRAIN in found and all(unpacked & set(names) for names in found.values())):
         return None
     if TRAIN not in found:
+        how = how_to_unpack_parts(folder, [entry.name for entry in folder.files() if is_archive(entry.name)])
         raise ValueError(
-            f"{folder.where()} has {packed[0]}, which looks like a split, but nothing to train on beside it: put "
-            "train/ or train.tar there, with the class folders in it"
+            f"{folder.where()} has {packed[0]}, which looks like a split, but nothing to train on beside it: "
+            f"{how or 'put train/ or train.tar there, with the class folders in it'}"
         )
     pieces = {split: only_one(folder, names) for split, names in found.items()}
     if VAL not in pieces:

@@ -116,6 +116,60 @@ def test_the_only_archive_in_a_folder_is_to_be_named_compressed_or_not(tmp_path)
     assert opened(named_by(refusal(tmp_path))).class_names == ("cat", "dog")
 
 
+def class_archives(*endings: str, inner: str = "") -> dict[str, bytes]:
+    """An archive for each class, of these endings, one for each."""
+    pack = {
+        ".tar": builders.tar_bytes,
+        ".zip": builders.zip_bytes,
+        ".tar.gz": lambda files: gzip.compress(builders.tar_bytes(files)),
+    }
+    images = {
+        f"a class {i}": {f"{inner.format(i)}{j}.jpg": builders.jpeg(5 * i + j) for j in range(3)}
+        for i in range(len(endings))
+    }
+    return {f"{name}{ending}": pack[ending.lower()](images[name]) for name, ending in zip(images, endings, strict=True)}
+
+
+@pytest.mark.parametrize("inner", ["", "a class {}/"])
+@pytest.mark.parametrize(
+    "endings", [(".zip", ".zip"), (".tar", ".tar", ".tar"), (".ZIP", ".tar"), (".tar.gz", ".tar.gz")]
+)
+def test_a_folder_of_one_archive_for_each_class_is_unpacked_by_the_command(tmp_path, endings, inner):
+    folder = builders.write_files(tmp_path / "my sets", class_archives(*endings, inner=inner))
+    message = refusal(folder)
+    if ".tar.gz" in endings:
+        run_command_of(message)
+        message = refusal(message.rpartition(" and name ")[2])
+    assert "none is named as a split: if each is a class" in message
+    run_command_of(message)
+    source = opened(re.search(r" and name (.+);", message)[1])
+    assert source.class_names == tuple(f"a class {i}" for i in range(len(endings)))
+    assert source.splits["train"]["label"].to_pylist() == [i for i in range(len(endings)) for _ in range(3)]
+    assert list(source.reader.read(source.splits["train"]))[4] == builders.jpeg(6)
+
+
+def test_several_archives_may_be_whole_sets_of_which_one_is_named(tmp_path):
+    sets = {f"{name}.tar": builders.tar_bytes(builders.class_folders()) for name in ("a", "b")}
+    message = refusal(builders.write_files(tmp_path, sets))
+    assert message.endswith("; if one is the whole set, name it itself")
+    assert opened(tmp_path / "b.tar").class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("val", ["val.tar", "val_1.tar", "Validation-a.zip"])
+@pytest.mark.parametrize("ending", [".tar", ".zip"])
+def test_parts_of_splits_are_unpacked_into_a_folder_of_each_by_the_command(tmp_path, val, ending):
+    pack = {".tar": builders.tar_bytes, ".zip": builders.zip_bytes}
+    files = list(builders.class_folders(images=4).items())
+    parts = {f"train_part{i}{ending}": pack[ending](dict(files[i::2])) for i in range(2)}
+    folder = builders.write_files(tmp_path / "my set", parts | {val: pack[val[-4:]](dict(files[:6]))})
+    message = refusal(folder)
+    assert "if those are parts of splits, run " in message
+    run_command_of(message)
+    source = opened(folder)
+    assert {split: rows.num_rows for split, rows in source.splits.items()} == {"train": 8, "val": 6}
+    assert source.notes[-1].startswith("beside it and not used: ")
+
+
 def test_class_tars_unpacked_in_part_are_refused_with_both_counts_and_the_command_that_goes_on(tmp_path):
     tars = {f"n0{i}000000.tar": builders.tar_bytes({f"n0{i}_{j}.JPEG": b"x" for j in range(3)}) for i in range(5)}
     whole = opened(builders.write_files(tmp_path / "whole", tars))
