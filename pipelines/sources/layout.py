@@ -9,6 +9,7 @@ listing may have millions of rows.
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow as pa
@@ -52,7 +53,7 @@ def class_layout(
     _require_classes(names, where)
     for split, (_, found) in classes.items():
         if unknown := sorted(set(found) - set(names)):
-            raise ValueError(f"{where}: {split} has the class {unknown[0]!r}, which train lacks; {EXPECTED}")
+            raise ValueError(f"{where}: {split} has the class {unknown[0]!r}, {_which_train_lacks(unknown[0], names)}")
     label_of = {name: i for i, name in enumerate(names)}
     splits = {}
     for split, (folder, table) in parts.items():
@@ -61,6 +62,14 @@ def class_layout(
         files = files_of(table, archive or folder)
         splits[split] = listing(table["path"], labels, files, table["offset"], table["size"])
     return Layout(tuple(names), splits, _notes(left_out + unlabelled, names, empty))
+
+
+def _which_train_lacks(name: str, names: list[str]) -> str:
+    """What is wrong with a class, and what helps; equal letters may be written as one code point or as two."""
+    twin = next((other for other in names if normalize("NFC", other) == normalize("NFC", name)), None)
+    if twin is None:
+        return f"which train lacks; {EXPECTED}"
+    return f"and train has it in another Unicode form, {ascii(name)} against {ascii(twin)}: give both the same name"
 
 
 def files_of(paths: pa.Table, name: str) -> pa.ChunkedArray | str:

@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import zipfile
+from ast import literal_eval
 from pathlib import Path
+from unicodedata import normalize
 
 import builders
 import pytest
@@ -114,6 +116,17 @@ def test_the_only_archive_in_a_folder_is_to_be_named_compressed_or_not(tmp_path)
     run_command_of(message)
     assert opened(named_by(message)).class_names == ("cat", "dog")
     assert opened(named_by(refusal(tmp_path))).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(("train", "val"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_class_in_another_unicode_form_is_said_to_be_and_is_found_once_its_name_is_the_same(tmp_path, train, val):
+    forms = {"train": normalize(train, "café"), "val": normalize(val, "café")}
+    files = {f"{split}/{name}/1.jpg": b"x" for split, cafe in forms.items() for name in (cafe, "bar")}
+    message = refusal(builders.write_files(tmp_path, files))
+    assert "which train lacks" not in message
+    has, twin = re.search(r"in another Unicode form, ('.+') against ('.+'): give both the same name$", message).groups()
+    (tmp_path / "val" / literal_eval(has)).rename(tmp_path / "val" / literal_eval(twin))
+    assert opened(tmp_path).class_names == ("bar", forms["train"])
 
 
 def class_archives(*endings: str, inner: str = "") -> dict[str, bytes]:
