@@ -67,7 +67,7 @@ def to_square(data: bytes, size: int, max_pixels: int) -> Square:
             return _fast_square(data, size, max_pixels)
         except DamagedImage:
             raise
-        except ValueError:  # a warning of libjpeg, or a colour space that it does not convert
+        except (ValueError, KeyError):  # a warning of libjpeg, or colours that it does not convert or name
             pass
     return _careful_square(data, size, max_pixels)
 

@@ -60,11 +60,16 @@ def _whole_jpeg(data: bytes) -> tuple[bytes, str]:
 
 
 def _complaint(data: bytes) -> str | None:
-    """What libjpeg says first of this JPEG, reading all of it; None where it has nothing to say."""
+    """What libjpeg says first of this JPEG, reading all of it; None where it has nothing to say.
+
+    DamagedImage where not even its header can be told.
+    """
     try:
         colours = simplejpeg.decode_jpeg_header(data, strict=False)[2]
         native = "CMYK" if colours in FOUR_INKS else "RGB"
         simplejpeg.decode_jpeg(data, colorspace=native, min_factor=8)
+    except KeyError as error:  # simplejpeg has no name for the sampling
+        raise DamagedImage("the JPEG ends in its header, or samples its colours in a way not read here") from error
     except ValueError as error:
         return str(error)
     return None

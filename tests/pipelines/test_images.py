@@ -336,6 +336,15 @@ def test_what_is_no_image_is_refused_with_the_same_reason_each_time(data, reason
     assert "object at 0x" not in str(first.value)
 
 
+def test_a_jpeg_whose_header_cannot_be_told_is_refused_in_words():
+    """Cut before its tables, or with colours sampled by 1 x 4."""
+    data = encoded(picture(16, 16))
+    sampling = data.index(b"\xff\xc0") + 11
+    for odd in (data[: data.index(b"\xff\xc4")], data[:sampling] + b"\x14" + data[sampling + 1 :]):
+        with pytest.raises(DamagedImage, match="^the JPEG ends in its header, or samples its colours in a way not"):
+            to_square(odd, 32, MAX_PIXELS)
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 def test_enormous_images_are_refused_before_they_are_decoded(format, monkeypatch):
     data = encoded(picture(300, 200), format)
