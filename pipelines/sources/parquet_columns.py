@@ -59,6 +59,8 @@ def find_columns(folder: Folder, name: str) -> Columns:
     words = [field.name for field in schema if is_text(field.type) and field.name in _LABEL_NAMES]
     candidates = classes or [name for name in integers if name in _LABEL_NAMES] or words or integers
     label = next((column for column in _LABEL_NAMES if column in candidates), candidates[0] if candidates else None)
+    if label not in (*classes, *_LABEL_NAMES):
+        _refuse_other_labels(schema, folder.where(name))
     if len(images) != 1 or label is None or (label not in _LABEL_NAMES and len(candidates) > 1):
         raise ValueError(
             f"{folder.where(name)}: cannot tell the image and label columns from {schema.names}; expected one column "
@@ -66,6 +68,15 @@ def find_columns(folder: Folder, name: str) -> Columns:
         )
     names = tuple(features.get(label, {}).get("names", ()))
     return Columns(images[0], label, label in words, names)
+
+
+def _refuse_other_labels(schema: pa.Schema, where: str) -> None:
+    """ValueError where a column is named as labels are, and is of neither integers nor words."""
+    if odd := next((field for field in schema if field.name in _LABEL_NAMES), None):
+        raise ValueError(
+            f"{where}: the column {odd.name!r} is of {odd.type}, and labels are integers or words: write it as one of "
+            "those, or name the column that holds the labels 'label'"
+        )
 
 
 def _bytes_path(field: pa.Field) -> str | None:

@@ -133,6 +133,21 @@ def test_columns_that_cannot_be_told_are_listed(tmp_path, columns):
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("more", [{}, {"width": [5, 6]}])
+@pytest.mark.parametrize(
+    ("kind", "word"), [(pa.float64(), "double"), (pa.float16(), "halffloat"), (pa.bool_(), "bool")]
+)
+def test_labels_of_another_type_are_named_with_it_and_are_read_once_they_are_integers(tmp_path, kind, word, more):
+    """Whatever integers are beside them."""
+    labels = pa.array([0, 1]).cast(pa.float32()).cast(kind)
+    columns = {"image": [builders.jpeg(i) for i in range(2)], "label": labels} | more
+    write_table(tmp_path, columns)
+    with pytest.raises(ValueError, match=rf"the column 'label' is of {word}, and labels are integers or words: write"):
+        opened(tmp_path)
+    write_table(tmp_path, columns | {"label": [0, 1]})
+    assert opened(tmp_path, val_fraction=0).splits["train"]["label"].to_pylist() == [0, 1]
+
+
 def test_a_listing_kept_from_before_reads_no_labels_again(tmp_path, monkeypatch):
     builders.huggingface(tmp_path / "set", TWO_FILES | VALIDATION)
     first = opened(tmp_path / "set", tmp_path / "cache")
