@@ -20,6 +20,7 @@ from pipelines.sources.left_out import by_kind, left_out_notes, only_images
 from pipelines.sources.source import listing
 
 EXPECTED = "expected CLASS/image.jpg or train/CLASS/image.jpg (val/ and test/ beside train/ if there are any)"
+_TABLES = (".csv", ".tsv", ".xlsx")
 _PIECE = 65536  # rows taken apart at once
 
 
@@ -45,6 +46,19 @@ def class_layout(
         ValueError: The folders are no classes, or some of them are not.
     """
     images, left_out = _only_images(paths, where)
+    try:
+        return _class_layout(images, left_out, where, archive, empty_in)
+    except ValueError as error:
+        tables = by_kind(Counter({kind: left_out[kind] for kind in _TABLES if kind in left_out}))
+        if not tables:
+            raise
+        hint = f"labels in tables ({tables}) are not read: put each image into a folder of its class"
+        raise ValueError(f"{error}; {hint}") from error
+
+
+def _class_layout(
+    images: pa.Table, left_out: Counter[str], where: str, archive: str, empty_in: Callable[[str], Iterable[str]]
+) -> Layout:
     root = common_folders(images["path"])
     parts, unlabelled = _by_split(without(root, images), root, where)
     classes = {split: first_folders(table["path"]) for split, (_, table) in parts.items()}

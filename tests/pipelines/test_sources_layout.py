@@ -263,6 +263,19 @@ def test_unusable_layouts_are_refused_in_one_line(tmp_path, pack, files, message
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("images", ["", "images/"])
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_images_whose_labels_are_in_a_table_are_refused_with_a_word_on_it(tmp_path, images, kind):
+    table = {f"labels.{kind}": b"file,label\n0.jpg,cat\n"}
+    folder = as_folder(tmp_path, {f"{images}{i}.jpg": b"x" for i in range(2)} | table)
+    with pytest.raises(ValueError, match=rf"; labels in tables \(1 \.{kind}\) are not read: put each image"):
+        opened(folder)
+    (folder / f"labels.{kind}").unlink()
+    with pytest.raises(ValueError, match=r"outside class folders|a single class") as error:
+        opened(folder)
+    assert "table" not in str(error.value)
+
+
 def test_missing_and_empty_sources_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"there is no file or folder .*/gone"):
         opened(tmp_path / "gone")
