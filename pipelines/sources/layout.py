@@ -103,7 +103,9 @@ def _only_images(paths: pa.Table, where: str) -> tuple[pa.Table, Counter[str]]:
         raise ValueError(f"{where} is empty; {EXPECTED}")
     images, left_out = only_images(paths)
     if not images.num_rows:
-        raise ValueError(f"{where} holds no images: found {by_kind(left_out)}; {EXPECTED}")
+        packed = {".tar", ".zip"} & set(left_out)
+        hint = "; unpack the archives there, each into a folder of its name if it is a class" if packed else ""
+        raise ValueError(f"{where} holds no images: found {by_kind(left_out)}; {EXPECTED}{hint}")
     return images, left_out
 
 

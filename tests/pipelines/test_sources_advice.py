@@ -161,6 +161,15 @@ def test_a_folder_of_one_archive_for_each_class_is_unpacked_by_the_command(tmp_p
     assert list(source.reader.read(source.splits["train"]))[4] == builders.jpeg(6)
 
 
+def test_archives_of_classes_in_the_folders_of_splits_are_to_be_unpacked_there(tmp_path):
+    for split in ("train", "val"):
+        builders.write_files(tmp_path / split, class_archives(".zip", ".zip"))
+    assert refusal(tmp_path).endswith("; unpack the archives there, each into a folder of its name if it is a class")
+    for path in tmp_path.glob("*/*.zip"):
+        subprocess.run(["unzip", "-q", path, "-d", path.with_suffix("")], check=True)
+    assert {split: rows.num_rows for split, rows in opened(tmp_path).splits.items()} == {"train": 6, "val": 6}
+
+
 def test_several_archives_may_be_whole_sets_of_which_one_is_named(tmp_path):
     sets = {f"{name}.tar": builders.tar_bytes(builders.class_folders()) for name in ("a", "b")}
     message = refusal(builders.write_files(tmp_path, sets))
