@@ -1,5 +1,7 @@
 """What the tests of crashes, signals and clusters share: a tiny data set, and a training that nothing disturbed."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import crash
@@ -23,3 +25,11 @@ def two_columns(data, tmp_path_factory) -> tiny.Training:
     training = tiny.Training(data, folder / "training", tiny.on_ray, tracking__uri="off", **tiny.TWO_COLUMNS)
     crash.finish(training.start(), training.log)
     return training
+
+
+@pytest.fixture
+def hangups_are_heard() -> Iterator[None]:
+    """What a test starts inherits it where the tests themselves run under nohup, and would not stop at a hangup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

@@ -14,7 +14,7 @@ import crash
 import pytest
 from tiny import Training, on_ray
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hangups_are_heard")]
 
 
 def group_of(driver: subprocess.Popen) -> list:

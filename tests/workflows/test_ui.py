@@ -68,6 +68,7 @@ def started(root, said, port, *more) -> subprocess.Popen:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hangups_are_heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_however_it_ends_nothing_is_left(number, tracked, tmp_path):
     root, _ = tracked
