@@ -32,18 +32,18 @@ class Momentum:
         flat = self.flat
         assert flat.is_whole(), "the network was moved, or its gradients were dropped"
         for name, place in flat.places.items():
-            rate = rate_of(name)
-            parts = (flat.weights[place], flat.velocity[place], flat.gradients[place])
-            size = _PART_VALUES if flat.weights.device.type == "cpu" else parts[0].numel()
-            for weights, velocity, gradient in zip(*(part.split(size) for part in parts), strict=True):
-                if rate:
-                    gradient.add_(weights, alpha=self.decays[name])
-                    self._move(weights, velocity, gradient, rate, skip)
-                gradient.zero_()
+            if rate := rate_of(name):
+                parts = (flat.weights[place], flat.velocity[place], flat.gradient(name))
+                size = _PART_VALUES if flat.weights.device.type == "cpu" else parts[0].numel()
+                for weights, velocity, gradient in zip(*(part.split(size) for part in parts), strict=True):
+                    self._move(weights, velocity, gradient, rate, self.decays[name], skip)
+        flat.clear_gradients()
 
-    def _move(self, weights: Tensor, velocity: Tensor, gradient: Tensor, rate: float, skip: Tensor | None) -> None:
+    def _move(
+        self, weights: Tensor, velocity: Tensor, gradient: Tensor, rate: float, decay: float, skip: Tensor | None
+    ) -> None:
         in_velocity, in_weights = (-rate, 1.0) if self.spec.optimizer == "paper" else (1.0, -rate)
-        velocity.mul_(self.spec.momentum).add_(gradient, alpha=in_velocity)
+        velocity.mul_(self.spec.momentum).add_(weights, alpha=in_velocity * decay).add_(gradient, alpha=in_velocity)
         if skip is not None:
             velocity.masked_fill_(skip, 0)
         weights.add_(velocity, alpha=in_weights)

@@ -54,7 +54,9 @@ class Trainer:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.precision != "float32"
         self.schedule = Schedule(spec, steps_per_epoch, net_spec.num_classes)
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, wrong, images since last asked
-        self.flat = Flat(self.net.named_parameters(), more=len(self.sums))
+        # A GPU shall find gradients where they were in the step before; on a CPU adding to them would cost a pass more.
+        in_place = self.replicas.count > 1 or self.device.type != "cpu"
+        self.flat = Flat(self.net.named_parameters(), in_place, more=len(self.sums))
         self.optimizer = Momentum(self.flat, spec)
         self.step = 0  # updates made
         self.bad_step = torch.full((), -1, device=self.device)  # the first step with a loss that is no number

@@ -20,7 +20,7 @@ def gradients(net: AlexNet) -> dict[str, torch.Tensor]:
 
 def test_a_flat_network_has_the_values_and_gradients_that_it_had():
     plain, net = AlexNet(SPEC, seed=3), AlexNet(SPEC, seed=3)
-    flat = Flat(net.named_parameters(), more=3)
+    flat = Flat(net.named_parameters(), in_place=True, more=3)
     expected, found = gradients(plain), gradients(net)
     assert flat.is_whole()
     for name, parameter in plain.named_parameters():
@@ -31,9 +31,23 @@ def test_a_flat_network_has_the_values_and_gradients_that_it_had():
     assert all(torch.equal(flat.view(flat.gradients, name), 2 * expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_gradients_are_flat_in_the_order_of_the_weights_and_can_be_cleared(in_place):
+    plain, net = AlexNet(SPEC, seed=3), AlexNet(SPEC, seed=3)
+    flat, expected = Flat(net.named_parameters(), in_place), gradients(plain)
+    for _ in range(2):
+        gradients(net)
+        for name, place in flat.places.items():
+            twin = torch.zeros_like(flat.weights)
+            flat.view(twin, name).copy_(expected[name])
+            assert torch.equal(flat.gradient(name), twin[place])
+        flat.clear_gradients()
+        assert not any(flat.gradient(name).any() for name in flat.places)
+
+
 def test_nothing_overlaps_and_padding_stays_zero():
     net = AlexNet(SPEC, seed=3)
-    flat = Flat(net.named_parameters(), more=3)
+    flat = Flat(net.named_parameters(), in_place=True, more=3)
     gradients(net)
     assert flat.more.tolist() == [0, 0, 0]
     seen = torch.zeros_like(flat.weights)
@@ -47,6 +61,6 @@ def test_nothing_overlaps_and_padding_stays_zero():
 @pytest.mark.parametrize("change", [lambda net: net.double(), lambda net: net.zero_grad()])
 def test_it_knows_when_the_network_left(change):
     net = AlexNet(SPEC, seed=3)
-    flat = Flat(net.named_parameters())
+    flat = Flat(net.named_parameters(), in_place=True)
     change(net)
     assert not flat.is_whole()

@@ -29,7 +29,7 @@ def run(
     spec: TrainSpec, rates_of_step: list[dict[str, float]], skip: list[bool] | None = None
 ) -> dict[str, torch.Tensor]:
     mine = parameters()
-    optimizer = Momentum(Flat(mine.items()), spec)
+    optimizer = Momentum(Flat(mine.items(), in_place=True), spec)
     for step, of_step in enumerate(rates_of_step):
         for name, grad in gradients(step).items():
             mine[name].grad += grad
@@ -103,7 +103,7 @@ def test_the_decay_of_a_layer_may_be_its_own():
 
 def test_a_network_that_was_moved_is_not_updated():
     mine = parameters()
-    optimizer = Momentum(Flat(mine.items()), TrainSpec())
+    optimizer = Momentum(Flat(mine.items(), in_place=True), TrainSpec())
     for name in NAMES[:2]:
         mine[name].grad = None
     with pytest.raises(AssertionError, match="moved"):

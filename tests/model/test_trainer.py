@@ -139,7 +139,7 @@ def test_metrics_are_means_since_last_asked():
     made = trainer()
     images, labels = batch(0)
     loss, wrong, count = backward(made.net.train(), images, labels).tolist()
-    made.flat.gradients.zero_()
+    made.flat.clear_gradients()
     made.train_step(images, labels)
     assert made.metrics() == {"loss": loss / count, "top1_error": wrong / count, "lr": 0.01}
     made.train_step(*batch(1))
@@ -185,7 +185,7 @@ def test_a_short_batch_has_the_mean_gradient_of_its_true_size():
     images, labels = batch(0, 4)
     backward(made.net.train(), images, labels)
     whole = made.net.fc6.weight.grad.clone()
-    made.flat.gradients.zero_()
+    made.flat.clear_gradients()
     for row in range(4):
         made.net.at(step=0, first_row=row)
         backward(made.net, images[row : row + 1], labels[row : row + 1], batch_size=4)

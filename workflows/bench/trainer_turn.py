@@ -122,7 +122,7 @@ def _ms_per_part(trainer: Trainer, images_BCHW: Tensor, labels_B: Tensor) -> dic
         return torch.nn.functional.cross_entropy(logits_BK.float(), labels_B)
 
     def both() -> None:
-        trainer.flat.gradients.zero_()
+        trainer.flat.clear_gradients()
         backward(net, images_BCHW, labels_B, precision=precision)
 
     centred_s = _median_s(lambda: net.centre(images_BCHW), device.type)
