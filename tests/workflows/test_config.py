@@ -141,7 +141,8 @@ def test_a_digest_does_not_depend_on_the_order_of_keys():
 
 def test_a_stage_reads_what_it_declares_and_nothing_else():
     read = config.select(RunConfig(), ("evaluate.*", "recipe"), ("evaluate.batch_size",))
-    assert set(read) == {"recipe", "evaluate.split", "evaluate.weights"}
+    of_evaluate = {"evaluate.split", "evaluate.weights", "evaluate.models", "evaluate.keep_probabilities"}
+    assert set(read) == {"recipe", *of_evaluate}
 
 
 @pytest.mark.parametrize(
@@ -149,6 +150,8 @@ def test_a_stage_reads_what_it_declares_and_nothing_else():
     [
         ("train.init_from", "weights", "{here}/weights"),
         ("train.init_from", "~/weights", "{home}/weights"),
+        ("train.init_from", "models:/alexnet-demo@best", "models:/alexnet-demo@best"),
+        ("train.init_from", "six_conv@newest", "six_conv@newest"),
         ("ingest.source", "images", "{here}/images"),
         ("ingest.source", "demo", "demo"),
         ("ingest.source", "s3://bucket/images", "s3://bucket/images"),
