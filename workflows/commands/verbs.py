@@ -305,14 +305,10 @@ def _prediction(image: "Predicted") -> dict[str, Any]:
 
 def _model_folder(here: Given) -> Folder:
     """The exported model that was named, by folder or in the registry, else the newest that was trained here."""
-    named = here.args.model
-    if named and named.startswith("models:/"):
-        from workflows.tracking.server import registered_files
+    from workflows.engine.starts import model_folder
 
-        if here.config.tracking.uri == "off":
-            raise UsageError(f"--model {named}: tracking.uri=off keeps no registry; name a folder")
-        return Folder.at(registered_files(here.config.tracking, here.root, named))
-    return Folder.at(named) if named else _newest_model(here)
+    named = here.args.model
+    return model_folder(f"--model {named}", named, here.config, here.places()) if named else _newest_model(here)
 
 
 def _newest_model(here: Given) -> Folder:

@@ -70,8 +70,7 @@ def see_weights(config: RunConfig, places: Places, anew: bool, in_tasks: "InTask
         return Seen()
     try:
         folder = model_folder(f"train.init_from={name}", name, config, places)
-        digest = hashlib.sha256(folder.read(_WEIGHTS)).hexdigest()
-        return Seen({"init_from": digest}, {"init_from": redacted(folder.url)})
+        return Seen({"init_from": _digest_of_weights(folder)}, {"init_from": redacted(folder.url)})
     except (OSError, UsageError) as error:
         for facts in places.begun("train"):
             if facts.get("ignored", {}).get("train.init_from") == name:
@@ -95,7 +94,7 @@ def see_models(config: RunConfig, places: Places, anew: bool, in_tasks: "InTasks
         said = f"evaluate.models={name}"
         folder = model_folder(said, name, config, places)
         try:
-            found[name] = hashlib.sha256(folder.read(_WEIGHTS)).hexdigest()
+            found[name] = _digest_of_weights(folder)
         except OSError as error:
             raise UsageError(f"{said}: no {_WEIGHTS} there; name the folder of an exported model") from error
     return Seen({"models": ", ".join(f"{name} {digest}" for name, digest in found.items())} if found else {})
@@ -122,6 +121,10 @@ def _change(known: Seen, now: Seen) -> str:
     counts = [" ".join(f"{split} {n:,}" for split, n in _counts(seen).items()) for seen in (known, now)]
     told = f": {counts[0]} -> {counts[1]}" if counts[0] != counts[1] else ""
     return f"the source has changed since it was ingested{told}"
+
+
+def _digest_of_weights(folder: Folder) -> str:
+    return hashlib.sha256(folder.read(_WEIGHTS)).hexdigest()
 
 
 def _newer(now: Seen, places: Places) -> str:
