@@ -1,18 +1,18 @@
 """AlexNet in the paper's order, conv1 to fc8 (Krizhevsky, Sutskever, Hinton 2012, section 3).
 
-The network takes RGB pixels, 0 to 255, and subtracts its own mean. Its two columns may live in one process or in two:
-`columns.exchange` marks the places where they meet, and nothing else here knows where they are.
+Its two columns may live in one process or in two: `columns.exchange` marks the places where they meet, and nothing else
+here knows where they are.
 
 Letters: B batch, C maps (channels), H, W, U units, K classes.
 """
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.columns import OneColumn, OneProcess
 from model.layers import LRN, Dropout, initial_weights, linear, local_response_norm, spatial_norm
+from model.network import Network
 from model.shapes import Layer, layer_table
 from model.specs import AlexNetSpec
 
@@ -51,13 +51,10 @@ class FullyConnected(nn.Module):
         return torch.einsum("bgu,gou->bgo", x_BGU, weight_GOU).flatten(1) + self.bias
 
 
-class AlexNet(nn.Module):
-    """The network of a spec, or one column of it.
+class AlexNet(Network):
+    """The network of a spec, or one column of it."""
 
-    In training its images are multiplied by `input_scale` after the mean, and `at` names the masks of dropout.
-    """
-
-    input_scale = 1.0
+    spec: AlexNetSpec
     conv1: Convolution
     conv2: Convolution
     conv6: Convolution
@@ -65,12 +62,10 @@ class AlexNet(nn.Module):
     fc7: FullyConnected
     bottleneck: FullyConnected
     fc8: FullyConnected
-    mean: Tensor
 
     def __init__(self, spec: AlexNetSpec, columns: OneProcess | OneColumn | None = None, *, seed: int = 0):
-        super().__init__()
-        self.spec = spec
-        self.columns = columns = columns or OneProcess(spec.columns)
+        columns = columns or OneProcess(spec.columns)
+        super().__init__(spec, columns)
         self.table = {layer.name: layer for layer in layer_table(spec)}
         for name, layer in self.table.items():
             self.add_module(name, (Convolution if layer.kernel else FullyConnected)(layer, columns))
@@ -78,8 +73,6 @@ class AlexNet(nn.Module):
             self.add_module(f"drop_{name}", Dropout(seed, name, columns.slice(self.table[name].out)))
         alpha = spec.lrn_alpha / spec.lrn_n if spec.lrn_alpha_over_n else spec.lrn_alpha
         self.lrn = LRN(spec.lrn_n, alpha, spec.lrn_beta, spec.lrn_k)
-        side = spec.input_px if spec.mean == "image" else 1
-        self.register_buffer("mean", torch.zeros(3, side, side))
         self.initialise(seed)
         # Channels last is what convolutions like best, and pooling and normalisation need.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare this one
@@ -87,32 +80,21 @@ class AlexNet(nn.Module):
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
         for name, layer in self.table.items():
-            weight, bias = initial_weights(layer, seed)
-            held = self.columns.slice(layer.out)
-            self.get_parameter(f"{name}.weight").copy_(weight[held])
-            self.get_parameter(f"{name}.bias").copy_(bias[held])
+            for kind, initial in zip(("weight", "bias"), initial_weights(layer, seed), strict=True):
+                self.get_parameter(f"{name}.{kind}").copy_(self.part(name, initial))
 
-    def set_mean(self, mean_HWC: np.ndarray) -> None:
-        """The training set's mean image, whose central window is subtracted, or its mean over all pixels."""
-        side = self.spec.input_px
-        top, left = ((size - side) // 2 for size in mean_HWC.shape[:2])
-        if self.spec.mean == "channel":
-            window_HWC = mean_HWC.mean(axis=(0, 1), keepdims=True)
-        else:
-            assert min(top, left) >= 0, f"the mean image is {mean_HWC.shape}, smaller than the network's {side} px"
-            window_HWC = mean_HWC[top : top + side, left : left + side]
-        self.mean.copy_(torch.from_numpy(np.ascontiguousarray(window_HWC)).permute(2, 0, 1))
+    def part(self, parameter: str, merged: Tensor) -> Tensor:
+        return merged[self.columns.slice(self._outputs(parameter))]
 
-    def at(self, step: int, first_row: int = 0) -> None:
-        """What comes next is this training step, on rows of the global batch from `first_row` on."""
-        for module in self.modules():
-            if isinstance(module, Dropout):
-                module.at(step, first_row)
+    def merge(self, parameter: str, part: Tensor) -> Tensor:
+        return self.columns.merge(part, self._outputs(parameter))
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Logits (B, K) of images (0..255, float or uint8)."""
-        columns, communicate = self.columns, self.columns.exchange if self.spec.communication else _stay
-        x = self.conv1(self.centre(images_BCHW))
+    def _outputs(self, parameter: str) -> int:
+        return self.table[parameter.split(".")[0]].out
+
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        communicate = self.columns.exchange if self.spec.communication else _stay
+        x = self.conv1(self.centre(images_BCHW, self.overhang))
         if self.spec.conv1_order == "relu_norm_pool":
             x = self.pool(self.norm(self.neuron(x)))
         else:
@@ -132,21 +114,16 @@ class AlexNet(nn.Module):
         x = self.drop(self.neuron(self.fc7(communicate(x))), "fc7")
         if self.spec.bottleneck:
             x = self.bottleneck(communicate(x))
-        return columns.gather_logits(self.fc8(columns.exchange(x)), self.spec.num_classes)
+        return self.columns.exchange(x)
 
-    @torch.no_grad()
-    def centre(self, images_BCHW: Tensor) -> Tensor:
-        """The images less the mean, with zeros on the right and at the bottom where conv1's last window overhangs."""
-        conv1, side = self.table["conv1"], self.spec.input_px
-        assert images_BCHW.shape[1:] == (3, side, side), f"images are {tuple(images_BCHW.shape)}, not B x 3 x {side}^2"
-        overhang = (conv1.out_px - 1) * conv1.stride + conv1.kernel - side - 2 * conv1.pad
-        shape = (images_BCHW.shape[0], 3, side + overhang, side + overhang)  # len() would fix the batch in an export
-        mean = self.mean
-        x = torch.empty(shape, dtype=mean.dtype, device=mean.device, memory_format=torch.channels_last).zero_()
-        inner = x[:, :, :side, :side].copy_(images_BCHW).sub_(mean)
-        if self.training and self.input_scale != 1:
-            inner.mul_(self.input_scale)
-        return x
+    def head(self, features_BU: Tensor) -> Tensor:
+        return self.columns.gather_logits(self.fc8(features_BU), self.spec.num_classes)
+
+    @property
+    def overhang(self) -> int:
+        """How far conv1's last window reaches over the image's right and lower side, px."""
+        conv1 = self.table["conv1"]
+        return (conv1.out_px - 1) * conv1.stride + conv1.kernel - conv1.in_px - 2 * conv1.pad
 
     def neuron(self, x: Tensor) -> Tensor:
         return F.relu(x, inplace=True) if self.spec.activation == "relu" else torch.tanh(x)

@@ -147,6 +147,14 @@ class Replicas:
         dist.all_reduce(host, group=self.group)
         return flat.copy_(host)
 
+    def take_first(self, tensor: Tensor) -> None:
+        """Becomes the first replica's."""
+        if self.count == 1:
+            return
+        host = tensor if dist.get_backend(self.group) != "gloo" else tensor.to("cpu")
+        dist.broadcast(host, group=self.group, group_src=0)
+        tensor.copy_(host)
+
 
 def place_ranks(columns: int, columns_per_rank: int, rank: int, world: int) -> tuple[OneProcess | OneColumn, Replicas]:
     """This rank's columns and replica among `world` ranks of torch.distributed; every rank must call it."""

@@ -26,7 +26,7 @@ def generator(device: torch.device | str, *key: int | str) -> torch.Generator:
 def initial_weights(layer: Layer, seed: int) -> tuple[Tensor, Tensor]:
     """Weights ~ N(0, std) and constant biases of all columns together: the same numbers wherever the columns live."""
     weight = torch.empty(layer.weight_shape).normal_(0, layer.std, generator=generator("cpu", seed, layer.name))
-    return weight, torch.full((layer.out,), layer.bias)
+    return weight, torch.full(layer.bias_shape, layer.bias)
 
 
 def linear(x_BU: Tensor, weight_OU: Tensor, bias_O: Tensor) -> Tensor:
@@ -86,9 +86,9 @@ SPATIAL_PX = 5
 SPATIAL = LRN(n=SPATIAL_PX, alpha=1e-3 / SPATIAL_PX**2, k=1.0)
 
 
-def spatial_norm(x_BCHW: Tensor) -> Tensor:
+def spatial_norm(x_BCHW: Tensor, lrn: LRN = SPATIAL) -> Tensor:
     """Normalisation within each map, over n x n px with zeros outside, as run in 2012 after conv2."""
-    return _normalise(x_BCHW, SPATIAL)
+    return _normalise(x_BCHW, lrn)
 
 
 def _normalise(x: Tensor, lrn: LRN) -> Tensor:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 LIGHT = "light"
 _WORD = re.compile(r"[^\s,]+")
 _EPOCH = re.compile(r"(?P<epoch>[^:]*):(?P<rest>.*)")
-_NAME = re.compile(r"[A-Za-z0-9_*?]+(\.(weight|bias))?")
+_NAME = re.compile(r"[A-Za-z0-9_*?]+(\.[A-Za-z0-9_*?]+)*")
+KINDS = ("weight", "bias")
 
 
 class Setting(NamedTuple):
@@ -64,18 +65,23 @@ def value_at(settings: Iterable[Setting], parameter: str, epoch: float) -> float
 
 
 def fits(name: str, parameter: str) -> bool:
-    layer, _, kind = name.partition(".")
-    of_layer, _, of_kind = parameter.partition(".")
-    if LIGHT in (layer, of_layer):
+    if LIGHT in (name, parameter):
         return name == parameter
+    (layer, kind), (of_layer, _, of_kind) = _parted(name), parameter.rpartition(".")
     return fnmatchcase(of_layer, layer) and kind in ("", of_kind)
 
 
 def _closeness(name: str) -> tuple[int, bool]:
     """How exactly a name says which parameters: a whole name, then patterns by their letters; then a kind."""
-    layer, _, kind = name.partition(".")
+    layer, kind = _parted(name)
     is_pattern = "*" in layer or "?" in layer
     return len(layer) - layer.count("*") - layer.count("?") if is_pattern else 1000, bool(kind)
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """The layer that a name says, and the kind of its parameters, if any: layer1.conv2.bias."""
+    layer, _, kind = name.rpartition(".")
+    return (layer, kind) if kind in KINDS and layer else (name, "")
 
 
 def _setting(said: str, epoch: float, text: str, start: int, key: str) -> Setting:

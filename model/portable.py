@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.alexnet import AlexNet
 from model.layers import LRN, response_norm_formula
+from model.network import Network
 
 
-def portable(net: AlexNet) -> nn.Module:
+def portable(net: Network) -> nn.Module:
     """A trained network as a module of PyTorch's own operators, which exports to a file that needs nothing else."""
     side = net.spec.input_px
     images_BCHW = torch.zeros(2, 3, side, side, device=net.mean.device)

@@ -87,7 +87,7 @@ def require_rates(spec: TrainSpec, parameters: Sequence[str]) -> None:
     for key, settings in (("train.schedule", told), ("train.decays", parse_values(spec.decays, "train.decays"))):
         for _, name, _ in settings:
             if name != LIGHT and not any(fits(name, parameter) for parameter in parameters):
-                layers = ", ".join(dict.fromkeys(parameter.partition(".")[0] for parameter in parameters))
+                layers = ", ".join(dict.fromkeys(parameter.rpartition(".")[0] for parameter in parameters))
                 raise ValueError(f"{key}: {name} is no layer of this network; it has {layers}")
     for parameter in parameters if told else ():
         if value_at(told, parameter, 1) is None:
@@ -143,9 +143,9 @@ def _named(members: Sequence[str], parameters: Sequence[str], groups: Iterable[S
         return kind.strip()
     if len(alike) > 1 and all(len(members) > len(group) for group in alike if group is not members):
         return f"other{kind or 's'}"
-    layers = dict.fromkeys(name.partition(".")[0] for name in members)
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in members)
     return " ".join(layers) + kind
 
 
 def _kinds(members: Sequence[str]) -> set[str]:
-    return {name.partition(".")[2] for name in members}
+    return {name.rpartition(".")[2] for name in members}

@@ -1,4 +1,4 @@
-"""The network as arithmetic: shapes, parameters, neurons, work and traffic of each layer (Figure 2 as a table).
+"""AlexNet as arithmetic: shapes, parameters, neurons, work and traffic of each layer (Figure 2 as a table).
 
 Standard library only. `alexnet.py` builds exactly these layers, so a count here is a fact about the network there.
 """
@@ -31,18 +31,35 @@ class Layer:
     out: int  # output maps (units)
     std: float  # of the initial weights
     bias: float  # initial value of every bias
+    local: bool = False  # locally connected: kernels and biases of its own at every place
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
+        if self.local:
+            return (self.out_px**2, self.out, self.sees * self.kernel**2)
         return (self.out, self.sees, self.kernel, self.kernel) if self.kernel else (self.out, self.sees)
 
     @property
+    def bias_shape(self) -> tuple[int, ...]:
+        return (self.out_px**2, self.out) if self.local else (self.out,)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the parameters, by name."""
+        return {"weight": self.weight_shape, "bias": self.bias_shape}
+
+    @property
+    def averages(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what it averages in training, by name: none of these layers does."""
+        return {}
+
+    @property
     def weights(self) -> int:
-        return self.out * self.sees * max(self.kernel, 1) ** 2
+        return math.prod(self.weight_shape)
 
     @property
     def params(self) -> int:
-        return self.weights + self.out
+        return self.weights + math.prod(self.bias_shape)
 
     @property
     def neurons(self) -> int:
@@ -52,13 +69,48 @@ class Layer:
     @property
     def macs(self) -> int:
         """Multiply-adds of one image, forward; 1 is 2 FLOP."""
-        return self.weights * self.out_px**2
+        return self.weights * (1 if self.local else self.out_px**2)
 
     @property
     def exchanged_bytes(self) -> int:
         """What both columns together send to feed this layer with one image, forward; the backward sends as much."""
         crosses = self.shared and self.columns == 2 and self.name != "conv1"
         return self.sees * self.in_px**2 * BYTES if crosses else 0
+
+
+@dataclass(frozen=True)
+class ImportedLayer:
+    """A module with parameters of its own, as it was seen to work on one image."""
+
+    name: str
+    kind: str  # its class
+    parameters: tuple[tuple[str, tuple[int, ...]], ...]  # names in it, and shapes
+    buffers: tuple[tuple[str, tuple[int, ...]], ...]  # the same of what it averages in training
+    output: tuple[int, ...]
+    exchanged_bytes = 0  # there are no columns
+    columns = 1
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return dict(self.parameters)
+
+    @property
+    def averages(self) -> dict[str, tuple[int, ...]]:
+        return dict(self.buffers)
+
+    @property
+    def params(self) -> int:
+        return sum(math.prod(shape) for _, shape in self.parameters)
+
+    @property
+    def neurons(self) -> int:
+        return math.prod(self.output)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one image, forward, as of a layer that uses its weight at every place of its output."""
+        weight = self.shapes.get("weight", ())
+        return math.prod(weight) * math.prod(self.output[1:]) if len(weight) > 1 else 0
 
 
 def layer_table(spec: AlexNetSpec) -> tuple[Layer, ...]:
@@ -98,11 +150,16 @@ def _next_conv(
     sees = before.out if shared else before.out // spec.columns
     out = spec.conv6_kernels if name == "conv6" else spec.kernels[int(name[-1]) - 1]
     std = 0.01 if name == "conv2" else spec.middle_std
-    bias = 0.0 if name == "conv3" else 1.0
+    bias = 0.0 if name == "conv3" else _positive(spec)
     shared = shared or spec.columns == 1
     return Layer(
         name, spec.columns, shared, kernel, 1, pad, in_px, conv_px(in_px, kernel, 1, pad), sees, out, std, bias
     )
+
+
+def _positive(spec: AlexNetSpec) -> float:
+    """The initial bias that gives ReLUs positive inputs to learn from; it would saturate tanh."""
+    return 1.0 if spec.activation == "relu" else 0.0
 
 
 def _pooled(spec: AlexNetSpec, convs: tuple[Layer, ...]) -> int:
@@ -112,7 +169,7 @@ def _pooled(spec: AlexNetSpec, convs: tuple[Layer, ...]) -> int:
 
 def _fully_connected(spec: AlexNetSpec, maps: int, px: int) -> tuple[Layer, ...]:
     layers, units = [], maps * px**2
-    widths = [("fc6", spec.fc[0], 1.0), ("fc7", spec.fc[1], 1.0)]
+    widths = [("fc6", spec.fc[0], _positive(spec)), ("fc7", spec.fc[1], _positive(spec))]
     widths += [("bottleneck", spec.bottleneck, 0.0)] if spec.bottleneck else []
     for name, out, bias in [*widths, ("fc8", spec.num_classes, 0.0)]:
         shared = spec.columns == 1 or name == "fc8" or spec.communication
@@ -120,29 +177,3 @@ def _fully_connected(spec: AlexNetSpec, maps: int, px: int) -> tuple[Layer, ...]
         layers.append(Layer(name, spec.columns, shared, 0, 1, 0, 1, 1, sees, out, 0.01, bias))
         units = out
     return tuple(layers)
-
-
-def parameter_names(spec: AlexNetSpec) -> list[str]:
-    """conv1.weight, conv1.bias and so on, in the network's order; the number of classes has no part in it."""
-    layers = layer_table(replace(spec, num_classes=spec.num_classes or 2))
-    return [f"{layer.name}.{kind}" for layer in layers for kind in ("weight", "bias")]
-
-
-def num_params(spec: AlexNetSpec) -> int:
-    return sum(layer.params for layer in layer_table(spec))
-
-
-def num_macs(spec: AlexNetSpec) -> int:
-    """Multiply-adds of one image, forward."""
-    return sum(layer.macs for layer in layer_table(spec))
-
-
-def train_macs(spec: AlexNetSpec) -> int:
-    """Multiply-adds of one image, forward and backward: conv1 needs no gradient of its input."""
-    return 3 * num_macs(spec) - layer_table(spec)[0].macs
-
-
-def exchanged_bytes(spec: AlexNetSpec) -> int:
-    """Bytes that both columns together send for one training image in float32: gathers, their sums, and the logits."""
-    logits = spec.num_classes * BYTES if spec.columns == 2 else 0
-    return 2 * sum(layer.exchanged_bytes for layer in layer_table(spec)) + logits

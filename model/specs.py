@@ -4,11 +4,13 @@ A field's `Annotated` text is its help on the command line (meaning and unit); t
 are the paper's prose; where the network that was really run in 2012 ("net 145") differs, one key holds the difference.
 """
 
+import re
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from model.notation import parse, parse_values
 
+NETWORK = "network: alexnet, cifar10, or module:PACKAGE.MODULE:FUNCTION, your function from a spec to a torch.nn.Module"
 SCHEDULES = ("plateau", "segments", "constant")  # those that go by themselves
 
 
@@ -37,11 +39,26 @@ def pool_px(in_px: int, kernel: int, stride: int) -> int:
 
 
 @dataclass(frozen=True)
-class AlexNetSpec:
-    """The network. Counts of kernels, units and classes are of both columns together."""
+class NetworkSpec:
+    """What every network is told. `columns`: how many it has side by side."""
 
+    kind: Annotated[str, NETWORK] = ""
     input_px: Annotated[int, "side of the square crop that the network sees, px"] = 224
     num_classes: Annotated[int, "classes; 0 takes as many as the data set has"] = 1000
+    mean: Annotated[Literal["image", "channel"], "what to subtract: the mean image's centre, or one RGB mean"] = "image"
+
+    def __post_init__(self):
+        _require_choices(self, "net")
+        _require(self.input_px >= 1, f"net.input_px is {self.input_px}; use 1 px or more")
+        _require(self.num_classes >= 0, f"net.num_classes is {self.num_classes}; use 0 (as the data set) or more")
+        _require(self.num_classes != 1, "net.num_classes is 1; there is nothing to learn with fewer than 2 classes")
+
+
+@dataclass(frozen=True)
+class AlexNetSpec(NetworkSpec):
+    """AlexNet. Counts of kernels, units and classes are of both columns together."""
+
+    kind: Annotated[str, NETWORK] = "alexnet"
     columns: Annotated[Literal[1, 2], "columns of the network; the paper has 2, one on each GPU"] = 2
     kernels: Annotated[tuple[int, ...], "kernels of conv1 to conv5"] = (96, 256, 384, 384, 256)
     fc: Annotated[tuple[int, ...], "units of fc6 and fc7"] = (4096, 4096)
@@ -72,17 +89,14 @@ class AlexNetSpec:
         Literal["fixed", "scaled"],
         "initial weights of a layer: its standard deviation, or that times sqrt(inputs in the full network / inputs)",
     ] = "fixed"
-    mean: Annotated[Literal["image", "channel"], "what to subtract: the mean image's centre, or one RGB mean"] = "image"
 
     def __post_init__(self):
-        _require_choices(self, "net")
+        super().__post_init__()
         _require(
             len(self.kernels) == 5 and min(self.kernels) >= 1,
             f"net.kernels is {self.kernels}; give five positive counts, conv1 to conv5",
         )
         _require(len(self.fc) == 2 and min(self.fc) >= 1, f"net.fc is {self.fc}; give two positive counts, fc6 and fc7")
-        _require(self.num_classes >= 0, f"net.num_classes is {self.num_classes}; use 0 (as the data set) or more")
-        _require(self.num_classes != 1, "net.num_classes is 1; there is nothing to learn with fewer than 2 classes")
         for name in ("conv6_kernels", "bottleneck", "conv1_pad"):
             _require(getattr(self, name) >= 0, f"net.{name} is {getattr(self, name)}; use 0 or more")
         for name in ("conv1_kernel", "conv1_stride"):
@@ -120,6 +134,21 @@ class AlexNetSpec:
     @property
     def conv5_pad(self) -> int:
         return 1 if self.pooling == "overlapping" else 0
+
+
+@dataclass(frozen=True)
+class ImportedSpec(NetworkSpec):
+    """A network of somebody else's: kind is module:PACKAGE.MODULE:FUNCTION, and the function makes it of this spec."""
+
+    kind: Annotated[str, NETWORK] = "module:"
+    columns: ClassVar[int] = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require(
+            bool(re.fullmatch(r"module:[\w.]+:[\w.]+", self.kind)),
+            f"net.kind is {self.kind!r}; write it as module:PACKAGE.MODULE:FUNCTION, such as module:mynets:resnet18",
+        )
 
 
 @dataclass(frozen=True)

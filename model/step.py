@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.alexnet import AlexNet
 from model.metrics import TopK, credits
+from model.network import Network
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -19,7 +19,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def backward(
-    net: AlexNet, images_BCHW: Tensor, labels_B: Tensor, batch_size: int | None = None, precision: str = "float32"
+    net: Network, images_BCHW: Tensor, labels_B: Tensor, batch_size: int | None = None, precision: str = "float32"
 ) -> Tensor:
     """Leaves in `.grad` these images' part of the mean gradient of a global batch (by default these images alone).
 
@@ -36,7 +36,7 @@ def backward(
         return torch.stack([loss.detach().to(wrong.dtype), wrong, images])
 
 
-def predict(net: AlexNet, images: Tensor, precision: str = "float32") -> Tensor:
+def predict(net: Network, images: Tensor, precision: str = "float32") -> Tensor:
     """Probabilities (B, K) of images B,C,H,W, or of views B,V,C,H,W, over which it averages; in test mode."""
     return over_views(predict_views(net, images, precision))
 
@@ -47,7 +47,7 @@ def over_views(probabilities_BVK: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def predict_views(net: AlexNet, images: Tensor, precision: str = "float32") -> Tensor:
+def predict_views(net: Network, images: Tensor, precision: str = "float32") -> Tensor:
     """Probabilities (B, V, K) of each view, in test mode; images B,C,H,W have one."""
     views = images if images.dim() == 5 else images[:, None]
     was_training = net.training
@@ -59,7 +59,7 @@ def predict_views(net: AlexNet, images: Tensor, precision: str = "float32") -> T
 
 
 def predictions(
-    nets: Sequence[AlexNet], batches: Iterable[tuple], precision: str = "float32"
+    nets: Sequence[Network], batches: Iterable[tuple], precision: str = "float32"
 ) -> Iterator[tuple[list[Tensor], Tensor, list]]:
     """Of each batch of images (or views), labels and whatever else: each network's probabilities (B, V, K), and these.
 
@@ -71,7 +71,7 @@ def predictions(
         yield [predict_views(net, images, precision) for net in nets], labels_B.to(device), rest
 
 
-def evaluate(net: AlexNet, batches: Iterable[tuple], precision: str = "float32") -> TopK:
+def evaluate(net: Network, batches: Iterable[tuple], precision: str = "float32") -> TopK:
     """Errors over batches of images (or of ten views each) and labels; further elements of a batch are ignored."""
     top = TopK()
     for (probabilities_BVK,), labels_B, _ in predictions([net], batches, precision):

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.alexnet import AlexNet
 from model.columns import OneColumn, OneProcess, Replicas
 from model.flat import Flat
 from model.metrics import TopK
+from model.networks import NetSpec, build
 from model.optimizer import Momentum
 from model.schedules import Schedule
-from model.specs import AlexNetSpec, TrainSpec
+from model.specs import TrainSpec
 from model.step import backward, evaluate
 
 
@@ -25,7 +25,7 @@ class NonFiniteLoss(ValueError):
 
 
 class Trainer:
-    """Trains an AlexNet, or one column of it, on its replica's part of each batch.
+    """Trains a network, or one column of it, on its replica's part of each batch.
 
     Args:
         mean_HWC: mean image of the training set (0..255), of the network's input size or larger.
@@ -35,7 +35,7 @@ class Trainer:
 
     def __init__(
         self,
-        net_spec: AlexNetSpec,
+        net_spec: NetSpec,
         spec: TrainSpec,
         mean_HWC: np.ndarray,
         steps_per_epoch: int,
@@ -47,7 +47,7 @@ class Trainer:
         self.spec, self.steps_per_epoch = spec, steps_per_epoch
         self.device = torch.device(device)
         self.replicas = replicas or Replicas()
-        self.net = AlexNet(net_spec, columns, seed=spec.seed)
+        self.net = build(net_spec, columns, seed=spec.seed)
         self.net.set_mean(mean_HWC)
         self.net.to(self.device)
         if self.device.type == "cuda":
@@ -56,7 +56,11 @@ class Trainer:
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, wrong, images since last asked
         # A GPU shall find gradients where they were in the step before; on a CPU adding to them would cost a pass more.
         in_place = self.replicas.count > 1 or self.device.type != "cpu"
-        self.flat = Flat(self.net.named_parameters(), in_place, more=len(self.sums))
+        trained = [(name, p) for name, p in self.net.named.named_parameters() if p.requires_grad]
+        self.flat = Flat(trained, in_place, more=len(self.sums))
+        self.running = [
+            b for b in self.net.named.buffers() if b is not self.net.mean
+        ]  # what layers average in training
         self.optimizer = Momentum(self.flat, spec)
         self.step = 0  # updates made
         self.bad_step = torch.full((), -1, device=self.device)  # the first step with a loss that is no number
@@ -64,7 +68,8 @@ class Trainer:
     @property
     def lr(self) -> float:
         """Rate of the last layer's weights at the next step."""
-        return self.schedule.rate(self.step, f"{list(self.net.table)[-1]}.weight")
+        weights = [name for name in self.flat.places if name.endswith("weight")] or list(self.flat.places)
+        return self.schedule.rate(self.step, weights[-1])
 
     def train_step(
         self, images_BCHW: Tensor, labels_B: Tensor, batch_size: int | None = None, first_row: int | None = None
@@ -81,6 +86,8 @@ class Trainer:
             images_BCHW, labels_B = (t.to(self.device, non_blocking=True) for t in (images_BCHW, labels_B))
             sums += backward(self.net, images_BCHW, labels_B, batch_size, self.spec.precision)
         sums = self._sum_over_replicas(sums)
+        for average in self.running:  # each replica has seen its own rows
+            self.replicas.take_first(average)
         bad = ~torch.isfinite(sums[0])
         self.bad_step = torch.where(bad & (self.bad_step < 0), self.step, self.bad_step)
         on_gpu = self.device.type != "cpu"
@@ -122,7 +129,8 @@ class Trainer:
             return None
         return (
             f"after {self.step} steps the loss is {loss:.3f}, that of guessing (ln {self.net.spec.num_classes} = "
-            f"{flat:.3f}): try net.middle_std=0.03, another train.seed, or a higher train.lr than {self.spec.lr}"
+            f"{flat:.3f}): try larger initial weights (of AlexNet net.middle_std=0.03), another train.seed, or a "
+            f"higher train.lr than {self.spec.lr}"
         )
 
     def evaluate(self, batches) -> TopK:
@@ -137,8 +145,8 @@ class Trainer:
         self.schedule.end_epoch(val_error)
 
     def weights(self) -> dict[str, Tensor]:
-        """The network's parameters, both columns merged, on the host; every rank of a replica must call it."""
-        return {name: self._merge(name, parameter) for name, parameter in self.net.named_parameters()}
+        """The network's parameters and averages, both columns merged, on the host; every rank must call it."""
+        return {name: self._merge(name, tensor) for name, tensor in self.net.named.state_dict().items()}
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict]:
         """Tensors and scalars of a checkpoint, the same for any placement; every rank of a replica must call it."""
@@ -153,7 +161,7 @@ class Trainer:
         """Continues from a checkpoint, whatever placement wrote it."""
         self.load_weights({name.removeprefix("net/"): t for name, t in tensors.items() if name.startswith("net/")})
         for name in self.flat.places:
-            self.flat.view(self.flat.velocity, name).copy_(self._mine(name, tensors[f"velocity/{name}"]))
+            self.flat.view(self.flat.velocity, name).copy_(self.net.part(name, tensors[f"velocity/{name}"]))
         self.step = scalars["step"]
         self.sums = torch.tensor(scalars["sums"], dtype=self.sums.dtype, device=self.device)
         self.schedule.load_state(scalars["schedule"])
@@ -161,15 +169,9 @@ class Trainer:
     @torch.no_grad()
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Takes merged parameters by name; one that is not among them stays."""
-        for name, parameter in self.net.named_parameters():
+        for name, tensor in self.net.named.state_dict().items():
             if name in weights:
-                parameter.copy_(self._mine(name, weights[name]))
+                tensor.copy_(self.net.part(name, weights[name]))
 
     def _merge(self, name: str, tensor: Tensor) -> Tensor:
-        return self.net.columns.merge(tensor.detach(), self._outputs(name)).cpu()
-
-    def _mine(self, name: str, merged: Tensor) -> Tensor:
-        return merged[self.net.columns.slice(self._outputs(name))]
-
-    def _outputs(self, name: str) -> int:
-        return self.net.table[name.split(".")[0]].out
+        return self.net.merge(name, tensor.detach()).cpu()

@@ -23,6 +23,9 @@ class IngestSpec:
     check_md5: Annotated[bool, "check the published MD5 sums of the ILSVRC archives first"] = False
     limit: Annotated[int, "images to take from each split after shuffling; 0 takes all"] = 0
     val_fraction: Annotated[float, "share of images set aside as val where the source has no such split; by key"] = 0.1
+    val_from: Annotated[
+        Literal["source", "train"], "val is the source's own where it has one (else its test), or a share of train"
+    ] = "source"
     seed: Annotated[int, "seed of the order in which samples are stored"] = 0
     size: Annotated[int, "side of the stored square, px"] = 256
     format: Annotated[Literal["parquet", "tfrecord"], "file format of the shards"] = "tfrecord"

@@ -97,6 +97,7 @@ FLOORS = (
     ("stages",),
     ("report",),
     ("workflow", "recipes"),
+    ("recipes_cifar10",),
     ("engine",),
     ("tracking", "training"),
     ("compute",),

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from model.networks import KINDS, NetSpec, kind_of, parameter_names
 from model.schedules import require_rates
-from model.shapes import parameter_names
 from model.specs import AlexNetSpec, TrainSpec
 from pipelines.specs import IngestSpec, LoaderSpec
 from pipelines.storage import redacted, without_redactions
@@ -91,7 +91,7 @@ class RunConfig:
     store: Annotated[str, "folder or URL (s3://…) for the shards and checkpoints; empty keeps them under the root"] = ""
     ingest: IngestSpec = field(default_factory=IngestSpec)
     loader: LoaderSpec = field(default_factory=LoaderSpec)
-    net: AlexNetSpec = field(default_factory=AlexNetSpec)
+    net: NetSpec = field(default_factory=AlexNetSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
     ray: RaySpec = field(default_factory=RaySpec)
@@ -115,18 +115,29 @@ class Key:
     default: Any
 
 
-def keys(spec: Any = RunConfig, prefix: str = "") -> dict[str, Key]:
-    """Every key of a configuration class, by dotted name, in the order of definition."""
+def keys(config: RunConfig | None = None) -> dict[str, Key]:
+    """Every key by dotted name, in the order of definition: of a configuration, or of those with any network."""
+    networks = [type(config.net)] if config else [kind.spec for kind in KINDS.values()]
     found: dict[str, Key] = {}
-    hints = typing.get_type_hints(spec, include_extras=True)
-    for f in dataclasses.fields(spec):
-        hint = hints[f.name]
-        if dataclasses.is_dataclass(hint):
-            found |= keys(hint, f"{prefix}{f.name}.")
+    hints = typing.get_type_hints(RunConfig, include_extras=True)
+    for f in dataclasses.fields(RunConfig):
+        specs = networks if f.name == "net" else [hints[f.name]]
+        if dataclasses.is_dataclass(specs[0]):
+            for spec in specs:
+                found = {key.name: key for key in _keys(spec, f"{f.name}.")} | found
         else:
-            kind, text = typing.get_args(hint)[:2]
-            found[prefix + f.name] = Key(prefix + f.name, kind, text, f.default)
+            found[f.name] = _key("", f, hints[f.name])
     return found
+
+
+def _keys(spec: Any, prefix: str) -> list[Key]:
+    hints = typing.get_type_hints(spec, include_extras=True)
+    return [_key(prefix, f, hints[f.name]) for f in dataclasses.fields(spec)]
+
+
+def _key(prefix: str, f: dataclasses.Field, hint: Any) -> Key:
+    kind, text = typing.get_args(hint)[:2]
+    return Key(prefix + f.name, kind, text, f.default)
 
 
 def values(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -179,14 +190,25 @@ def with_values(config: RunConfig, new: dict[str, Any]) -> RunConfig:
     Raises:
         UsageError: An unknown key (the nearest is suggested), or a value that does not fit.
     """
-    known = keys()
-    checked = {}
-    for name, value in new.items():
-        if name not in known:
-            raise UsageError(unknown(name))
-        checked[name] = _fit(known[name], value)
     with _usage():
+        if "net.kind" in new:
+            config = dataclasses.replace(config, net=_of_kind(str(new["net.kind"]), config.net))
+        known, checked = keys(config), {}
+        for name, value in new.items():
+            if name not in known and name in keys():
+                raise UsageError(f"{name} is no key of a network of net.kind={config.net.kind}")
+            if name not in known:
+                raise UsageError(unknown(name))
+            checked[name] = _fit(known[name], value)
         return _replace(config, checked)
+
+
+def _of_kind(kind: str, net: NetSpec) -> NetSpec:
+    """The network itself where it is of this kind; else that kind's own, with the input of this one."""
+    spec = kind_of(kind).spec
+    if isinstance(net, spec):
+        return dataclasses.replace(net, kind=kind)
+    return spec(kind=kind, input_px=net.input_px, num_classes=net.num_classes, mean=net.mean)
 
 
 def check_together(config: RunConfig) -> None:
@@ -196,7 +218,7 @@ def check_together(config: RunConfig) -> None:
     require_schedule(config.net, config.train)
 
 
-def require_room(net: AlexNetSpec, size_px: int) -> None:
+def require_room(net: NetSpec, size_px: int) -> None:
     """UsageError where the network's input does not fit the stored squares."""
     if net.input_px > size_px:
         raise UsageError(
@@ -205,13 +227,13 @@ def require_room(net: AlexNetSpec, size_px: int) -> None:
         )
 
 
-def require_columns(net: AlexNetSpec, train: TrainSpec) -> None:
+def require_columns(net: NetSpec, train: TrainSpec) -> None:
     """UsageError where a single column shall live in two processes."""
     if train.placement == "columns" and net.columns == 1:
         raise UsageError("train.placement=columns, and net.columns is 1: use train.placement=one")
 
 
-def require_schedule(net: AlexNetSpec, train: TrainSpec) -> None:
+def require_schedule(net: NetSpec, train: TrainSpec) -> None:
     """UsageError where the schedule or the decays name other layers than the network has, or not all of them."""
     with _usage():
         require_rates(train, parameter_names(net))
@@ -237,7 +259,7 @@ def require_training_images(ingest: IngestSpec, num_train: int) -> None:
         )
 
 
-def require_classes(net: AlexNetSpec, num_classes: int) -> None:
+def require_classes(net: NetSpec, num_classes: int) -> None:
     """UsageError where the network is to have another number of classes than the data set."""
     if net.num_classes not in (0, num_classes):
         raise UsageError(
@@ -286,7 +308,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def dump(config: RunConfig) -> str:
     """The configuration as TOML, each key with its help; the secrets of URLs are left out."""
-    known, lines, section = keys(), [], ""
+    known, lines, section = keys(config), [], ""
     for name, value in without_secrets(values(config)).items():
         head, _, leaf = name.rpartition(".")
         if head != section:
@@ -309,7 +331,7 @@ def explain(config: RunConfig, asked: Sequence[str]) -> list[str]:
         if not chosen:
             raise UsageError(unknown(name))
         for key, value in chosen.items():
-            lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}", f"    {_describe(keys()[key])}"]
+            lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}", f"    {_describe(keys(config)[key])}"]
     return lines
 
 

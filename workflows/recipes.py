@@ -2,10 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+from model.networks import NetSpec
 from model.specs import AlexNetSpec, TrainSpec
 from pipelines.specs import IngestSpec, LoaderSpec
 from workflows.config import RunConfig, UsageError, nearest
+from workflows.recipes_cifar10 import (
+    cifar10_11pct,
+    cifar10_11pct_first,
+    cifar10_11pct_short,
+    cifar10_13pct,
+    cifar10_13pct_first,
+    cifar10_13pct_short,
+    cifar10_18pct,
+    cifar10_19pct,
+    figure_1,
+)
 
 
 def demo() -> RunConfig:
@@ -80,8 +93,8 @@ def as_run() -> RunConfig:
         recipe="as_run",
         ingest=replace(base.ingest, source="ILSVRC2010", labels="devkit"),
         loader=LoaderSpec(lighting="sigma", crop_chunk=32, reshuffle=False),
-        net=replace(
-            base.net,
+        net=_net(
+            base,
             conv1_order="norm_pool_relu",
             spatial_norm=True,
             lrn_alpha_over_n=True,
@@ -117,7 +130,7 @@ def one_gpu() -> RunConfig:
     return replace(
         base,
         recipe="one_gpu",
-        net=replace(base.net, columns=1, kernels=(48, 128, 192, 192, 256)),
+        net=_net(base, columns=1, kernels=(48, 128, 192, 192, 256)),
         train=replace(
             base.train,
             placement="one",
@@ -133,7 +146,7 @@ def separate_pooling() -> RunConfig:
     Its log never switches the lighting off, so that the comparison with `as_run_2012` may owe something to that.
     """
     base = _of_2012("separate_pooling", 90, "1:*=.01 *.bias=.02 23:*=.001 51:*=.0001 79:conv1=0 79:*=1e-5")
-    return replace(base, net=replace(base.net, pooling="separate"))
+    return replace(base, net=_net(base, pooling="separate"))
 
 
 def no_normalisation() -> RunConfig:
@@ -143,7 +156,7 @@ def no_normalisation() -> RunConfig:
         97,
         "1:*=.01 *.bias=.02 22:*=.001 44:*=.0001 69:conv1=1e-5,light=0 73:conv1=0 86:*=1e-5",
     )
-    return replace(base, net=replace(base.net, normalisation=False, spatial_norm=False))
+    return replace(base, net=_net(base, normalisation=False, spatial_norm=False))
 
 
 def no_communication() -> RunConfig:
@@ -156,7 +169,7 @@ def no_communication() -> RunConfig:
         92,
         "1:*=.01 *.bias=.02 25:*=.001 49:*=.0001 66:conv1=1e-5,light=0 72:conv1=0 79:*=1e-5",
     )
-    net = replace(base.net, communication=False, kernels=(96, 320, 384, 384, 256), fc=(8192, 4096))
+    net = _net(base, communication=False, kernels=(96, 320, 384, 384, 256), fc=(8192, 4096))
     return replace(base, net=net)
 
 
@@ -176,7 +189,7 @@ def segments() -> RunConfig:
 def six_conv() -> RunConfig:
     """The network of the pre-trained CNNs: as_run_2012 with a sixth convolution (on 2012 alone it overfits)."""
     base = as_run_2012()
-    return replace(base, recipe="six_conv", net=replace(base.net, conv6_kernels=256))
+    return replace(base, recipe="six_conv", net=_net(base, conv6_kernels=256))
 
 
 def fall_2009() -> RunConfig:
@@ -219,7 +232,7 @@ def pretrain_2011() -> RunConfig:
         base,
         recipe="pretrain_2011",
         ingest=replace(base.ingest, source="ImageNet-Fall2011"),
-        net=replace(base.net, bottleneck=2048),
+        net=_net(base, bottleneck=2048),
         train=replace(base.train, epochs=8.1, init_from="pretrain_2009@newest", init_layers="*"),
     )
 
@@ -236,6 +249,11 @@ def finetune_2012() -> RunConfig:
     )
     train = replace(base.train, epochs=54, schedule=schedule, init_from="pretrain_2011@newest")
     return replace(base, recipe="finetune_2012", train=train)
+
+
+def _net(base: RunConfig, **changes: Any) -> NetSpec:
+    """The network of a configuration, changed."""
+    return replace(base.net, **changes)
 
 
 def _of_2012(name: str, epochs: float, schedule: str) -> RunConfig:
@@ -255,6 +273,8 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
         *(demo, cifar10, paper, as_run, as_run_2012, one_gpu),
         *(separate_pooling, no_normalisation, no_communication, segments, six_conv),
         *(fall_2009, pretrain_2009, pretrain_2011, finetune_2012),
+        *(cifar10_13pct_first, cifar10_13pct, cifar10_13pct_short),
+        *(cifar10_11pct_first, cifar10_11pct, cifar10_11pct_short, cifar10_19pct, cifar10_18pct, figure_1),
     )
 }
 

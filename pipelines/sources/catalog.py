@@ -1,10 +1,13 @@
 """From `ingest.source` to an open source: what is there decides which kind it is."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.names import JUNK_FOLDER, TEST, split_of
+import pyarrow as pa
+
+from pipelines.names import JUNK_FOLDER, TEST, VAL, split_of
 from pipelines.sources.beside import with_beside
 from pipelines.sources.cache import Indexes, InTasks
 from pipelines.sources.cifar import EDITIONS as CIFAR_EDITIONS
@@ -39,7 +42,10 @@ def open_source(spec: IngestSpec, cache: Path | None = None, in_tasks: InTasks =
     Indexes of archives are kept in `cache`; `in_tasks` maps over large ones (see `Indexes`).
     """
     try:
-        source = open_demo() if spec.source == "demo" else _opened(spec, Indexes(cache, in_tasks))
+        is_demo = spec.source == "demo"
+        source = _with_val(open_demo() if is_demo else _open(spec, Indexes(cache, in_tasks)), spec)
+        if not is_demo:  # known by some of its contents, too
+            source = replace(source, fingerprint=fingerprint_of([source.fingerprint, sample(source)]))
     except OSError as error:  # not permitted, no such bucket, no connection
         reason = str(error).splitlines()[0]
         raise ValueError(f"ingest.source: cannot read {Folder.at(spec.source).where()}: {reason}") from error
@@ -55,14 +61,22 @@ def open_source(spec: IngestSpec, cache: Path | None = None, in_tasks: InTasks =
     return source
 
 
-def _opened(spec: IngestSpec, cache: Indexes) -> Source:
-    """With validation images, wherever they come from, and known by some of its contents, too."""
-    source = _open(spec, cache)
-    splits = with_val(source.splits, spec.val_fraction)
-    has_test = TEST in source.splits and source.splits[TEST].num_rows > 0
-    notes = () if TEST in splits or not has_test else ("there is no val: the images of test are stored as val",)
-    source = replace(source, splits=splits, notes=(*source.notes, *notes))
-    return replace(source, fingerprint=fingerprint_of([source.fingerprint, sample(source)]))
+def _with_val(source: Source, spec: IngestSpec) -> Source:
+    """With validation images, wherever they come from."""
+    of_train = spec.val_from == "train"
+    splits = with_val(source.splits, spec.val_fraction, of_train)
+    return replace(source, splits=splits, notes=(*source.notes, *_moved(source.splits, of_train)))
+
+
+def _moved(splits: Mapping[str, pa.Table], of_train: bool) -> list[str]:
+    """What became of splits that are not stored under their own names."""
+    has = {name for name, table in splits.items() if table.num_rows}
+    if of_train and VAL in has:
+        how = "left out" if TEST in has else "stored as test"
+        return [f"ingest.val_from=train: val is a share of train, and the source's own val is {how}"]
+    if not of_train and TEST in has and VAL not in has:
+        return ["there is no val: the images of test are stored as val"]
+    return []
 
 
 def is_there(source: str) -> bool:

@@ -80,13 +80,16 @@ def take_rows(rows: pa.Table, indices) -> pa.Table:
     return taken.set_column(taken.schema.get_field_index("file"), "file", file.cast(SCHEMA.field("file").type))
 
 
-def with_val(splits: dict[str, pa.Table], fraction: float) -> dict[str, pa.Table]:
+def with_val(splits: dict[str, pa.Table], fraction: float, of_train: bool = False) -> dict[str, pa.Table]:
     """Splits in the order train, val, test. Where val is missing, test serves as val, else a share of train does.
 
-    The share leaves every class an image to train on.
+    `of_train`: it is a share of train in any case; a val that there is becomes test where there is none, else it is
+    left out. The share leaves every class an image to train on.
     """
     splits = {name: table for name, table in splits.items() if table.num_rows}
-    if VAL not in splits and TEST in splits:
+    if of_train and VAL in splits:
+        splits.setdefault(TEST, splits.pop(VAL))
+    if not of_train and VAL not in splits and TEST in splits:
         splits[VAL] = splits.pop(TEST)
     elif VAL not in splits and TRAIN in splits and fraction > 0:
         is_val = _chosen(splits[TRAIN], fraction)

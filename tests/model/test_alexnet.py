@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from model.alexnet import AlexNet
-from model.shapes import layer_table, num_params
+from model.networks import num_params
+from model.shapes import layer_table
 from model.specs import AlexNetSpec
 from tests.model.reference import reference_logits
 
@@ -80,7 +81,7 @@ def test_the_full_network_has_the_papers_parameters_and_shapes():
 
 def test_conv1_overhangs_on_the_right_and_at_the_bottom_only():
     net = network()
-    padded = net.centre(images(1))
+    padded = net.centre(images(1), net.overhang)
     assert padded.shape == (1, 3, 67, 67)
     assert torch.equal(padded[:, :, :64, :64], images(1) - net.mean)
     assert padded[:, :, 64:].abs().max() == padded[:, :, :, 64:].abs().max() == 0

@@ -8,7 +8,7 @@ import torch
 
 from model.alexnet import AlexNet
 from model.columns import OneColumn, place_ranks, share
-from model.shapes import exchanged_bytes
+from model.networks import exchanged_bytes
 from model.specs import AlexNetSpec, TrainSpec
 from model.step import backward
 from model.trainer import Trainer

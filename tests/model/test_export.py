@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from model.export import CARD, WEIGHTS, load_exported, save_exported, starting_weights
+from model.networks import tensor_shapes
 from model.specs import AlexNetSpec, TrainSpec
 from model.step import predict
 from model.trainer import Trainer
@@ -85,7 +86,7 @@ def test_a_card_without_weights_is_refused(tmp_path):
 
 def started(folder, spec: AlexNetSpec = SPEC, class_names=NAMES) -> Trainer:
     made = trainer(spec, seed=2)
-    made.load_weights(starting_weights(folder, made.net.table.values(), class_names))
+    made.load_weights(starting_weights(folder, tensor_shapes(made.net.spec), class_names))
     return made
 
 
@@ -111,7 +112,7 @@ def test_named_layers_are_taken_and_all_others_start_anew(tmp_path):
     other = replace(SPEC, conv6_kernels=4, fc=(20, 10), num_classes=5)
     made = trainer(other, seed=2)
     fresh, source = made.weights(), load_exported(folder).net.state_dict()
-    taken = starting_weights(folder, made.net.table.values(), tuple("vwxyz"), "conv*")
+    taken = starting_weights(folder, tensor_shapes(made.net.spec), tuple("vwxyz"), "conv*")
     assert {name.partition(".")[0] for name in taken} == {"conv1", "conv2", "conv3", "conv4", "conv5"}
     made.load_weights(taken)
     for name, weight in made.weights().items():
@@ -130,7 +131,7 @@ def test_named_layers_are_taken_and_all_others_start_anew(tmp_path):
 def test_named_layers_that_cannot_be_taken_are_refused(taken, words, tmp_path):
     folder, other = export(tmp_path, trainer(seed=1)), replace(SPEC, conv6_kernels=4, fc=(20, 10))
     with pytest.raises(ValueError, match=words):
-        starting_weights(folder, trainer(other).net.table.values(), ("x", "y", "z"), taken)
+        starting_weights(folder, tensor_shapes(other), ("x", "y", "z"), taken)
 
 
 def test_starting_from_another_architecture_is_refused(tmp_path):

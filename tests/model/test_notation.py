@@ -63,7 +63,7 @@ def test_decays_have_no_epochs():
         ("1:*=nan", "'nan' is not a value", 4),
         ("1:*=inf", "'inf' is not a value", 4),
         ("1:*=.01 2.5:light=0", "light changes with a whole epoch", 12),
-        ("1:*=.01 2:conv1.kernel=0", "is not NAME=VALUE", 10),
+        ("1:*=.01 2:conv1..bias=0", "is not NAME=VALUE", 10),
         ("1:*=.01,, 2:=0", "is not NAME=VALUE", 12),
     ],
 )

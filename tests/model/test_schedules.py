@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from model.networks import parameter_names
 from model.schedules import Phase, Schedule, light_of, phases, require_rates, starts
-from model.shapes import parameter_names
 from model.specs import AlexNetSpec, TrainSpec
 
 NAMES = parameter_names(AlexNetSpec())

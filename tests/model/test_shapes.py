@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from model.shapes import exchanged_bytes, layer_table, num_macs, num_params, train_macs
+from model.networks import exchanged_bytes, num_macs, num_params, train_macs
+from model.shapes import layer_table
 from model.specs import AlexNetSpec
 
 PAPER = AlexNetSpec()

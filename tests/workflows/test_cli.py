@@ -277,7 +277,7 @@ def test_the_version_names_the_commit(tmp_path):
     ("line", "words"),
     [
         ("alexnet sta", ["stats", "status"]),
-        ("alexnet run --recipe ci", ["cifar10"]),
+        ("alexnet run --recipe as_", ["as_run", "as_run_2012"]),
         ("alexnet run --set train.sched", ["train.schedule="]),
         ("alexnet plan --set net.dropout=", ["true", "false"]),
         ("alexnet run --set train.optimizer=p", ["paper"]),

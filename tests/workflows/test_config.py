@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from model.shapes import num_params
+from model.networks import num_params
 from workflows import config, recipes
 from workflows.config import RunConfig, UsageError
 
@@ -86,7 +86,10 @@ def test_a_recipe_fits_together_and_starts_from_one_that_is_there(name):
 
 def test_every_key_has_help():
     assert all(len(key.help) > 5 for key in config.keys().values())
-    assert set(config.keys()) == set(config.values(RunConfig()))
+    for kind in ("alexnet", "cifar10", "module:mynets:resnet18"):
+        told = config.with_values(RunConfig(), {"net.kind": kind})
+        assert set(config.keys(told)) == set(config.values(told))
+        assert set(config.keys(told)) <= set(config.keys())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from model.shapes import train_macs
+from model.networks import train_macs
 from model.specs import AlexNetSpec
 from workflows.bench.common import ROOT, interleaved, stamped, table
 from workflows.stages.train import KEEP_FREED_MEMORY

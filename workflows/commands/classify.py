@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from workflows.config import UsageError
+from workflows.config import RunConfig, UsageError
 
 if TYPE_CHECKING:
     from model.export import Exported
@@ -34,19 +34,19 @@ class Predicted(NamedTuple):
     problem: str = ""
 
 
-def predictions(folder: Path, paths: Iterable[str], max_pixels: int) -> Iterator[Predicted]:
+def predictions(folder: Path, paths: Iterable[str], config: RunConfig) -> Iterator[Predicted]:
     """The likeliest classes of each image, averaged over ten crops; what is no image is said so, and passed over.
 
     Args:
         folder: An exported model.
         paths: Image files, and folders of them.
-        max_pixels: Larger images are not decoded.
+        config: Images of more pixels than it allows are not decoded; a network of the user's own is made as it says.
 
     Raises:
         UsageError: No model there.
     """
     with _no_warnings():
-        exported, size_px = _load(folder)
+        exported, size_px = _load(folder, config.net.kind)
     for path in paths:
         try:
             files = _files(path)
@@ -55,7 +55,7 @@ def predictions(folder: Path, paths: Iterable[str], max_pixels: int) -> Iterator
             continue
         for file in files:
             with _no_warnings():
-                predicted = _predicted(exported, file, size_px, max_pixels)
+                predicted = _predicted(exported, file, size_px, config.ingest.max_pixels)
             yield predicted
 
 
@@ -67,11 +67,11 @@ def _no_warnings() -> Iterator[None]:
         yield
 
 
-def _load(folder: Path) -> "tuple[Exported, int]":
+def _load(folder: Path, kind: str) -> "tuple[Exported, int]":
     from model.export import load_exported
 
     try:
-        exported = load_exported(folder)
+        exported = load_exported(folder, kind)
     except ValueError as error:
         raise UsageError(str(error)) from error
     size_px = exported.provenance.get("size_px")

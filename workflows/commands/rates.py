@@ -1,7 +1,7 @@
 """What `plan` says of the rates: a line for every epoch from which on something changes."""
 
+from model.networks import parameter_names
 from model.schedules import Phase, phases, starts
-from model.shapes import parameter_names
 from workflows.config import RunConfig, require_schedule
 from workflows.console import table
 

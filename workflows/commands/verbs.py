@@ -282,7 +282,7 @@ def predict(args: argparse.Namespace) -> int | None:
     if not args.model:  # else the configuration has no part in it
         here.announce(Console())
     with model.as_local() as folder:
-        for image in predictions(folder, args.images, here.config.ingest.max_pixels):
+        for image in predictions(folder, args.images, here.config):
             found.append(image)
             if image.problem:
                 tell(f"alexnet: {image.path}: {image.problem}", file=sys.stderr)

@@ -24,7 +24,7 @@ _NEWER = (
 )
 _TOUCHED = "the source was touched since it was ingested: `alexnet plan` says whether it changed"
 _WEIGHTS = "model.safetensors"
-_NAMES = ("ingest.source", "ingest.labels", "ingest.val_fraction")  # what a listing depends on
+_NAMES = ("ingest.source", "ingest.labels", "ingest.val_fraction", "ingest.val_from")  # what a listing depends on
 
 
 def see_source(config: RunConfig, places: Places, anew: bool, in_tasks: "InTasks" = map) -> Seen:
@@ -159,7 +159,7 @@ def _counts(seen: Seen) -> dict[str, int]:
 
 def _how(config: RunConfig) -> dict[str, Any]:
     spec = config.ingest
-    return dict(zip(_NAMES, (redacted(spec.source), spec.labels, spec.val_fraction), strict=True))
+    return dict(zip(_NAMES, (redacted(spec.source), spec.labels, spec.val_fraction, spec.val_from), strict=True))
 
 
 def _path(config: RunConfig, places: Places) -> Path:

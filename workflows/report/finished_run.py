@@ -10,9 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.networks import Layers, NetSpec, layer_table, parameter_names, parameter_shapes
 from model.schedules import Phase, phases
-from model.shapes import Layer, layer_table, parameter_names
-from model.specs import AlexNetSpec
 from pipelines.duplicates import DUPLICATES
 from pipelines.manifest import Manifest
 from pipelines.quarantine import QUARANTINE
@@ -75,12 +74,12 @@ class FinishedRun:
         return _frame(self.output("stats").folder, DUPLICATES)
 
     @cached_property
-    def net(self) -> AlexNetSpec:
+    def net(self) -> NetSpec:
         """The network that was trained, its number of classes known."""
         return replace(self.config.net, num_classes=self.config.net.num_classes or self.manifest.num_classes)
 
     @cached_property
-    def layers(self) -> tuple[Layer, ...]:
+    def layers(self) -> Layers:
         return layer_table(self.net)
 
     @property
@@ -106,15 +105,22 @@ class FinishedRun:
 
     @cached_property
     def conv1_columns(self) -> "list[np.ndarray]":
-        """The kernels of conv1 [N, 3, k, k] in the weights that were evaluated, one array a column."""
+        """The first layer's kernels [N, 3, k, k] in the weights that were evaluated, one array a column.
+
+        None where no layer has kernels of three colours.
+        """
         import numpy as np
         from safetensors import safe_open
 
         from model.export import WEIGHTS
 
+        shapes = parameter_shapes(self.net)
+        name = next((name for name, shape in shapes.items() if len(shape) == 4 and shape[1] == 3), None)
+        if name is None:
+            return []
         exported = self.output("train").folder.child(MODELS[self.config.evaluate.weights])
         with exported.as_local(WEIGHTS) as folder, safe_open(folder / WEIGHTS, "numpy") as tensors:
-            return np.split(tensors.get_tensor("conv1.weight"), self.net.columns)
+            return np.split(tensors.get_tensor(name), self.net.columns)
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """What the report says of the network: its layers by column, its training, and the kernels that it learned."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from model.shapes import Layer, exchanged_bytes, num_macs, num_params
+from model.networks import exchanged_bytes, num_macs, num_params
+from model.shapes import ImportedLayer, Layer
 from model.specs import SCHEDULES, TrainSpec
 from workflows.report import figures_net, figures_results
 from workflows.report.album import Album
@@ -12,6 +15,8 @@ from workflows.report.page import Html, Right, paragraph, percent, table
 def network(album: Album) -> list[Html]:
     """The layers by column: the paper's Figure 2 as a table."""
     run, net = album.run, album.run.net
+    if imported := [layer for layer in run.layers if isinstance(layer, ImportedLayer)]:
+        return [_imported(imported, net.kind)]
     total = [*[""] * 5, num_params(net), sum(layer.neurons for layer in run.layers), num_macs(net)]
     exchanged = sum(layer.exchanged_bytes for layer in run.layers)
     heading = ["layer", "reads", "input", "kernels", "output", "parameters", "neurons", "multiply-adds", "exchanged"]
@@ -27,7 +32,10 @@ def network(album: Album) -> list[Html]:
         paragraph(lead),
         table(
             heading,
-            [*(_layer_row(layer) for layer in run.layers), ["total", *total[1:], _kib(exchanged)]],
+            [
+                *(_layer_row(layer) for layer in run.layers if isinstance(layer, Layer)),
+                ["total", *total[1:], _kib(exchanged)],
+            ],
             "The network, layer by layer. Outputs are before pooling; counts are of all columns together, “2 ×” marks "
             "what is split between two. Multiply-adds and exchanged bytes are of one image, forward."
             if two
@@ -37,9 +45,23 @@ def network(album: Album) -> list[Html]:
     ]
 
 
+def _imported(layers: Sequence[ImportedLayer], kind: str) -> Html:
+    """The layers of a network of somebody else's."""
+    rows = [[layer.name, layer.kind, " × ".join(map(str, layer.output)), layer.params, layer.macs] for layer in layers]
+    total = ["total", "", "", sum(layer.params for layer in layers), sum(layer.macs for layer in layers)]
+    return table(
+        ["layer", "kind", "output", "parameters", "multiply-adds"],
+        [*rows, total],
+        f"The layers with parameters of the network that {kind.partition(':')[2]} makes. Outputs and multiply-adds are "
+        "of one image, forward.",
+        has_total=True,
+    )
+
+
 def _layer_row(layer: Layer) -> list:
     reads = "image" if layer.name == "conv1" else "both columns" if layer.shared else "its own column"
     reads = reads if layer.columns == 2 or layer.name == "conv1" else "all"
+    reads += ", places apart" if layer.local else ""
     maps = f"{layer.out:,}" if layer.columns == 1 else f"{layer.columns} × {-(-layer.out // layer.columns):,}"
     if not layer.kernel:
         shapes = [f"{layer.sees:,}", "", maps]
@@ -90,6 +112,8 @@ def training(album: Album) -> list[Html]:
 def kernels(album: Album) -> list[Html]:
     """conv1's kernels by column, and how much of each is colour."""
     columns = album.run.conv1_columns
+    if not columns:
+        return [paragraph("No layer of this network reads the colours of pixels.")]
     side = columns[0].shape[-1]
     medians = [float(np.median(figures_net.chroma_share(kernels))) for kernels in columns]
     median = "medians" if len(columns) == 2 else "median"

@@ -26,7 +26,7 @@ from workflows.stages.ingest import log_dataset
 from workflows.tracking.headline import ALIASES, errors_of, hardware
 
 if TYPE_CHECKING:
-    from model.alexnet import AlexNet
+    from model.network import Network
 
 ERRORS, PREDICTIONS, PROBABILITIES = "evaluate.json", "predictions.parquet", "probabilities.parquet"
 TOP = 5
@@ -40,6 +40,7 @@ class Job:
 
     shards: Folder
     models: tuple[Folder, ...]  # the trained one, then those that it is averaged with
+    kind: str  # net.kind of the configuration
     split: str
     batch_size: int
     num_parts: int
@@ -74,6 +75,7 @@ def run(context: Context) -> dict:
     job = Job(
         shards=shards,
         models=tuple(models.values()),
+        kind=context.config.net.kind,
         split=spec.split,
         batch_size=spec.batch_size,
         num_parts=num_parts,
@@ -144,7 +146,7 @@ def evaluate_part(job: Job, number: int) -> Part:
     from model.step import over_views, predictions
     from pipelines.evaluation import eval_batches
 
-    nets = [_load(model).to(job.device) for model in job.models]
+    nets = [_load(model, job.kind).to(job.device) for model in job.models]
     manifest = Manifest.load(job.shards)
     centre, ten = TopK(), ensemble.Votes(len(nets))
     found = []
@@ -171,12 +173,12 @@ def evaluate_part(job: Job, number: int) -> Part:
     return Part(ids, labels, classes, probabilities, kept, _keys(job, manifest, ids), centre, ten)
 
 
-def _load(model: Folder) -> "AlexNet":
+def _load(model: Folder, kind: str) -> "Network":
     """An exported network; from an object store by way of a folder here."""
     from model.export import load_exported
 
     with model.as_local() as folder:
-        return load_exported(folder).net
+        return load_exported(folder, kind).net
 
 
 def _keys(job: Job, manifest: Manifest, ids: np.ndarray) -> list[str]:

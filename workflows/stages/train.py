@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from model.export import CARD, WEIGHTS, starting_weights
+from model.networks import NetSpec, num_params, tensor_shapes
 from model.schedules import light_of
-from model.shapes import layer_table, num_params
-from model.specs import AlexNetSpec, TrainSpec
+from model.specs import TrainSpec
 from pipelines.manifest import Manifest
 from pipelines.names import VAL
 from pipelines.statistics import Statistics
@@ -69,7 +69,7 @@ def run(context: Context) -> dict:
     return _summary(job, plan, result, seen, seconds)
 
 
-def network_for(net: AlexNetSpec, manifest: Manifest) -> AlexNetSpec:
+def network_for(net: NetSpec, manifest: Manifest) -> NetSpec:
     """The network with as many classes as the data set has, and an input that fits the stored squares.
 
     Raises:
@@ -80,16 +80,16 @@ def network_for(net: AlexNetSpec, manifest: Manifest) -> AlexNetSpec:
     return replace(net, num_classes=manifest.num_classes)
 
 
-def require_start(train: TrainSpec, start: Folder, net: AlexNetSpec, manifest: Manifest) -> None:
+def require_start(train: TrainSpec, start: Folder, net: NetSpec, manifest: Manifest) -> None:
     """UsageError where the network cannot start from the weights of `train.init_from`."""
     try:
         with start.as_local(CARD, WEIGHTS) as folder:
-            starting_weights(folder, layer_table(net), manifest.class_names, train.init_layers)
+            starting_weights(folder, tensor_shapes(net), manifest.class_names, train.init_layers)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
-def place(net: AlexNetSpec, train: TrainSpec, have: Resources) -> tuple[WorkerPlan, int]:
+def place(net: NetSpec, train: TrainSpec, have: Resources) -> tuple[WorkerPlan, int]:
     """How many workers train, on what, and how many columns each holds. `auto`: a column a device where they suffice.
 
     Raises:
@@ -184,7 +184,7 @@ def log_models(context: Context, manifest: Manifest) -> None:
     """The exported models, as artifacts and in the registry."""
     for weights, alias in ALIASES.items():
         with context.folder.child(MODELS[weights]).as_local() as folder:
-            facts = {"manifest": manifest.digest, "key": context.output.key}
+            facts = {"manifest": manifest.digest, "key": context.output.key, "net.kind": context.config.net.kind}
             context.run.model(folder, model_name(context.config), alias, facts)
     context.log_files(HISTORY)
 

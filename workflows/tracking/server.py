@@ -210,7 +210,7 @@ class Server:
         from model.portable import portable
 
         place = self._root / folder
-        exported = load_exported(place)
+        exported = load_exported(place, metadata.get("net.kind", ""))
         example, signature = _described(exported.net)
         facts = metadata | {k: str(v) for k, v in exported.provenance.items() if k.startswith("val_")}
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # "already exists", …

@@ -18,7 +18,8 @@ import torch
 
 from model import export
 from model.columns import OneColumn, OneProcess, Replicas, place_ranks
-from model.specs import AlexNetSpec, TrainSpec
+from model.networks import NetSpec, tensor_shapes
+from model.specs import TrainSpec
 from model.trainer import Trainer
 from pipelines.augment import Light
 from pipelines.evaluation import eval_batches
@@ -41,7 +42,7 @@ REPORTS_KEPT = 3 * REPORTS_PER_EPOCH  # in a checkpoint, for a driver that was k
 class TrainJob:
     """All that a worker is told. `mean_HWC`, eigenvalues and eigenvectors are of the training set, on 0..255."""
 
-    net: AlexNetSpec
+    net: NetSpec
     train: TrainSpec
     loader: LoaderSpec
     shards: Folder
@@ -120,8 +121,8 @@ class _Training:
             self.reports.extend(found.scalars["reports"])
         elif self.job.start:
             with self.job.start.as_local(export.CARD, export.WEIGHTS) as folder:
-                layers, names = self.trainer.net.table.values(), self.manifest.class_names
-                self.trainer.load_weights(export.starting_weights(folder, layers, names, self.job.train.init_layers))
+                shapes, names = tensor_shapes(self.job.net), self.manifest.class_names
+                self.trainer.load_weights(export.starting_weights(folder, shapes, names, self.job.train.init_layers))
         self._send(
             {
                 "resumed_step": step,
@@ -271,7 +272,7 @@ class _Training:
         )
 
 
-def save_model(folder: Folder, spec: AlexNetSpec, weights: dict, mean, manifest: Manifest, facts: dict) -> None:
+def save_model(folder: Folder, spec: NetSpec, weights: dict, mean, manifest: Manifest, facts: dict) -> None:
     """Exports a network into any folder, through a disk where that is an object store."""
     import tempfile
 

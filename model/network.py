@@ -1,0 +1,84 @@
+"""What everything else asks of a network: the trainer, the export, evaluation, the features, the report, `predict`.
+
+A new network is a class that says `features` and `head`, its spec, and a line in `networks.py`.
+
+Letters: B batch, H, W, U units, K classes.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model.columns import OneColumn, OneProcess
+from model.layers import Dropout
+from model.specs import NetworkSpec
+
+
+class Network(nn.Module):
+    """A classifier of RGB pixels, 0 to 255, of which it subtracts its own mean.
+
+    In training its images are multiplied by `input_scale` after the mean, and `at` names the masks of dropout.
+    """
+
+    input_scale = 1.0
+    mean: Tensor
+
+    def __init__(self, spec: NetworkSpec, columns: OneProcess | OneColumn):
+        super().__init__()
+        self.spec, self.columns = spec, columns
+        side = spec.input_px if spec.mean == "image" else 1
+        self.register_buffer("mean", torch.zeros(3, side, side), persistent=False)
+
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        """What the last layer reads (B, U), of images (0..255, float or uint8)."""
+        raise NotImplementedError
+
+    def head(self, features_BU: Tensor) -> Tensor:
+        """Logits (B, K): the last layer."""
+        raise NotImplementedError
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits (B, K) of images (0..255, float or uint8)."""
+        return self.head(self.features(images_BCHW))
+
+    @property
+    def named(self) -> nn.Module:
+        """The module in which parameters and buffers have the names by which schedules and files know them."""
+        return self
+
+    def set_mean(self, mean_HWC: np.ndarray) -> None:
+        """The training set's mean image, whose central window is subtracted, or its mean over all pixels."""
+        side = self.spec.input_px
+        top, left = ((size - side) // 2 for size in mean_HWC.shape[:2])
+        if self.spec.mean == "channel":
+            window_HWC = mean_HWC.mean(axis=(0, 1), keepdims=True)
+        else:
+            assert min(top, left) >= 0, f"the mean image is {mean_HWC.shape}, smaller than the network's {side} px"
+            window_HWC = mean_HWC[top : top + side, left : left + side]
+        self.mean.copy_(torch.from_numpy(np.ascontiguousarray(window_HWC)).permute(2, 0, 1))
+
+    def at(self, step: int, first_row: int = 0) -> None:
+        """What comes next is this training step, on rows of the global batch from `first_row` on."""
+        for module in self.modules():
+            if isinstance(module, Dropout):
+                module.at(step, first_row)
+
+    def part(self, parameter: str, merged: Tensor) -> Tensor:
+        """What this process holds of a parameter of all columns."""
+        return merged
+
+    def merge(self, parameter: str, part: Tensor) -> Tensor:
+        """A parameter of all columns, from what each process holds; every rank of a replica must call it."""
+        return part.clone(memory_format=torch.contiguous_format)
+
+    @torch.no_grad()
+    def centre(self, images_BCHW: Tensor, overhang: int = 0) -> Tensor:
+        """The images less the mean, with px of zeros on the right and at the bottom."""
+        side, mean = self.spec.input_px, self.mean
+        assert images_BCHW.shape[1:] == (3, side, side), f"images are {tuple(images_BCHW.shape)}, not B x 3 x {side}^2"
+        shape = (images_BCHW.shape[0], 3, side + overhang, side + overhang)  # len() would fix the batch in an export
+        x = torch.empty(shape, dtype=mean.dtype, device=mean.device, memory_format=torch.channels_last).zero_()
+        inner = x[:, :, :side, :side].copy_(images_BCHW).sub_(mean)
+        if self.training and self.input_scale != 1:
+            inner.mul_(self.input_scale)
+        return x
