@@ -1,6 +1,6 @@
 """The workflow's five stages: what each reads and what it needs. Their code is imported only when they run."""
 
-from workflows.engine.seen_source import record_source, see_models, see_source, see_weights
+from workflows.engine.seen_source import record_source, see_models, see_source, see_training
 from workflows.engine.stage import Stage
 
 STAGES = (
@@ -31,7 +31,7 @@ STAGES = (
             "train.stall_steps",
             "loader.threads",
         ),
-        see=see_weights,
+        see=see_training,
     ),
     Stage(
         "evaluate",

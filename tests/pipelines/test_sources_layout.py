@@ -359,3 +359,18 @@ def test_a_reader_names_the_archive_that_became_shorter(tmp_path):
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ValueError, match=r"set.tar ends inside the image at offset \d+"):
         list(source.reader.read(source.splits["train"]))
+
+
+def test_val_may_be_a_share_of_train_whatever_else_there_is(tmp_path):
+    files = builders.class_folders("train/", "val/", "test/")
+    own = opened(as_folder(tmp_path / "all", files))
+    share = opened(as_folder(tmp_path / "again", files), val_from="train", val_fraction=0.5)
+    sizes = {split: table.num_rows for split, table in share.splits.items()}
+    assert sizes["train"] + sizes["val"] == own.splits["train"].num_rows
+    assert sizes["val"] > 0
+    assert share.splits["test"].equals(own.splits["test"])
+    assert share.notes[-1].endswith("the source's own val is left out")
+    two = as_folder(tmp_path / "two", builders.class_folders("train/", "val/"))
+    only = opened(two, val_from="train", val_fraction=0.5)
+    assert only.splits["test"]["key"].equals(own.splits["val"]["key"])
+    assert only.notes[-1].endswith("the source's own val is stored as test")

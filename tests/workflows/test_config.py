@@ -197,3 +197,22 @@ def test_a_file_of_another_version_gives_what_this_one_knows(tmp_path):
     path.write_text("")
     with pytest.raises(UsageError, match="is empty"):
         config.load_known(path)
+
+
+def test_the_kind_of_network_decides_its_keys():
+    mine = config.with_values(RunConfig(), {"net.kind": "cifar10", "net.local_kernels": "8,8", "net.input_px": 24})
+    assert (mine.net.kernels, mine.net.local_kernels, mine.net.input_px) == ((64, 64), (8, 8), 24)
+    assert config.with_values(mine, {"net.kind": "cifar10"}) == mine
+    assert config.with_values(mine, {"net.kind": "module:a.b:c"}).net.input_px == 24
+    with pytest.raises(UsageError, match=r"net.fc is no key of a network of net.kind=cifar10"):
+        config.with_values(mine, {"net.fc": "8,8"})
+    with pytest.raises(UsageError, match=r"net.kind is 'resnet'; use alexnet, cifar10, or module:"):
+        config.with_values(mine, {"net.kind": "resnet"})
+    with pytest.raises(UsageError, match=r"write it as module:PACKAGE.MODULE:FUNCTION"):
+        config.with_values(mine, {"net.kind": "module:a"})
+
+
+@pytest.mark.parametrize("name", ["cifar10_11pct_first", "cifar10_18pct"])
+def test_a_configuration_with_another_network_is_read_back(name, tmp_path):
+    (tmp_path / "run.toml").write_text(config.dump(recipes.named(name)))
+    assert config.load(tmp_path / "run.toml") == recipes.named(name)

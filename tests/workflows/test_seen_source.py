@@ -1,6 +1,7 @@
 """What is known of a source changes when it is ingested, by no look at it; gone, it is known by what was ingested."""
 
 import shutil
+import sys
 import time
 import urllib.request
 
@@ -11,11 +12,11 @@ from conftest import run_alexnet
 
 from pipelines.storage import Folder
 from workflows.compute.workers import InProcess
-from workflows.config import UsageError
+from workflows.config import UsageError, with_values
 from workflows.engine.outputs import places
 from workflows.engine.plan import plan
 from workflows.engine.run import run
-from workflows.engine.seen_source import record_source, see_source, see_weights
+from workflows.engine.seen_source import record_source, see_source, see_training
 from workflows.workflow import STAGES
 
 
@@ -144,11 +145,32 @@ def test_weights_that_are_gone_are_known_to_the_trainings_that_started_from_them
     config = tiny.config("demo", train__init_from=str(tmp_path / "model"))
     where = places(config, tmp_path / "runs")
     with pytest.raises(UsageError, match="no model.safetensors there"):
-        see_weights(config, where, anew=True)
+        see_training(config, where, anew=True)
     Folder.at(tmp_path / "model").write("model.safetensors", b"weights")
-    seen = see_weights(config, where, anew=True)
+    seen = see_training(config, where, anew=True)
     facts = {"stage": "train", "key": "0123", "ingredients": seen.identity, "inputs": {}}
     where.at_home("train", "0123").begin(facts, {"ignored": {"train.init_from": config.train.init_from}})
     shutil.rmtree(tmp_path / "model")
-    gone = see_weights(config, where, anew=True)
+    gone = see_training(config, where, anew=True)
     assert (gone.identity, gone.note) == (seen.identity, f"{tmp_path / 'model'} is gone")
+
+
+def test_the_code_of_a_network_of_ones_own_is_part_of_what_training_sees(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    code = tmp_path / "network_to_change.py"
+    code.write_text("def net(spec): ...")
+    config = with_values(tiny.config("demo"), {"net.kind": "module:network_to_change:net"})
+    where = places(config, tmp_path / "runs")
+    before = see_training(config, where, anew=True)
+    code.write_text("def net(spec): return spec")
+    after = see_training(config, where, anew=True)
+    assert before.identity != after.identity
+    facts = {"stage": "train", "key": "0123", "inputs": {}}
+    where.at_home("train", "0123").begin(facts | {"ingredients": {"net.kind": config.net.kind} | after.identity}, {})
+    code.unlink()
+    monkeypatch.delitem(sys.modules, "network_to_change")
+    gone = see_training(config, where, anew=True)
+    assert (gone.identity, gone.note) == (after.identity, "module:network_to_change:net is gone")
+    with pytest.raises(UsageError, match="No module named 'network_to_change'"):
+        see_training(config, places(config, tmp_path / "others"), anew=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.specs import ImportedSpec
 from pipelines.storage import Folder, redacted
 from workflows.config import RunConfig, UsageError, digest, keys
 from workflows.engine.outputs import INDEX, Places
@@ -59,12 +60,18 @@ def record_source(config: RunConfig, places: Places, seen: Seen) -> None:
         Folder.at(path.parent).write(path.name, text)
 
 
-def see_weights(config: RunConfig, places: Places, anew: bool, in_tasks: "InTasks" = map) -> Seen:
-    """The digest of the weights that training starts from, where it starts from any.
+def see_training(config: RunConfig, places: Places, anew: bool, in_tasks: "InTasks" = map) -> Seen:
+    """The digest of the weights that training starts from, where it starts from any; that of a user's network's file.
 
     Raises:
-        UsageError: They are not there, and no training here started from them.
+        UsageError: They are not there, and no training here was made with them.
     """
+    weights, code = _weights(config, places), _code(config, places)
+    notes = "; ".join(seen.note for seen in (weights, code) if seen.note)
+    return Seen(weights.identity | code.identity, weights.facts | code.facts, notes)
+
+
+def _weights(config: RunConfig, places: Places) -> Seen:
     name = config.train.init_from
     if not name:
         return Seen()
@@ -81,6 +88,20 @@ def see_weights(config: RunConfig, places: Places, anew: bool, in_tasks: "InTask
             f"train.init_from={name}: no {_WEIGHTS} there; name the folder of an exported model, such as "
             "RUNS/train/KEY/model, models:/NAME@ALIAS, or RECIPE@newest"
         ) from error
+
+
+def _code(config: RunConfig, places: Places) -> Seen:
+    if not isinstance(config.net, ImportedSpec):
+        return Seen()
+    from model.imported import source_digest
+
+    try:
+        return Seen({"net.code": source_digest(config.net)})
+    except ValueError as error:
+        for facts in places.begun("train"):
+            if facts["ingredients"].get("net.kind") == config.net.kind and "net.code" in facts["ingredients"]:
+                return Seen({"net.code": facts["ingredients"]["net.code"]}, note=f"{config.net.kind} is gone")
+        raise UsageError(str(error)) from error
 
 
 def see_models(config: RunConfig, places: Places, anew: bool, in_tasks: "InTasks" = map) -> Seen:

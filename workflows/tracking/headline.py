@@ -6,7 +6,15 @@ from typing import Any
 
 from workflows.config import RunConfig, values, without_secrets
 
-MAIN: tuple[str, ...] = ("ingest.source", "ingest.size", "net.columns", "net.kernels", "net.fc", "net.input_px")
+MAIN: tuple[str, ...] = (
+    "ingest.source",
+    "ingest.size",
+    "net.kind",
+    "net.columns",
+    "net.kernels",
+    "net.fc",
+    "net.input_px",
+)
 MAIN += ("train.epochs", "train.batch_size", "train.lr", "train.schedule", "train.seed", "train.precision")
 ALIASES = {"last": "newest", "best": "best"}  # in the registry, by the weights that training exports
 IN_THE_TABLE = ("recipe", "train.epochs", "train.lr", "train.batch_size")
@@ -17,7 +25,7 @@ ERRORS = ("top1_error_ten_crop", "top5_error_ten_crop", "top1_error", "top5_erro
 def main_params(config: RunConfig) -> dict[str, Any]:
     """What tells one workflow from another; the stages' runs have all the rest."""
     known = without_secrets(values(config))
-    return {"recipe": config.recipe, **{name: known[name] for name in MAIN}}
+    return {"recipe": config.recipe, **{name: known[name] for name in MAIN if name in known}}
 
 
 def errors_of(record: dict[str, Any]) -> dict[str, float]:
