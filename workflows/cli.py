@@ -113,6 +113,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> _Parser:
     from workflows.commands import completion, verbs
+    from workflows.commands.compare import compare
     from workflows.workflow import NAMES
 
     parser = _Parser(
@@ -141,6 +142,7 @@ def _parser() -> _Parser:
         command(name, verbs.run, f"run the stage {name} alone", common, running).set_defaults(stage=name)
     command("plan", verbs.plan, "say what would run, why, how long and how large", common, json)
     command("status", verbs.status, "say what is there", common, json)
+    _add_comparing(command("compare", compare, "run arms with seeds, and say how they differ", common))
     command("verify", verbs.verify, "read every shard again and compare it with the manifest", common)
     add = command("clean", verbs.clean, "list what was left half done, and what is named, and remove it", common)
     add.add_argument("outputs", nargs="*", metavar="STAGE/KEY", help="outputs that go whatever their state")
@@ -219,6 +221,31 @@ def _common() -> _Parser:
     return common
 
 
+def _add_comparing(add: _Parser) -> None:
+    """The options of `compare`."""
+    from workflows.commands import completion
+
+    stored = add.add_argument("comparison", nargs="?", metavar="NAME", help="show a stored one; without arms, list all")
+    _complete(stored, completion.comparisons)
+    varied = add.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="KEY=V,V",
+        type=_text,
+        help="an arm for each value; repeated, for each combination; a value with commas in [] or quotes",
+    )
+    _complete(varied, completion.settings)
+    add.add_argument(
+        "--arm", action="append", default=[], metavar="NAME:KEY=V,KEY=V", type=_text, help="an arm that sets these keys"
+    )
+    add.add_argument("--seeds", type=_count, metavar="N", help="runs of each arm, with the seeds 0 to N-1 (default 1)")
+    add.add_argument("--name", metavar="NAME", type=_text, help="what to call it (default: recipe and varied keys)")
+    add.add_argument("--plan", action="store_true", help="say what is stored, what is missing and how long that takes")
+    add.add_argument("--json", action="store_true", help="the summary (of --plan and the list: objects), for programs")
+    _add_take_lock(add)
+
+
 def _running() -> _Parser:
     from workflows.workflow import NAMES
 
@@ -231,10 +258,14 @@ def _running() -> _Parser:
         choices=NAMES,
         help="make it again, and all after it; the old output stays until the new one is finished",
     )
-    running.add_argument(
+    _add_take_lock(running)
+    return running
+
+
+def _add_take_lock(add: _Parser) -> None:
+    add.add_argument(
         "--take-lock", action="store_true", help="go on where a process of another machine holds a lock and is dead"
     )
-    return running
 
 
 def _json() -> _Parser:
@@ -267,6 +298,12 @@ def _folder(said: str) -> Path:
     if not nearest.is_dir():
         raise argparse.ArgumentTypeError(f"{said} cannot be a folder, since {nearest} is none; name another")
     return path
+
+
+def _count(said: str) -> int:
+    if not said.isdecimal() or int(said) < 1:
+        raise argparse.ArgumentTypeError(f"{said} is no number of runs; use 1 or more")
+    return int(said)
 
 
 def _port(said: str) -> int:

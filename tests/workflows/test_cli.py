@@ -12,7 +12,7 @@ from builders import class_folders, huggingface, write_files
 
 from workflows.config import UsageError, load
 
-VERBS = ("run", "ingest", "status", "bench", "ui", "predict", "verify")
+VERBS = ("run", "compare", "ingest", "status", "bench", "ui", "predict", "verify")
 
 
 def alexnet(*argv, cwd, **more):
@@ -124,6 +124,15 @@ def test_a_stage_before_its_inputs(tmp_path):
         (["ui", "--set", "tracking.uri=off"], ["tracking.uri=off"]),
         (["predict", "a_file", "--model", "nosuch"], ["nosuch"]),
         (["verify"], ["nothing to verify", "ingest`"]),
+        (["compare"], ["no comparison is stored under runs; --vary KEY=VALUE,VALUE"]),
+        (["compare", "lrn"], ["no comparison lrn under"]),
+        (["compare", "--seeds", "2"], ["--seeds needs arms: --vary"]),
+        (["compare", "lrn", "--vary", "train.lr=1,2"], ["--name lrn"]),
+        (["compare", "--vary", "train.lr=1,2", "--seeds", "0"], ["--seeds: 0 is no number of runs"]),
+        (["compare", "--vary", "train.lr=1,2", "--name", "../x"], ["--name ../x: use at most 60 letters"]),
+        (["compare", "--vary", "net.input_px=64,96"], ["arm input_px=96: net.input_px is 96", "ingest.size=72"]),
+        (["compare", "--vary", "train.placement=one,auto"], ["one and placement=auto differ in nothing"]),
+        (["compare", "--arm", "a", "--set", "evaluate.models=x"], ["compare models alone"]),
         ([], ["required: COMMAND", "`alexnet --help`"]),
         (["trian"], ["invalid choice: 'trian'", "train", "`alexnet --help`"]),
         (["status", "--bogus"], ["unrecognized arguments: --bogus"]),

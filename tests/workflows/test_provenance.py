@@ -64,3 +64,24 @@ def test_without_any_repository_or_git_it_is_unknown(tmp_path, monkeypatch):
     assert commit_said_in(tmp_path / "workflows") == "unknown"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.code_commit() == "unknown"
+
+
+def test_commits_are_alike_where_nothing_differs_that_trains_or_evaluates(repository, monkeypatch):
+    folder, git = repository
+
+    def commit(name: str) -> str:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+        git("add", ".")
+        git("commit", "--quiet", "--message", name)
+        return git("rev-parse", "HEAD").strip()
+
+    first, readme, net = map(commit, ("model/layers.py", "README.md", "model/columns.py"))
+    (folder / "workflows" / "engine").mkdir(parents=True)
+    monkeypatch.setattr(provenance, "__file__", str(folder / "workflows" / "engine" / "provenance.py"))
+    assert provenance.is_alike(first, readme)
+    assert not provenance.is_alike(readme, net)
+    assert provenance.is_alike(f"{net}+changes", f"{net}+changes")
+    assert not provenance.is_alike(net, f"{net}+changes")
+    assert not provenance.is_alike(net, "unknown")
+    assert not provenance.is_alike(net, "0" * 40)

@@ -20,6 +20,14 @@ def settings(prefix: str, **given: typing.Any) -> list[str]:
     return [f"{key}={value}" for value in _choices(known.type if known else str)]
 
 
+def comparisons(prefix: str, parsed_args: typing.Any = None, **given: typing.Any) -> list[str]:
+    """Names of those stored under the root."""
+    from workflows.studies import stored
+
+    root = getattr(parsed_args, "root", None)
+    return [name for name in stored.names(root.absolute()) if name.startswith(prefix)] if root else []
+
+
 def recipes(prefix: str, **given: typing.Any) -> list[str]:
     return [name for name in RECIPES if name.startswith(prefix)]
 

@@ -140,16 +140,13 @@ def plan(args: argparse.Namespace) -> None:
 
 def _notes(step: "Planned", commit: str) -> list[str]:
     """What a plan adds: what became of the source, and that other code made what is stored."""
+    from workflows.engine.provenance import short
+
     notes = [step.seen.note] if step.seen.note else []
     made_by = step.last.get("commit") if step.state == "CACHED" else None
     if made_by and made_by != commit:
-        notes.append(f"made by commit {_short_commit(made_by)}, now {_short_commit(commit)}")
+        notes.append(f"made by commit {short(made_by)}, now {short(commit)}")
     return notes
-
-
-def _short_commit(commit: str) -> str:
-    name, plus, changes = commit.partition("+")
-    return name[:10] + plus + changes
 
 
 def status(args: argparse.Namespace) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 VERSIONS_OF = ("torch", "nvidia-dali-cuda130", "ray", "mlflow", "pyarrow", "pandas", "numpy", "simplejpeg")
 
+OF_RESULTS = ("model", "pipelines", "workflows/compute", "workflows/stages", "workflows/training")
+
 
 def versions() -> dict[str, str]:
     """Versions of Python and of what the results come from."""
@@ -33,6 +35,25 @@ def code_commit() -> str:
         return _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain", "-uno") else "")
     except (subprocess.CalledProcessError, OSError):
         return "unknown"
+
+
+def is_alike(one: str, other: str) -> bool:
+    """Whether two commits differ in nothing that trains or evaluates; False where git cannot tell."""
+    if one == other:
+        return True
+    if any("+" in commit or commit == "unknown" for commit in (one, other)):
+        return False
+    try:
+        _git("diff", "--quiet", one, other, "--", *(f":/{folder}" for folder in OF_RESULTS))
+    except (subprocess.CalledProcessError, OSError):
+        return False
+    return True
+
+
+def short(commit: str) -> str:
+    """Its first ten digits, and `+changes` where there were any."""
+    name, plus, changes = commit.partition("+")
+    return name[:10] + plus + changes
 
 
 def _git(*command: str) -> str:

@@ -51,6 +51,7 @@ def run(
     compute: Callable[[RunConfig, Console], Compute] = lambda config, console: OnRay(config.ray, console.say),
     check: Callable[[list[Planned]], None] = lambda planned: None,
     command: Callable[[str], str] = lambda verb: f"alexnet {verb}",
+    remembered: RunConfig | None = None,
 ) -> list[Row]:
     """Run the stages named by `only`, each unless its output is there, and from those named by `redo` on anyway.
 
@@ -59,6 +60,7 @@ def run(
         take_lock: Take the locks of processes elsewhere that seem to live.
         check: Refuses what is planned, before anything runs, with a UsageError.
         command: This program's command line with another verb, for messages.
+        remembered: What later commands go on with, where that is not this configuration.
 
     Raises:
         UsageError: A stage outside `only` is needed and has no finished output.
@@ -74,7 +76,7 @@ def run(
         _check_inputs(planned, only, command)
         check(planned)
         unless_it_begins.pop_all()
-    workflow = _Workflow(config, where, console, computing, take_lock, began)
+    workflow = _Workflow(config, where, console, computing, take_lock, began, remembered or config)
     status = "FAILED"
     with afterwards(lambda: workflow.close(status)):
         try:
@@ -104,14 +106,21 @@ class _Workflow:
     """The run in progress: its tracker and compute, opened when the first stage has work."""
 
     def __init__(
-        self, config: RunConfig, where: Places, console: Console, compute: Compute, take_lock: bool, began: float
+        self,
+        config: RunConfig,
+        where: Places,
+        console: Console,
+        compute: Compute,
+        take_lock: bool,
+        began: float,
+        remembered: RunConfig,
     ):
         self.config, self.places, self.root = config, where, where.root
         self.console, self.compute, self.take_lock = console, compute, take_lock
         self.tracker = tracker(config.tracking, where.root, console.say)
         self.rows: list[Row] = []
         self._began, self._stages_s = began, 0.0
-        self._remembered = False
+        self._to_remember, self._remembered = remembered, False
         self._errors: dict[str, float] = {}  # of the network, as far as this workflow knows them
 
     def advance(self, step: Planned) -> None:
@@ -169,7 +178,7 @@ class _Workflow:
 
     def remember(self) -> None:
         """The configuration becomes the one that a later command need not be told; not that of a refused run."""
-        text = configuration.dump(self.config)
+        text = configuration.dump(self._to_remember)
         path = self.root / LAST
         if not self._remembered and not (path.is_file() and path.read_text() == text):
             Folder.at(self.root).write(LAST, text)

@@ -22,6 +22,11 @@ class Album:
 
     def add(self, name: str, figure: Figure, caption: Any, alt: str) -> Html:
         """Saves the figure as NAME.png and returns it as a picture; `alt` describes it to those who cannot see it."""
-        content = png(figure)
-        self.folder.write(f"{name}.png", content)
-        return picture(content, caption, alt, round(PX_PER_IN * figure.get_figwidth()))
+        return saved(self.folder, name, figure, caption, alt)
+
+
+def saved(folder: Folder, name: str, figure: Figure, caption: Any, alt: str) -> Html:
+    """The same without a run."""
+    content = png(figure)
+    folder.write(f"{name}.png", content)
+    return picture(content, caption, alt, round(PX_PER_IN * figure.get_figwidth()))

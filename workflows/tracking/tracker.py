@@ -142,6 +142,10 @@ class Tracker:
                 status = "KILLED"
                 raise
 
+    def closed(self, run_id: str) -> StageRun:
+        """A run that was closed before, to be told more of."""
+        return StageRun(self.server, self._root, run_id)
+
     def end_workflow(self, status: str) -> None:
         """Closes the parent run; nothing where none was opened."""
         with afterwards(self._stop_beating, lambda: self._end_parent(status)):
@@ -195,6 +199,9 @@ class Untracked:
     @contextlib.contextmanager
     def stage(self, name: str, tags: dict[str, str]) -> Iterator["Untracked"]:
         yield self
+
+    def closed(self, run_id: str) -> "Untracked":
+        return self
 
     def end_workflow(self, status: str) -> None: ...
     def metrics(self, values: dict[str, float], step: int = 0) -> None: ...

@@ -1,0 +1,154 @@
+"""Only runs of the same code and data are averaged; what is left out is named, and so is what failed."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipelines.storage import Folder
+from workflows import recipes
+from workflows.engine.outputs import Output
+from workflows.studies.arms import Arm
+from workflows.studies.comparison import Comparison
+from workflows.studies.results import Result
+from workflows.studies.summary import is_whole, summarise
+from workflows.studies.words import points, share, warnings
+
+IMAGES = 50
+
+
+def done(folder: Path, arm: str, seed: int, share_wrong: float, **more) -> Result:
+    """A run with predictions on the disk: the label is 0, and other classes are first where it is wrong."""
+    rng = np.random.default_rng([seed, int(share_wrong * 100)])
+    wrong_N = rng.random(IMAGES) < share_wrong
+    place = folder / f"{arm}-{seed}"
+    place.mkdir()
+    ids = rng.permutation(IMAGES)
+    classes = [[1, 0, 2, 3, 4] if wrong_N[i] else [0, 1, 2, 3, 4] for i in ids]
+    frame = pd.DataFrame({"id": ids, "label": np.zeros(IMAGES, "int32"), "classes": classes})
+    frame.to_parquet(place / "predictions.parquet")
+    given = {"manifest": "m" * 64, "commits": ("c1",), "split": "val", "finished": f"2026-01-0{seed + 1}"} | more
+    return Result(
+        arm,
+        seed,
+        "done",
+        train_key=f"{arm}{seed}",
+        num_images=IMAGES,
+        device="cpu",
+        measures={"top1_error_ten_crop": float(wrong_N.mean()), "train_loss": 1.0 + seed},
+        evaluated=Output("evaluate", "k", Folder.at(place)),
+        **given,
+    )
+
+
+def comparison(*names: str, seeds: int = 3) -> Comparison:
+    return Comparison("c", recipes.demo(), tuple(map(Arm, names)), tuple(range(seeds)))
+
+
+def summary_of(results: list[Result], names=("a", "b"), alike=lambda one, other: one == other):
+    return summarise(comparison(*names), results, alike)
+
+
+@pytest.fixture
+def six(tmp_path):
+    return [done(tmp_path, arm, seed, share) for arm, share in (("a", 0.2), ("b", 0.6)) for seed in range(3)]
+
+
+def test_arms_and_pairs_are_those_of_numpy(six):
+    found = summary_of(six)
+    errors = {arm: np.array([r.measures["top1_error_ten_crop"] for r in six if r.arm == arm]) for arm in "ab"}
+    for arm in found["arms"]:
+        measured = arm["measures"]["top1_error_ten_crop"]
+        assert (arm["n"], measured["se_of"]) == (3, "seeds")
+        assert measured["mean"] == pytest.approx(errors[arm["name"]].mean())
+        assert measured["se"] == pytest.approx(errors[arm["name"]].std(ddof=1) / 3**0.5)
+    (pair,) = found["pairs"]
+    wrong_RN = {arm: np.stack([r.wrong_N(1) for r in six if r.arm == arm]) for arm in "ab"}
+    np.testing.assert_allclose(wrong_RN["a"].mean(1), errors["a"])
+    by_image_N = (wrong_RN["b"].astype(int) - wrong_RN["a"]).mean(0)
+    measured = pair["measures"]["top1_error_ten_crop"]
+    assert measured["difference"] == pytest.approx((errors["b"] - errors["a"]).mean())
+    assert measured["se_images"] == pytest.approx(by_image_N.std(ddof=1) / IMAGES**0.5)
+    assert measured["significant"]
+    assert pair["measures"]["train_loss"]["se_images"] is None
+    assert is_whole(found)
+    assert warnings(found) == []
+
+
+def test_runs_of_other_code_are_named_and_not_averaged(tmp_path):
+    results = [done(tmp_path, "a", seed, 0.2) for seed in range(3)]
+    results += [done(tmp_path, "b", seed, 0.3, commits=("c2",) if seed == 1 else ("c1",)) for seed in range(3)]
+    found = summary_of(results)
+    assert [arm["n"] for arm in found["arms"]] == [3, 2]
+    assert found["arms"][1]["seeds"] == found["pairs"][0]["seeds"] == [0, 2]
+    (left_out,) = found["left_out"]
+    assert (left_out["arm"], left_out["seed"]) == ("b", 1)
+    assert left_out["reason"].startswith("made by commit c2, the others by c1: `alexnet clean train/b1 --yes`")
+    assert any("left out: b, seed 1: made by commit c2" in line for line in warnings(found))
+
+
+def test_a_run_that_two_commits_made_is_of_other_code(tmp_path):
+    results = [done(tmp_path, "a", seed, 0.2, commits=("c1", "c2") if seed == 2 else ("c1",)) for seed in range(3)]
+    assert summary_of(results, "a")["left_out"][0]["reason"].startswith("made by commit c1, c2 together")
+
+
+def test_commits_that_give_the_same_count_as_one_and_are_named(tmp_path):
+    results = [done(tmp_path, "a", seed, 0.2, commits=(f"c{seed}",)) for seed in range(3)]
+    found = summary_of(results, "a", alike=lambda one, other: True)
+    assert found["arms"][0]["n"] == 3
+    assert found["notes"] == ["commits c0, c1, c2 differ in nothing that trains or evaluates, and count as one"]
+
+
+def test_of_as_many_commits_the_newest_counts(tmp_path):
+    results = [done(tmp_path, "a", seed, 0.2, commits=(f"c{seed}",)) for seed in range(2)]
+    assert summary_of(results, "a")["arms"][0]["seeds"] == [1]
+
+
+def test_changes_that_no_commit_holds_are_said(tmp_path):
+    found = summary_of([done(tmp_path, "a", 0, 0.2, commits=("c1+changes",))], "a")
+    assert found["notes"] == ["made by c1+changes: whether all runs had the same changes is not known"]
+
+
+@pytest.mark.parametrize("other", [{"manifest": "n" * 64}, {"split": "test"}])
+def test_arms_of_other_data_are_not_compared(tmp_path, other):
+    results = [done(tmp_path, "a", seed, 0.2) for seed in range(2)]
+    results += [done(tmp_path, "b", seed, 0.2, **other) for seed in range(2)]
+    found = summary_of(results)
+    assert [arm["n"] for arm in found["arms"]] == [2, 2]
+    assert found["pairs"][0]["note"] == "other data: not compared"
+    assert found["pairs"][0]["measures"] == {}
+    assert "arms are of different data" in found["notes"][0]
+
+
+def test_a_run_of_other_data_than_its_arm_s_is_left_out(tmp_path):
+    results = [done(tmp_path, "a", seed, 0.2, **({"manifest": "n" * 64} if seed == 1 else {})) for seed in range(3)]
+    found = summary_of(results, "a")
+    assert found["arms"][0]["seeds"] == [0, 2]
+    assert found["left_out"][0]["reason"].startswith("of other data (manifest nnnnnnnn, split val)")
+
+
+def test_failed_and_missing_runs_are_said_and_the_others_compared(tmp_path):
+    results = [done(tmp_path, "a", 0, 0.2), done(tmp_path, "b", 0, 0.4)]
+    results += [Result("a", 1, "failed", "the loss is nan"), Result("b", 1, "missing")]
+    found = summary_of(results)
+    assert (found["states"], is_whole(found)) == ({"done": 2, "failed": 1, "missing": 1}, False)
+    assert found["pairs"][0]["measures"]["top1_error_ten_crop"]["verdict"] == "one seed: not called significant"
+    assert warnings(found) == [
+        "2 of 4 runs are done",
+        "failed: a, seed 1: the loss is nan",
+        "with fewer than 3 seeds no difference is called significant",
+    ]
+
+
+def test_nothing_done_is_a_summary_too():
+    found = summary_of([Result("a", 0, "missing"), Result("b", 0, "missing")])
+    assert [arm["n"] for arm in found["arms"]] == [0, 0]
+    assert found["pairs"][0]["note"] == "no seed in common yet"
+
+
+def test_numbers_in_words():
+    assert share({"mean": 0.24812, "se": 0.0032, "se_of": "seeds"}) == "24.81 % ± 0.32"
+    assert share({"mean": 0.24812, "se": 0.0032, "se_of": "test images"}) == "24.81 % ± 0.32*"
+    assert share(None) == points(None) == "–"
+    assert (points(0.012), points(-0.012), points(0.012, sign=False)) == ("+1.20", "−1.20", "1.20")

@@ -1,0 +1,125 @@
+"""A comparison as a value: arms, seeds and the configuration that they share; each arm and seed is an ordinary run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from pipelines.storage import Folder
+from workflows import config as configuration
+from workflows.config import RunConfig, UsageError
+from workflows.engine import plan as planning
+from workflows.engine.outputs import Output, Places, places
+from workflows.engine.plan import Planned
+from workflows.engine.stage import Seen, Stage
+from workflows.studies.arms import Arm
+from workflows.workflow import NAMES, STAGES
+
+COMPARE = "compare"  # folder in the root
+UNTIL_EVALUATE = NAMES[: NAMES.index("evaluate") + 1]
+SHARED = ("ingest", "stats")  # what arms share unless they vary the data
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a comparison."""
+
+    arm: Arm
+    seed: int
+    config: RunConfig
+
+    @property
+    def title(self) -> str:
+        return f"{self.arm.name}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Arms over a base configuration, each with the same seeds. All paths of the base are absolute."""
+
+    name: str
+    base: RunConfig
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+
+    @cached_property
+    def members(self) -> tuple[Member, ...]:
+        """All runs, seed by seed, so that the first seed of every arm is there first.
+
+        Raises:
+            UsageError: An arm's keys or values do not fit, or two arms are the same.
+        """
+        base = self._base()
+        found = tuple(Member(arm, seed, arm.config(base, seed)) for seed in self.seeds for arm in self.arms)
+        found = tuple(replace(m, config=configuration.with_absolute_paths(m.config, Path.cwd())) for m in found)
+        known: dict[RunConfig, Arm] = {}
+        for member in found[: len(self.arms)]:
+            if other := known.setdefault(member.config, member.arm):
+                _require_other(other, member.arm, "are the same configuration")
+            if member.config.evaluate.models:
+                raise UsageError("evaluate.models averages the trained model with others: compare models alone")
+        return found
+
+    def _base(self) -> RunConfig:
+        """The models of the arms have a name of their own in the registry, unless one was given."""
+        given = self.base.tracking.model_name or f"alexnet-{self.name}"
+        return replace(self.base, tracking=replace(self.base.tracking, model_name=given))
+
+    def folder(self, root: Path) -> Folder:
+        return folder(root, self.name)
+
+
+def folder(root: Path, name: str) -> Folder:
+    """Where a comparison's results lie."""
+    return Folder.at(root / COMPARE / name)
+
+
+def _require_other(one: Arm, other: Arm, what: str) -> None:
+    if one != other:
+        raise UsageError(f"the arms {one.name} and {other.name} {what}: there is nothing to compare")
+
+
+class Plans:
+    """The plans of members, up to evaluate; a source is looked at once for all that read it alike."""
+
+    def __init__(self, root: Path, in_tasks: Callable = map):
+        self.root, self._in_tasks = root, in_tasks
+        self._seen: dict[object, Seen] = {}
+        self._stages = tuple(replace(stage, see=self._once(stage)) for stage in STAGES if stage.name in UNTIL_EVALUATE)
+
+    def of(self, member: Member) -> dict[str, Planned]:
+        where = self.places(member)
+        steps = planning.plan(self._stages, member.config, where, in_tasks=self._in_tasks)
+        return {step.stage.name: step for step in steps}
+
+    def places(self, member: Member) -> Places:
+        return places(member.config, self.root, may_write=False)
+
+    def _once(self, stage: Stage) -> Callable | None:
+        if stage.name != "ingest" or stage.see is None:
+            return stage.see
+        look = stage.see
+
+        def see(config: RunConfig, where: Places, anew: bool, in_tasks: Callable) -> Seen:
+            if config.ingest not in self._seen:
+                self._seen[config.ingest] = look(config, where, anew, in_tasks)
+            return self._seen[config.ingest]
+
+        return see
+
+
+def require_different(planned: dict[Member, dict[str, Planned]]) -> None:
+    """UsageError where two arms are one training: what they set changes no result, so both would be the same run."""
+    known: dict[tuple[str, str], Member] = {}
+    for member, steps in planned.items():
+        key = steps["evaluate"].output.key
+        other = known.setdefault((key, str(member.seed)), member)
+        _require_other(other.arm, member.arm, "differ in nothing that results depend on")
+
+
+def is_done(steps: dict[str, Planned]) -> bool:
+    return all(step.state == "CACHED" for step in steps.values())
+
+
+def outputs(steps: dict[str, Planned]) -> dict[str, Output]:
+    return {name: step.output for name, step in steps.items()}

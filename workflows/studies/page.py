@@ -1,0 +1,161 @@
+"""The page of a comparison: its arms with error bars, their differences, curves as bands, and every run."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines.storage import Folder
+from workflows import config as configuration
+from workflows.console import duration
+from workflows.engine.provenance import short
+from workflows.report import figures_compare
+from workflows.report.album import saved
+from workflows.report.page import Html, Right, code, details, element, page, paragraph, percent, table
+from workflows.studies.comparison import Comparison
+from workflows.studies.results import HEADLINE, SHARES, Result
+from workflows.studies.statistics import LEVEL
+from workflows.studies.words import points, share, warnings
+
+PAGE, FIGURES = "page.html", "figures"
+CURVES = {"val_top1_error": "validation top-1 error", "epoch_loss": "training loss"}
+BARS = (
+    "± is the standard error of the mean: over seeds where there are two or more runs, of the test images where there "
+    "is one (marked *)."
+)
+
+
+def write(comparison: Comparison, results: Sequence[Result], summary: dict[str, Any], folder: Folder) -> None:
+    """Writes `page.html` and `figures/*.png`."""
+    shown = [arm for arm in summary["arms"] if arm["n"]]
+    kept = {arm["name"]: [r for r in results if r.arm == arm["name"] and r.seed in arm["seeds"]] for arm in shown}
+    pictures = folder.child(FIGURES)
+    sections: dict[str, list[Html]] = {}
+    if shown:
+        sections["Errors"] = [_arms(shown), _points(shown, kept, pictures), *_pairs(summary)]
+        if curves := [_curve(kept, name, title, pictures) for name, title in CURVES.items() if _has(kept, name)]:
+            sections["Curves"] = curves
+        sections["Time"] = [_time(shown)]
+    sections["Runs"] = [_runs(results, summary), *_settings(comparison)]
+    folder.write(PAGE, page(f"Comparison {comparison.name}", _lead(comparison, shown, summary), sections).encode())
+
+
+def _lead(comparison: Comparison, shown: list[dict], summary: dict[str, Any]) -> list[Html]:
+    seeds = f"{len(comparison.seeds)} seed{'s' if len(comparison.seeds) > 1 else ''}"
+    said = f"{len(comparison.arms)} arms of the recipe {comparison.base.recipe}, each with {seeds}"
+    images = sorted({f"{arm['num_images']:,} images of the split “{arm['split']}”" for arm in shown})
+    tested = f", tested on {' and '.join(images)}" if images else ""
+    facts = "A seed sets weights, dropout, order and augmentation; arms share seeds, so differences are paired."
+    return [
+        element("p", f"{said}{tested}.", class_="lead"),
+        *(element("p", line, class_="facts") for line in (facts, *warnings(summary))),
+    ]
+
+
+def _arms(shown: list[dict]) -> Html:
+    rows = [
+        (arm["name"], arm["n"], *(Right(share(arm["measures"].get(measure.name))) for measure in SHARES))
+        for arm in shown
+    ]
+    return table(
+        ["arm", "runs", *(measure.title for measure in SHARES)], rows, f"Mean errors on the test images. {BARS}"
+    )
+
+
+def _points(shown: list[dict], kept: dict[str, list[Result]], folder: Folder) -> Html:
+    name, spreads = HEADLINE.name, []
+    for arm in shown:
+        found, values = arm["measures"][name], [100 * one.measures[name] for one in kept[arm["name"]]]
+        interval = found["interval"] and tuple(100 * end for end in found["interval"])
+        spreads.append(figures_compare.Spread(arm["name"], values, 100 * found["mean"], interval))
+    caption = (
+        f"{HEADLINE.title.capitalize()}: the mean of each arm with its {LEVEL:.0%} interval (Student’s t over seeds; "
+        "of one seed that of the test images), and its runs as dots."
+    )
+    return saved(folder, "errors", figures_compare.points(spreads, "error, %"), caption, "Errors with intervals")
+
+
+def _pairs(summary: dict[str, Any]) -> list[Html]:
+    rows = []
+    for pair in summary["pairs"]:
+        found = pair["measures"].get(HEADLINE.name)
+        titles = (f"{pair['second']} less {pair['first']}", len(pair["seeds"]))
+        if found:
+            bars = (points(found["se_seeds"], sign=False), points(found["se_images"], sign=False))
+            rows.append((*titles, Right(points(found["difference"])), *map(Right, bars), found["verdict"]))
+        else:
+            rows.append((*titles, *map(Right, "–––"), pair["note"]))
+    caption = (
+        f"Differences of {HEADLINE.title}, in points of a hundred, paired by seed. Their standard errors: over seeds, "
+        "and from the same test images (paired by image, as McNemar’s test). Significant: three seeds or more, and the "
+        f"{LEVEL:.0%} interval over them (Student’s t) leaves out zero. The number of pairs is not corrected for."
+    )
+    heading = ["difference", "seeds", "points", "± seeds", "± images", ""]
+    return [table(heading, rows, caption)] if rows else []
+
+
+def _has(kept: dict[str, list[Result]], name: str) -> bool:
+    return all(one.curve(name)[0] for runs in kept.values() for one in runs)
+
+
+def _curve(kept: dict[str, list[Result]], name: str, title: str, folder: Folder) -> Html:
+    scale = 100 if name.endswith("error") else 1
+    curves = {
+        arm: [(x, [scale * value for value in y]) for x, y in (one.curve(name) for one in runs)]
+        for arm, runs in kept.items()
+    }
+    unit = ", %" if scale == 100 else ""
+    figure = figures_compare.bands(curves, f"{title}{unit}", "epoch")
+    caption = (
+        f"{title.capitalize()} after each epoch: the mean of an arm’s runs, in a band from the lowest to the highest."
+    )
+    return saved(folder, name, figure, caption, f"Curves of the {title}")
+
+
+def _time(shown: list[dict]) -> Html:
+    rows = []
+    for arm in shown:
+        rate, seconds = (arm["measures"].get(name) for name in ("images_per_s", "train_s"))
+        rows.append(
+            (
+                arm["name"],
+                arm["parameters"],
+                Right(f"{rate['mean']:,.0f}" if rate else "–"),
+                Right(duration(seconds["mean"]) if seconds else "–"),
+            )
+        )
+    caption = (
+        "Means over an arm’s runs: of images a second the median between reports; of time all epochs, with validation."
+    )
+    return table(["arm", "parameters", "images/s", "training"], rows, caption)
+
+
+def _runs(results: Sequence[Result], summary: dict[str, Any]) -> Html:
+    why = {(one["arm"], one["seed"]): one["reason"] for one in (*summary["failed"], *summary["left_out"])}
+    rows = []
+    for one in results:
+        error = one.measures.get(HEADLINE.name)
+        state = "left out" if one.is_done and (one.arm, one.seed) in why else one.state
+        rows.append(
+            (
+                one.arm,
+                one.seed,
+                state,
+                Right("–" if error is None else percent(error)),
+                one.finished[:16].replace("T", " "),
+                code(", ".join(map(short, one.commits))),
+                code(one.manifest[:8]),
+                code(one.train_key),
+                why.get((one.arm, one.seed), ""),
+            )
+        )
+    heading = ["arm", "seed", "state", "error", "finished (UTC)", "commit", "data", "train", ""]
+    return table(heading, rows, f"All runs, with {HEADLINE.title}, the code, the data’s manifest and the key of train.")
+
+
+def _settings(comparison: Comparison) -> list[Html]:
+    arms = {arm.name: arm.settings for arm in comparison.arms}
+    return [
+        paragraph("What each arm sets, and the configuration that they share:"),
+        details("Arms", json.dumps(arms, indent=1, ensure_ascii=False)),
+        details("Configuration", configuration.dump(comparison.base)),
+    ]

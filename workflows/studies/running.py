@@ -1,0 +1,156 @@
+"""Runs what a comparison lacks, run by run, and keeps its results up to date; what fails does not end the others."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workflows import failures
+from workflows.compute.workers import Compute, OnDeath, OnReport, Resources, WorkerPlan
+from workflows.config import RunConfig, digest
+from workflows.console import Console
+from workflows.engine import run as running
+from workflows.engine.plan import Planned
+from workflows.studies import page, results, tracked
+from workflows.studies.comparison import SHARED, UNTIL_EVALUATE, Comparison, Member, Plans, is_done, require_different
+from workflows.studies.results import Result
+from workflows.studies.summary import SUMMARY, summarise
+from workflows.workflow import STAGES
+
+SHOWN = "shown.json"  # which summary the page and MLflow show
+Check = Callable[[dict[Member, dict[str, Planned]]], None]
+
+
+@dataclass(frozen=True)
+class How:
+    """How the runs are made.
+
+    Attributes:
+        compute: What work is run on, for a configuration; it is started once for all runs.
+        check: Refuses what is planned, before anything runs, with a UsageError.
+        command: The command line that goes on with the comparison, for who looks at it later.
+    """
+
+    console: Console
+    compute: Callable[[RunConfig, Console], Compute]
+    check: Check = lambda planned: None
+    take_lock: bool = False
+    command: str = ""
+
+
+def compare(comparison: Comparison, root: Path, how: How) -> dict[str, Any]:
+    """Runs what is missing and returns the summary; all of it lies in `<root>/compare/NAME/` then.
+
+    Raises:
+        UsageError: A run cannot be what it is asked to be; nothing has run.
+    """
+    compute = how.compute(comparison.base, how.console)
+    with closing(compute):
+        study = _Study(comparison, root, how, _Lent(compute))
+        study.make_shared()
+        study.make_runs()
+        return study.conclude()
+
+
+class _Lent:
+    """Something to run on that outlives the run that closes it."""
+
+    def __init__(self, compute: Compute):
+        self._compute = compute
+
+    def resources(self) -> Resources:
+        return self._compute.resources()
+
+    def map(self, function: Callable, items: Iterable, num_gpus: int = 0) -> Iterator:
+        return self._compute.map(function, items, num_gpus)
+
+    def train(
+        self, loop: Any, job: Any, plan: WorkerPlan, on_report: OnReport, on_death: OnDeath = lambda who: None
+    ) -> Any:
+        return self._compute.train(loop, job, plan, on_report, on_death)
+
+    def close(self) -> None:
+        pass
+
+
+class _Study:
+    """A comparison while it is made: what is known of each run so far."""
+
+    def __init__(self, comparison: Comparison, root: Path, how: How, compute: Compute):
+        self.comparison, self.root, self.how, self.compute = comparison, root, how, compute
+        self.folder = comparison.folder(root)
+        plans = Plans(root, compute.map)
+        self.planned = {member: plans.of(member) for member in comparison.members}
+        require_different(self.planned)
+        how.check(self.planned)
+        self.failures: dict[Member, str] = {}
+        self.results: dict[Member, Result] = {}
+
+    def make_shared(self) -> None:
+        """Ingest and stats, once for all that share them: an error here would be every run's, and is raised."""
+        for first in {member.config.ingest: member for member in reversed(self.comparison.members)}.values():
+            self._run(first, SHARED)
+        self._look_again()
+
+    def make_runs(self) -> None:
+        due = [member for member, steps in self.planned.items() if not is_done(steps)]
+        self._keep()
+        for number, member in enumerate(due, 1):
+            self.how.console.say(f"run {number} of {len(due)}: {member.title}")
+            try:
+                self._run(member, UNTIL_EVALUATE[len(SHARED) :])
+            except Exception as error:  # whatever it was: the other runs know nothing of it
+                self._failed(member, error)
+            self._look_again(member)
+            self._keep()
+
+    def conclude(self) -> dict[str, Any]:
+        """The page, and the comparison's run in MLflow, unless they show these results already."""
+        found, summary = list(self.results.values()), self._summary()
+        now = json.dumps({"summary": digest({**summary, "command": ""})})
+        if self.folder.size(SHOWN) is None or self.folder.read(SHOWN).decode() != now:
+            page.write(self.comparison, found, summary, self.folder)
+            if any(one.is_done for one in found):
+                tracked.track(self.comparison, found, summary, self.root, self.how.console.say)
+            self.folder.write(SHOWN, now)
+        return summary
+
+    def _run(self, member: Member, stages: tuple[str, ...]) -> None:
+        running.run(
+            STAGES,
+            member.config,
+            self.root,
+            only=stages,
+            take_lock=self.how.take_lock,
+            console=self.how.console,
+            compute=lambda config, console: self.compute,
+            remembered=self.comparison.base,
+        )
+
+    def _failed(self, member: Member, error: Exception) -> None:
+        self.failures[member] = failures.line(error)
+        self.how.console.say(f"  failed: {member.title}: {self.failures[member]}")
+        for line in failures.keep_trace(error, self.root):
+            self.how.console.say(f"  {line}")
+
+    def _look_again(self, *members: Member) -> None:
+        plans = Plans(self.root, self.compute.map)
+        for member in members or self.comparison.members:
+            self.planned[member] = plans.of(member)
+            self.results[member] = results.result(member, self.planned[member], self.failures.get(member, ""))
+
+    def _summary(self) -> dict[str, Any]:
+        return summarise(self.comparison, list(self.results.values())) | {"command": self.how.command}
+
+    def _keep(self) -> None:
+        """The table and the summary, as far as they go."""
+        text = _as_text(self._summary())
+        if self.folder.size(SUMMARY) is None or self.folder.read(SUMMARY).decode() != text:
+            results.write(self.results.values(), self.folder)
+            self.folder.write(SUMMARY, text)
+
+
+def _as_text(summary: dict[str, Any]) -> str:
+    return json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
