@@ -241,6 +241,7 @@ def _add_comparing(add: _Parser) -> None:
     )
     add.add_argument("--seeds", type=_count, metavar="N", help="runs of each arm, with the seeds 0 to N-1 (default 1)")
     add.add_argument("--name", metavar="NAME", type=_text, help="what to call it (default: recipe and varied keys)")
+    add.add_argument("--jobs", type=_count, metavar="N", help="trainings at once, where there is room (default 1)")
     add.add_argument("--plan", action="store_true", help="say what is stored, what is missing and how long that takes")
     add.add_argument("--json", action="store_true", help="the summary (of --plan and the list: objects), for programs")
     _add_take_lock(add)
@@ -302,7 +303,7 @@ def _folder(said: str) -> Path:
 
 def _count(said: str) -> int:
     if not said.isdecimal() or int(said) < 1:
-        raise argparse.ArgumentTypeError(f"{said} is no number of runs; use 1 or more")
+        raise argparse.ArgumentTypeError(f"{said} is no number; use 1 or more")
     return int(said)
 
 

@@ -128,7 +128,7 @@ def test_a_stage_before_its_inputs(tmp_path):
         (["compare", "lrn"], ["no comparison lrn under"]),
         (["compare", "--seeds", "2"], ["--seeds needs arms: --vary"]),
         (["compare", "lrn", "--vary", "train.lr=1,2"], ["--name lrn"]),
-        (["compare", "--vary", "train.lr=1,2", "--seeds", "0"], ["--seeds: 0 is no number of runs"]),
+        (["compare", "--vary", "train.lr=1,2", "--seeds", "0"], ["--seeds: 0 is no number"]),
         (["compare", "--vary", "train.lr=1,2", "--name", "../x"], ["--name ../x: use at most 60 letters"]),
         (["compare", "--vary", "net.input_px=64,96"], ["arm input_px=96: net.input_px is 96", "ingest.size=72"]),
         (["compare", "--vary", "train.placement=one,auto"], ["one and placement=auto differ in nothing"]),

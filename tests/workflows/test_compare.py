@@ -134,6 +134,26 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(data, tmp_path):
     assert summary["arms"][0]["measures"]["top1_error_ten_crop"]["se_of"] == "test images"
 
 
+def test_runs_at_once_end_with_their_comparison_and_the_same_command_goes_on(data, tmp_path):
+    training = tiny.Training(data, tmp_path, tiny.on_ray, net__columns=1, train__epochs=3)
+    command = ["compare", "--config", training.config, "--root", training.root, "--jobs", 2]
+    command += ["--vary", "net.normalisation=true,false", "--name", "lrn"]
+    driver = crash.start(*command, log=training.log)
+    histories = training.root.glob
+    crash.wait_until(lambda: len(list(histories("train/*/history.jsonl"))) == 2, "both trainings", 300, driver)
+    assert crash.kill(driver) == []
+    assert made(training.root) == {}
+    crash.finish(crash.start(*command, log=training.log), training.log)
+    assert len(made(training.root)) == 2
+    said = training.log.read_text()
+    assert said.count("2 runs, 2 at once") == 2
+    assert "normalisation=false, seed 0: train" in said
+    assert "failed" not in said
+    frame = pd.read_parquet(training.root / "compare" / "lrn" / "results.parquet")
+    assert frame["state"].tolist() == ["done"] * 2
+    assert load(training.root / "config.toml") == load(training.config)
+
+
 def test_a_comparison_takes_what_ordinary_runs_have_made(data, tmp_path):
     training = tiny.Training(data, tmp_path, tiny.in_process, **ALONE)
     config = load(training.config)

@@ -1,11 +1,16 @@
 """Where a training would run: a table of machines and wishes, and every wish that is refused with a line that helps."""
 
+from dataclasses import replace
+
 import pytest
 
 from model.specs import AlexNetSpec, TrainSpec
 from workflows.compute.workers import Resources, WorkerPlan, require_places
-from workflows.config import UsageError
+from workflows.config import RunConfig, UsageError, with_values
 from workflows.stages.train import place
+from workflows.studies.arms import Arm
+from workflows.studies.comparison import Member
+from workflows.studies.parallel import room
 
 TWO, ONE = AlexNetSpec(), AlexNetSpec(columns=1, kernels=(48, 128, 192, 192, 256))
 CPUS, GPU, GPUS_2, GPUS_4 = ((4, 0),), ((8, 1),), ((8, 2),), ((8, 2), (8, 2))
@@ -40,6 +45,41 @@ def test_workers_stand_where_their_devices_are(
     plan, columns = place(net, TrainSpec(replicas=replicas, placement=placement), Resources(nodes))
     assert (plan.world, plan.cpus_each, plan.backend, columns) == (world, cpus_each, backend, columns_each)
     assert plan.use_gpu == (nodes != CPUS)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "net", "at_once", "cpus_each"),
+    [
+        (CPUS, ONE, 1, 4),
+        (CPUS, ONE, 2, 2),
+        (CPUS, TWO, 2, 1),
+        (GPUS_4, ONE, 4, 4),
+        (GPUS_4, TWO, 2, 4),
+        (GPU, ONE, 1, 8),
+    ],
+)
+def test_trainings_at_once_have_room_beside_each_other(nodes, net, at_once, cpus_each):
+    plan, _ = place(net, TrainSpec(), Resources(nodes, sharers=at_once))
+    assert plan.cpus_each == cpus_each
+    require_places(replace(plan, world=plan.world * at_once), Resources(nodes))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "net", "settings", "expected"),
+    [
+        (((2, 0),), TWO, {}, 1),  # two cores: one column on each
+        (((2, 0),), ONE, {}, 2),
+        (CPUS, TWO, {}, 2),
+        (GPU, TWO, {}, 1),
+        (GPUS_4, TWO, {}, 2),
+        (GPUS_4, ONE, {}, 4),
+        (GPUS_4, TWO, {"train.placement": "one"}, 4),
+        (CPUS, TWO, {"train.precision": "bf16"}, 1),  # which its run will refuse
+    ],
+)
+def test_there_is_room_for_as_many_trainings_as_have_places(nodes, net, settings, expected):
+    config = with_values(RunConfig(net=net), settings)
+    assert room([Member(Arm("a"), 0, config)], Resources(nodes), built="13.0") == expected
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_of_as_many_commits_the_newest_counts(tmp_path):
 
 def test_changes_that_no_commit_holds_are_said(tmp_path):
     found = summary_of([done(tmp_path, "a", 0, 0.2, commits=("c1+changes",))], "a")
-    assert found["notes"] == ["made by c1+changes: whether all runs had the same changes is not known"]
+    assert found["notes"] == ["made by c1+changes: whether of the same changes is not known"]
 
 
 @pytest.mark.parametrize("other", [{"manifest": "n" * 64}, {"split": "test"}])

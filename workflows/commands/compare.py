@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from workflows.studies.comparison import Comparison, Member
 
 FAILED = 1
-MAKES = ("vary", "arm", "seeds", "name", "plan")  # options that make no sense with a stored one
-LEGEND = "±: standard error; of several runs over their seeds, of one (*) from the test images"
+MAKES = ("vary", "arm", "seeds", "name", "jobs", "plan")  # options that make no sense with a stored one
+LEGEND = "±: standard error over seeds; * one seed, so from the test images"
 
 
 def compare(args: argparse.Namespace) -> int | None:
@@ -70,6 +70,8 @@ def _make(here: Given, comparison: "Comparison") -> int | None:
         check=check,
         take_lock=args.take_lock,
         command=redacted(shlex.join([*program(), *sys.argv[1:]])),
+        jobs=args.jobs or 1,
+        debug=args.debug,
     )
     summary = compare(comparison, here.root, how)
     _tell(summary, here.root, args.json)
@@ -221,13 +223,12 @@ def _pairs(summary: dict[str, Any]) -> list[list[str]]:
     from workflows.studies.results import HEADLINE
     from workflows.studies.words import points
 
-    rows = [["difference, points", "", "± seeds", "± images", ""]]
+    rows = [[f"less {summary['arms'][0]['name']}", "points", "± seeds", "± images", ""]]
     for pair in summary["pairs"][: len(summary["arms"]) - 1]:
         found = pair["measures"].get(HEADLINE.name)
-        title = f"{pair['second']} less {pair['first']}"
         if found:
             bars = (points(found[name], sign=False) for name in ("se_seeds", "se_images"))
-            rows.append([title, points(found["difference"]), *bars, found["verdict"]])
+            rows.append([pair["second"], points(found["difference"]), *bars, found["verdict"]])
         else:
-            rows.append([title, "–", "–", "–", pair["note"]])
+            rows.append([pair["second"], "–", "–", "–", pair["note"]])
     return rows

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 from workflows.compute.workers import Resources
@@ -22,7 +23,7 @@ def usable(device: str, have: Resources, built: str) -> Resources:
         raise UsageError("train.device=gpu, and Ray finds no GPU: set it to cpu or auto")
     if device == "gpu" and not built:
         raise UsageError("train.device=gpu, and torch is a build for the CPU: install one for CUDA (`alexnet doctor`)")
-    return have if built and device != "cpu" else Resources(tuple((cpus, 0) for cpus, _ in have.nodes))
+    return have if built and device != "cpu" else replace(have, nodes=tuple((cpus, 0) for cpus, _ in have.nodes))
 
 
 def foreseen(device: str, built: str, version: str, is_here: bool) -> str:

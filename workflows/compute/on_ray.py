@@ -38,6 +38,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "worker processes have been started on node",  # Ray's advice to whom it starts slowly
 }
 TOKEN = secrets.token_hex(32)  # of the Rays that this process starts: nobody else's
 
@@ -45,9 +46,11 @@ TOKEN = secrets.token_hex(32)  # of the Rays that this process starts: nobody el
 class OnRay:
     """Ray tasks and Ray Train, started or joined when first used."""
 
-    def __init__(self, spec: RaySpec, say: Callable[[str], None] = lambda text: None, debug: bool = False):
-        """With `debug`, what Ray and its workers log is shown and kept."""
-        self._spec, self._say, self._debug = spec, say, debug
+    def __init__(
+        self, spec: RaySpec, say: Callable[[str], None] = lambda text: None, debug: bool = False, sharers: int = 1
+    ):
+        """With `debug`, what Ray and its workers log is shown and kept; `sharers` work on this Ray at once."""
+        self._spec, self._say, self._debug, self._sharers = spec, say, debug, sharers
         self._ray: Any = None
         self._folder: RayFolder | None = None
         self._credentials = Credentials.of_driver()
@@ -83,7 +86,11 @@ class OnRay:
 
     def resources(self) -> Resources:
         nodes = [node["Resources"] for node in self._start().nodes() if node["Alive"]]
-        return Resources(tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes))
+        return Resources(tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes), self._sharers)
+
+    def join(self) -> str:
+        """HOST:PORT at which other processes of ours join this Ray: the token is in the environment."""
+        return self._start().get_runtime_context().gcs_address
 
     def map(self, function: Callable, items: Iterable, num_gpus: int = 0) -> Iterator:
         """Results as they are done, in any order; an error in a task ends the map and cancels those in flight."""
@@ -94,7 +101,7 @@ class OnRay:
         try:
             while True:
                 if time.monotonic() - looked > RESOURCES_EVERY_S:
-                    limit, looked = max(1, self.resources().cpus) * IN_FLIGHT_PER_CPU, time.monotonic()
+                    limit, looked = self._limit(num_gpus), time.monotonic()
                 while len(flying) < limit and (item := next(waiting, _END)) is not _END:
                     flying.add(remote.remote(self._credentials, function, item))
                 if not flying:
@@ -107,6 +114,13 @@ class OnRay:
             for ref in flying:
                 with contextlib.suppress(Exception):
                     ray.cancel(ref)
+
+    def _limit(self, num_gpus: int) -> int:
+        """How many tasks may be in flight; of those who share, each keeps to what is its own."""
+        have = self.resources()
+        if self._sharers == 1:
+            return max(1, have.cpus) * IN_FLIGHT_PER_CPU
+        return max(1, (have.gpus if num_gpus else have.cpus) // self._sharers)
 
     def train(
         self, loop: Loop, job: Any, plan: WorkerPlan, on_report: OnReport, on_death: OnDeath = lambda who: None

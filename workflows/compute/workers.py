@@ -30,9 +30,10 @@ OnDeath = Callable[[str], None]  # is told who died, before the loop is started 
 
 @dataclass(frozen=True)
 class Resources:
-    """What there is to run on: (CPUs, GPUs) of each node."""
+    """What there is to run on: (CPUs, GPUs) of each node, for so many trainings at once."""
 
     nodes: tuple[tuple[int, int], ...]
+    sharers: int = 1
 
     @property
     def cpus(self) -> int:
@@ -43,7 +44,8 @@ class Resources:
         return sum(gpus for _, gpus in self.nodes)
 
     def cpus_each(self, workers: int, use_gpu: bool) -> int:
-        """The most CPUs that each of so many workers can have, none of them on two nodes; at least 1."""
+        """The most CPUs that each of a training's workers can have, none of them on two nodes; at least 1."""
+        workers *= self.sharers
         fitting = (n for n in range(self.cpus // workers, 1, -1) if self.num_places(n, use_gpu) >= workers)
         return next(fitting, 1)
 
@@ -105,6 +107,9 @@ class InProcess:
         if plan.world != 1:
             raise UsageError("in one process there is one training worker; use train.placement=one")
         return loop(job, Worker(0, 1, on_report, plan.cpus_each, "cuda" if plan.use_gpu else "cpu"))
+
+    def join(self) -> str:
+        raise UsageError("this process's work is no other's to join: use jobs=1")
 
     def close(self) -> None:
         pass

@@ -3,23 +3,34 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from workflows import failures
+from workflows.compute import devices
 from workflows.compute.workers import Compute, OnDeath, OnReport, Resources, WorkerPlan
 from workflows.config import RunConfig, digest
 from workflows.console import Console
 from workflows.engine import run as running
 from workflows.engine.plan import Planned
-from workflows.studies import page, results, tracked
+from workflows.studies import page, parallel, results, tracked
 from workflows.studies.comparison import SHARED, UNTIL_EVALUATE, Comparison, Member, Plans, is_done, require_different
+from workflows.studies.parallel import Order
 from workflows.studies.results import Result
 from workflows.studies.summary import SUMMARY, summarise
 from workflows.workflow import STAGES
 
+RUNS = UNTIL_EVALUATE[len(SHARED) :]  # the stages of each run
 SHOWN = "shown.json"  # which summary the page and MLflow show
+
+
+class Joined(Compute, Protocol):
+    """Something to run on that other processes may join."""
+
+    def join(self) -> str: ...
+
+
 Check = Callable[[dict[Member, dict[str, Planned]]], None]
 
 
@@ -31,13 +42,16 @@ class How:
         compute: What work is run on, for a configuration; it is started once for all runs.
         check: Refuses what is planned, before anything runs, with a UsageError.
         command: The command line that goes on with the comparison, for who looks at it later.
+        jobs: How many runs may be made at once, where there is room for so many trainings.
     """
 
     console: Console
-    compute: Callable[[RunConfig, Console], Compute]
+    compute: Callable[[RunConfig, Console], Joined]
     check: Check = lambda planned: None
     take_lock: bool = False
     command: str = ""
+    jobs: int = 1
+    debug: bool = False
 
 
 def compare(comparison: Comparison, root: Path, how: How) -> dict[str, Any]:
@@ -48,7 +62,7 @@ def compare(comparison: Comparison, root: Path, how: How) -> dict[str, Any]:
     """
     compute = how.compute(comparison.base, how.console)
     with closing(compute):
-        study = _Study(comparison, root, how, _Lent(compute))
+        study = _Study(comparison, root, how, compute)
         study.make_shared()
         study.make_runs()
         return study.conclude()
@@ -78,7 +92,7 @@ class _Lent:
 class _Study:
     """A comparison while it is made: what is known of each run so far."""
 
-    def __init__(self, comparison: Comparison, root: Path, how: How, compute: Compute):
+    def __init__(self, comparison: Comparison, root: Path, how: How, compute: Joined):
         self.comparison, self.root, self.how, self.compute = comparison, root, how, compute
         self.folder = comparison.folder(root)
         plans = Plans(root, compute.map)
@@ -97,14 +111,45 @@ class _Study:
     def make_runs(self) -> None:
         due = [member for member, steps in self.planned.items() if not is_done(steps)]
         self._keep()
-        for number, member in enumerate(due, 1):
-            self.how.console.say(f"run {number} of {len(due)}: {member.title}")
-            try:
-                self._run(member, UNTIL_EVALUATE[len(SHARED) :])
-            except Exception as error:  # whatever it was: the other runs know nothing of it
-                self._failed(member, error)
+        for member, reason in self._several(due, at_once) if (at_once := self._at_once(due)) > 1 else self._each(due):
+            if reason:
+                self.failures[member] = reason
+                self.how.console.say(f"  failed: {member.title}: {reason}")
             self._look_again(member)
             self._keep()
+
+    def _at_once(self, due: list[Member]) -> int:
+        wanted = min(self.how.jobs, len(due))
+        if wanted < 2:
+            return 1
+        at_once = min(wanted, parallel.room(due, self.compute.resources(), devices.torch_cuda()))
+        if at_once < wanted:
+            room = "for one training: one after the other" if at_once == 1 else f"for {at_once} trainings at once"
+            self.how.console.say(f"there is room {room}")
+        return at_once
+
+    def _each(self, due: list[Member]) -> Iterator[tuple[Member, str]]:
+        """Each when it is done, one after the other, with the reason where it failed."""
+        for number, member in enumerate(due, 1):
+            self.how.console.say(f"run {number} of {len(due)}: {member.title}")
+            reason = ""
+            try:
+                self._run(member, RUNS)
+            except Exception as error:  # whatever it was: the other runs know nothing of it
+                reason = failures.line(error)
+                for line in failures.keep_trace(error, self.root):
+                    self.how.console.say(f"  {line}")
+            yield member, reason
+
+    def _several(self, due: list[Member], at_once: int) -> Iterator[tuple[Member, str]]:
+        self.how.console.say(f"{len(due)} runs, {at_once} at once")
+        address = self.compute.join()
+        orders = [(member, self._order(member, address, at_once)) for member in due]
+        return parallel.run_all(orders, self.how.console.say)
+
+    def _order(self, member: Member, address: str, at_once: int) -> Order:
+        config = replace(member.config, ray=replace(member.config.ray, address=address))
+        return Order(config, self.root, RUNS, self.comparison.base, self.how.take_lock, at_once, self.how.debug)
 
     def conclude(self) -> dict[str, Any]:
         """The page, and the comparison's run in MLflow, unless they show these results already."""
@@ -125,15 +170,9 @@ class _Study:
             only=stages,
             take_lock=self.how.take_lock,
             console=self.how.console,
-            compute=lambda config, console: self.compute,
+            compute=lambda config, console: _Lent(self.compute),
             remembered=self.comparison.base,
         )
-
-    def _failed(self, member: Member, error: Exception) -> None:
-        self.failures[member] = failures.line(error)
-        self.how.console.say(f"  failed: {member.title}: {self.failures[member]}")
-        for line in failures.keep_trace(error, self.root):
-            self.how.console.say(f"  {line}")
 
     def _look_again(self, *members: Member) -> None:
         plans = Plans(self.root, self.compute.map)

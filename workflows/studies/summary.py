@@ -89,7 +89,7 @@ class _Kept:
         commits = sorted({commit for runs in self.by_arm.values() for one in runs.values() for commit in one.commits})
         found = []
         if changed := [short(commit) for commit in commits if "+" in commit]:
-            found.append(f"made by {', '.join(changed)}: whether all runs had the same changes is not known")
+            found.append(f"made by {', '.join(changed)}: whether of the same changes is not known")
         if "unknown" in commits:
             found.append("the code is no checkout: whether all runs had the same is not known")
         if len(commits) > 1 and len({self._codes[commit] for commit in commits}) == 1:
