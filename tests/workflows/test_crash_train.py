@@ -6,13 +6,21 @@ is of a worker (which Ray Train replaces) and one of the driver. What a driver h
 
 import random
 import re
+import shutil
 import sqlite3
 import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import crash
 import pytest
+import tiny
 import torch
+from safetensors.torch import load_file
 from tiny import TWO_COLUMNS, Training, in_process, on_ray
+
+from workflows.config import dump
 
 pytestmark = pytest.mark.slow
 POINTS = 14 + 1  # of an epoch: 111 images for training in batches of 8, and its end
@@ -62,6 +70,45 @@ def assert_truth_in_mlflow(training: Training, attempts: int) -> None:
         last = database.execute(query, ("stage",)).fetchall()[-1][0]
         steps = database.execute("select step from metrics where run_uuid = ? and key = 'loss' order by step", (last,))
         assert [step for (step,) in steps] == [p["step"] for p in training.points() if p["kind"] == "step"]
+
+
+def test_a_chain_of_three_killed_once_in_each_ends_in_the_same_bits(data, tmp_path):
+    """As the paper's pre-training: convolutions, then a network with a sixth and a bottleneck, then its fine-tuning."""
+    wider = {"net__conv6_kernels": 8, "net__bottleneck": 8}
+    links: list[dict] = [
+        {"train__epochs": 2},
+        {"train__epochs": 1.5, "train__init_from": "link0@newest", "train__init_layers": "conv*", **wider},
+        {"train__epochs": 2, "train__init_from": "link1@newest", "train__schedule": "1:*=.001 2:conv1=0", **wider},
+    ]
+    undisturbed, killed, rng = tmp_path / "undisturbed", tmp_path / "killed", random.Random(5)
+    for root in (undisturbed, killed):
+        shutil.copytree(data / "runs", root)
+    for number, link in enumerate(links):
+        config = replace(tiny.config(data / "source", train__placement="one", tracking__uri="off", **link))
+        file = tmp_path / f"link{number}.toml"
+        file.write_text(dump(replace(config, recipe=f"link{number}")))
+        for root in (undisturbed, killed):
+            log = tmp_path / "log"
+            driver = crash.start_in_process(root, file, "train", log=log)
+            if root is killed:
+                wanted = rng.randint(2, 20)
+                crash.wait_until(partial(has_points, killed, number, wanted), f"point {wanted}", 120, driver)
+                driver.kill()
+                driver.wait()
+                driver = crash.start_in_process(root, file, "train", log=log)
+            crash.finish(driver, log)
+        assert_same(newest_model(killed), newest_model(undisturbed))
+    assert len(list(killed.glob("train/*"))) == 3
+
+
+def has_points(root: Path, link: int, wanted: int) -> bool:
+    """Whether the training that was begun last has so many, behind the finished ones before it."""
+    histories = sorted(root.glob("train/*/history.jsonl"), key=lambda path: path.parent.stat().st_ctime)
+    return len(histories) > link and len(histories[-1].read_text().splitlines()) >= wanted
+
+
+def newest_model(root: Path) -> dict[str, torch.Tensor]:
+    return load_file(max(root.glob("train/*/model/model.safetensors"), key=lambda path: path.stat().st_mtime))
 
 
 def test_a_killed_worker_and_a_killed_driver_under_ray_change_nothing(data, two_columns, tmp_path):
