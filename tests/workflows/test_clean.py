@@ -1,6 +1,7 @@
 """`alexnet clean` removes what was left half done and what is asked for, and nothing that anything refers to."""
 
 import contextlib
+import json
 import os
 import time
 import types
@@ -51,6 +52,19 @@ def begun(root, stage, key):
 def found(config, root, wanted=NOW):
     where = places(config, root)
     return {one.where: one for one in leftovers(plan(STAGES, config, where), config, where, wanted)}
+
+
+def test_runs_of_a_comparison_stay_finished_or_begun_with_what_they_were_made_from(tmp_path):
+    member = made(configured(ingest__limit=1), tmp_path, "08:00")
+    made(configured(ingest__limit=2), tmp_path, "09:00")
+    unfinished = begun(tmp_path, "train", "0" * 16)
+    config = configured(ingest__limit=2)
+    gone = {member.ingest.where(), member.train.where(), unfinished.where()}
+    assert set(found(config, tmp_path, FINISHED)) == gone
+    keys = [member.train.split()[1], "0" * 16]
+    runs = [{"train_key": key, "evaluate_key": "none"} for key in keys]
+    Folder.at(tmp_path / "compare" / "lrn").write("summary.json", json.dumps({"runs": runs}))
+    assert found(config, tmp_path, FINISHED) == {}
 
 
 def test_finished_outputs_go_only_where_they_are_asked_for(tmp_path):

@@ -169,10 +169,14 @@ def test_a_comparison_takes_what_ordinary_runs_have_made(data, tmp_path):
     )
 
 
-def test_arms_that_vary_the_data_are_run_and_not_compared(data, tmp_path):
+def test_arms_that_vary_the_data_are_run_and_not_compared(data, tmp_path, capsys):
     training = tiny.Training(data, tmp_path, tiny.in_process, **ALONE)
     comparison = Comparison("data", load(training.config), arms(["ingest.seed=0,1"], []), (0,))
     summary = in_process(comparison, training.root)
+    assert "had other arms" not in capsys.readouterr().err
     assert summary["states"] == {"done": 2}
     assert summary["pairs"][0]["note"] == "other data: not compared"
     assert "arms are of different data" in summary["notes"][-1]
+    one = in_process(Comparison("data", load(training.config), arms(["ingest.seed=0"], []), (0,)), training.root)
+    assert "comparison data had other arms: these take its place" in capsys.readouterr().err
+    assert [arm["name"] for arm in one["arms"]] == ["seed=0"]

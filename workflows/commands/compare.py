@@ -97,6 +97,8 @@ def _plan(here: Given, comparison: "Comparison") -> None:
         return
     cells = [[row["arm"], *(str(row[state]) for state in STATES), _expected(row)] for row in rows]
     tell(*table([["arm", *STATES, "expected"], *cells]))
+    if any(row["waits"] for row in rows):
+        tell(f"ingest or stats come first: `{here.command('plan')}` says how long they take")
     missing = sum(row["begun"] + row["missing"] for row in rows)
     known = sum(row["seconds"] or 0 for row in rows)
     untimed = sum(row["untimed"] for row in rows)
@@ -116,19 +118,21 @@ def _planned(here: Given, comparison: "Comparison") -> list[dict[str, Any]]:
 
     from workflows.compute.on_ray import OnRay
     from workflows.engine import estimate
-    from workflows.studies.comparison import Plans, is_done, require_different
+    from workflows.studies.comparison import SHARED, Plans, is_done, require_different
 
     with closing(OnRay(here.config.ray, Console().say)) as compute:
         plans = Plans(here.root, compute.map)
         planned = {member: plans.of(member) for member in comparison.members}
     require_different(planned)
     rows: dict[str, dict[str, Any]] = {
-        arm.name: {"arm": arm.name, **dict.fromkeys(STATES, 0), "seconds": 0.0, "untimed": 0} for arm in comparison.arms
+        arm.name: {"arm": arm.name, **dict.fromkeys(STATES, 0), "seconds": 0.0, "untimed": 0, "waits": False}
+        for arm in comparison.arms
     }
     for member, steps in planned.items():
         row = rows[member.arm.name]
         state = "begun" if steps["train"].state in ("PARTIAL", "CACHED") else "missing"
         row["stored" if is_done(steps) else state] += 1
+        row["waits"] |= any(steps[name].state != "CACHED" for name in SHARED)
         counts = estimate.counts_of(list(steps.values()))
         due = [step for name, step in steps.items() if name in ("train", "evaluate") and step.state != "CACHED"]
         times = [estimate.predict(step, member.config, plans.places(member), counts).seconds for step in due]

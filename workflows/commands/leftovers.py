@@ -1,6 +1,7 @@
 """What may go: outputs left half done, unfinished files, locks of the dead; finished outputs where they are asked for.
 
-What the last configuration or any output refers to stays, and so does what a process at work makes or reads.
+What the last configuration, a comparison or any output refers to stays, and so does what a process at work makes or
+reads.
 """
 
 import time
@@ -14,6 +15,7 @@ from workflows.config import RunConfig, UsageError
 from workflows.engine import lock
 from workflows.engine.outputs import Output, Places
 from workflows.engine.plan import Planned
+from workflows.studies.stored import outputs as compared
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ def _why(output: Output, needed: set[tuple[str, str]], wanted: Wanted) -> str:
 
 
 def _needed(planned: list[Planned], config: RunConfig, places: Places) -> set[tuple[str, str]]:
-    """What is planned, the newest of each stage, models that a training starts from, and what they were made from."""
-    first = {(step.stage.name, step.output.key) for step in planned}
+    """What is planned or compared, the newest of each stage, models that trainings start from, and what made them."""
+    first = {(step.stage.name, step.output.key) for step in planned} | compared(places.root)
     starts = {config.train.init_from}
     for step in planned:
         first |= {(step.stage.name, record["key"]) for _, record in places.finished(step.stage.name)[:1]}

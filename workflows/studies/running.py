@@ -14,7 +14,7 @@ from workflows.config import RunConfig, digest
 from workflows.console import Console
 from workflows.engine import run as running
 from workflows.engine.plan import Planned
-from workflows.studies import page, parallel, results, tracked
+from workflows.studies import page, parallel, results, stored, tracked
 from workflows.studies.comparison import SHARED, UNTIL_EVALUATE, Comparison, Member, Plans, is_done, require_different
 from workflows.studies.parallel import Order
 from workflows.studies.results import Result
@@ -101,6 +101,16 @@ class _Study:
         how.check(self.planned)
         self.failures: dict[Member, str] = {}
         self.results: dict[Member, Result] = {}
+
+        self._tell_of_another()
+
+    def _tell_of_another(self) -> None:
+        """That a comparison of this name had other arms; its runs stay, and may be compared under another name."""
+        root, name = self.root, self.comparison.name
+        before = stored.summary(root, name)["arms"] if name in stored.names(root) else []
+        mine = {arm.name: arm.settings for arm in self.comparison.arms}
+        if before and {arm["name"]: arm["settings"] for arm in before} != mine:
+            self.how.console.say(f"comparison {name} had other arms: these take its place; --name keeps both")
 
     def make_shared(self) -> None:
         """Ingest and stats, once for all that share them: an error here would be every run's, and is raised."""

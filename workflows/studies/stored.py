@@ -13,6 +13,12 @@ def names(root: Path) -> list[str]:
     return sorted(path.parent.name for path in (root / COMPARE).glob(f"*/{SUMMARY}"))
 
 
+def outputs(root: Path) -> set[tuple[str, str]]:
+    """Stage and key of what their runs have made, or have begun."""
+    runs = [run for one in summaries(root) for run in one["runs"]]
+    return {(stage, run[f"{stage}_key"]) for run in runs for stage in ("train", "evaluate")}
+
+
 def summaries(root: Path) -> list[dict[str, Any]]:
     """All of them, by name."""
     return [summary(root, name) for name in names(root)]

@@ -36,6 +36,7 @@ def summarise(comparison: Comparison, results: Sequence[Result], alike: Alike = 
         "pairs": [_pair(first, second, kept) for first, second in combinations(names, 2)],
         "failed": [_named(one, one.reason) for one in results if one.state == "failed"],
         "left_out": [_named(one, reason) for one, reason in kept.left_out],
+        "runs": [one.row() for one in results],
         "notes": kept.notes(),
     }
 
