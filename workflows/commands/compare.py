@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from workflows.studies.comparison import Comparison, Member
 
 FAILED = 1
+STATES = ("stored", "begun", "missing")  # of trainings, in a plan
 MAKES = ("vary", "arm", "seeds", "name", "jobs", "plan")  # options that make no sense with a stored one
 LEGEND = "±: standard error over seeds; * one seed, so from the test images"
 
@@ -108,9 +109,6 @@ def _plan(here: Given, comparison: "Comparison") -> None:
     said = f"{missing} trainings are missing" if missing > 1 else "1 training is missing"
     less = f", and {untimed} of a kind that was not timed here yet" if untimed else ""
     tell(f"{said}: {duration(known)}, one after the other{less}" if known else f"{said}; none was timed here yet")
-
-
-STATES = ("stored", "begun", "missing")
 
 
 def _planned(here: Given, comparison: "Comparison") -> list[dict[str, Any]]:

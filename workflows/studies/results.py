@@ -1,7 +1,8 @@
 """What each run of a comparison came to: a row of the table of results, and what is read of its files."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from pipelines.storage import Folder
 from pipelines.tables import read_table
 from workflows.engine.outputs import Output
 from workflows.engine.plan import Planned
-from workflows.studies.comparison import Member, is_done, outputs
+from workflows.studies.comparison import Member, Plans, is_done, outputs
 from workflows.training import history
 
 if TYPE_CHECKING:
@@ -106,6 +107,14 @@ class Result:
         assert self.trained is not None, "it is done"
         points = [p for p in history.read(self.trained.folder) if p["kind"] == "epoch" and p.get(name) is not None]
         return [p["epoch"] for p in points], [p[name] for p in points]
+
+
+def look(
+    members: Iterable[Member], root: Path, failures: Mapping[Member, str] | None = None, in_tasks: Callable = map
+) -> dict[Member, Result]:
+    """What is stored of each run; nothing runs. `failures` say why runs could not be made."""
+    plans = Plans(root, in_tasks)
+    return {member: result(member, plans.of(member), (failures or {}).get(member, "")) for member in members}
 
 
 def result(member: Member, steps: dict[str, Planned], failure: str = "") -> Result:

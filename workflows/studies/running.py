@@ -15,7 +15,7 @@ from workflows.console import Console
 from workflows.engine import run as running
 from workflows.engine.plan import Planned
 from workflows.studies import page, parallel, results, stored, tracked
-from workflows.studies.comparison import SHARED, UNTIL_EVALUATE, Comparison, Member, Plans, is_done, require_different
+from workflows.studies.comparison import SHARED, UNTIL_EVALUATE, Comparison, Member, Plans, require_different
 from workflows.studies.parallel import Order
 from workflows.studies.results import Result
 from workflows.studies.summary import SUMMARY, summarise
@@ -95,13 +95,12 @@ class _Study:
     def __init__(self, comparison: Comparison, root: Path, how: How, compute: Joined):
         self.comparison, self.root, self.how, self.compute = comparison, root, how, compute
         self.folder = comparison.folder(root)
-        plans = Plans(root, compute.map)
-        self.planned = {member: plans.of(member) for member in comparison.members}
-        require_different(self.planned)
-        how.check(self.planned)
         self.failures: dict[Member, str] = {}
         self.results: dict[Member, Result] = {}
-
+        plans = Plans(root, compute.map)
+        planned = {member: plans.of(member) for member in comparison.members}
+        require_different(planned)
+        how.check(planned)
         self._tell_of_another()
 
     def _tell_of_another(self) -> None:
@@ -116,12 +115,14 @@ class _Study:
         """Ingest and stats, once for all that share them: an error here would be every run's, and is raised."""
         for first in {member.config.ingest: member for member in reversed(self.comparison.members)}.values():
             self._run(first, SHARED)
-        self._look_again()
+        self._look_again(*self.comparison.members)
 
     def make_runs(self) -> None:
-        due = [member for member, steps in self.planned.items() if not is_done(steps)]
+        """Each of those that are not done; the results are kept whenever another one is."""
         self._keep()
-        for member, reason in self._several(due, at_once) if (at_once := self._at_once(due)) > 1 else self._each(due):
+        due = [member for member, found in self.results.items() if not found.is_done]
+        at_once = self._at_once(due)
+        for member, reason in self._several(due, at_once) if at_once > 1 else self._each(due):
             if reason:
                 self.failures[member] = reason
                 self.how.console.say(f"  failed: {member.title}: {reason}")
@@ -185,10 +186,7 @@ class _Study:
         )
 
     def _look_again(self, *members: Member) -> None:
-        plans = Plans(self.root, self.compute.map)
-        for member in members or self.comparison.members:
-            self.planned[member] = plans.of(member)
-            self.results[member] = results.result(member, self.planned[member], self.failures.get(member, ""))
+        self.results |= results.look(members, self.root, self.failures, self.compute.map)
 
     def _summary(self) -> dict[str, Any]:
         return summarise(self.comparison, list(self.results.values())) | {"command": self.how.command}
