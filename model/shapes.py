@@ -130,7 +130,7 @@ def _convolutions(spec: AlexNetSpec) -> tuple[Layer, ...]:
     px = conv_px(spec.input_px, spec.conv1_kernel, spec.conv1_stride, spec.conv1_pad)
     conv1 = Layer(
         "conv1", spec.columns, True, spec.conv1_kernel, spec.conv1_stride, spec.conv1_pad,
-        spec.input_px, px, 3, spec.kernels[0], 0.01, 0.0,
+        spec.input_px, px, 3, spec.kernels[0], spec.conv1_std, 0.0,
     )  # fmt: skip
     conv2 = _next_conv(spec, conv1, "conv2", 5, spec.conv2_pad, shared=False, pooled=True)
     layers = [conv1, conv2]

@@ -84,6 +84,9 @@ class AlexNetSpec(NetworkSpec):
     lrn_alpha: Annotated[float, "factor of the sum of squares, for pixels on 0..255"] = 1e-4
     lrn_beta: Annotated[float, "exponent of the normalisation"] = 0.75
     lrn_k: Annotated[float, "constant of the normalisation"] = 2.0
+    conv1_std: Annotated[
+        float, "initial standard deviation of conv1; tanh wants 0.001: with 0.01 pixels of 0..255 saturate most of it"
+    ] = 0.01
     middle_std: Annotated[float, "initial standard deviation of conv3 to conv6; 0.03 as run in 2012"] = 0.01
     initial: Annotated[
         Literal["fixed", "scaled"],
@@ -109,7 +112,8 @@ class AlexNetSpec(NetworkSpec):
         _require(self.lrn_n >= 1 and self.lrn_n % 2 == 1, f"net.lrn_n is {self.lrn_n}; use an odd number")
         _require(self.lrn_k > 0, f"net.lrn_k is {self.lrn_k}; use more than 0")
         _require(self.lrn_alpha >= 0, f"net.lrn_alpha is {self.lrn_alpha}; use 0 or more")
-        _require(self.middle_std > 0, f"net.middle_std is {self.middle_std}; use more than 0")
+        for name in ("conv1_std", "middle_std"):
+            _require(getattr(self, name) > 0, f"net.{name} is {getattr(self, name)}; use more than 0")
         self._require_room()
 
     def _require_room(self) -> None:

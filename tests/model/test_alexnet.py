@@ -123,3 +123,26 @@ def test_the_same_seed_gives_the_same_network():
     first, second, other = network(seed=1), network(seed=1), network(seed=2)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not torch.equal(first.fc6.weight, other.fc6.weight)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_no_layer_is_saturated_at_birth(activation):
+    """Of tanh: its biases begin at 0, and conv1's weights are small where the configuration says so."""
+    net = AlexNet(AlexNetSpec(input_px=96, activation=activation, conv1_std=0.001, num_classes=10)).train()
+    net.set_mean(np.full((96, 96, 3), 128, np.float32))
+    means, shares = [], []
+
+    def neuron(x: torch.Tensor, original=net.neuron) -> torch.Tensor:
+        x = original(x)
+        means.append(x.mean().item())
+        shares.append((x.abs() > 0.97).float().mean().item())
+        return x
+
+    net.neuron = neuron
+    net(255 * torch.rand(4, 3, 96, 96, generator=torch.Generator().manual_seed(0)))
+    assert len(means) == 7
+    if activation == "tanh":
+        assert max(shares) < 0.2  # 0.8 with weights of 0.01
+        assert max(map(abs, means)) < 0.05
+    else:
+        assert means[1] > 0.9  # conv2's biases of 1 give its ReLUs something to learn from
