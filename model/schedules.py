@@ -1,5 +1,6 @@
 """The learning rate over a run: as a log tells it, a function of the progress, or of the validation error."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +42,7 @@ class Schedule:
         self.spec, self.steps_per_epoch = spec, steps_per_epoch
         self.num_steps = max(1, round(spec.epochs * steps_per_epoch))
         self.plateau = Plateau(spec, begun_below=LEARNING * (1 - 1 / num_classes))
+        self._rates: dict[tuple[int, str], float] = {}  # of each parameter from each of the starts on
 
     def rate(self, step: int, parameter: str) -> float:
         """At a step, counted from 0, of a parameter ("conv1.weight")."""
@@ -53,13 +55,24 @@ class Schedule:
             case "segments":
                 segment = min(SEGMENTS * step // self.num_steps, SEGMENTS - 1)
                 return spec.lr * 250 ** (-segment / (SEGMENTS - 1))
-        rate = value_at(self._settings, parameter, 1 + step / self.steps_per_epoch)
-        assert rate is not None, parameter  # `require_rates` saw to it
-        return rate
+        number = bisect_right(self._starts, 1 + step / self.steps_per_epoch)
+        if (number, parameter) not in self._rates:
+            self._rates[number, parameter] = self._said(parameter, self._starts[number - 1])
+        return self._rates[number, parameter]
+
+    @cached_property
+    def _starts(self) -> list[float]:
+        return starts(self.spec)
 
     @cached_property
     def _settings(self) -> tuple[Setting, ...]:
         return parse(self.spec.schedule, "train.schedule")
+
+    def _said(self, parameter: str, epoch: float) -> float:
+        """What the settings say, which is matched by names and patterns."""
+        rate = value_at(self._settings, parameter, epoch)
+        assert rate is not None, parameter  # `require_rates` saw to it
+        return rate
 
     def end_epoch(self, val_error: float) -> None:
         self.plateau.end_epoch(val_error)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from model.networks import parameter_names
+from model.notation import parse, value_at
 from model.schedules import Phase, Schedule, light_of, phases, require_rates, starts
 from model.specs import AlexNetSpec, TrainSpec
 
@@ -17,6 +18,18 @@ def test_a_log_counts_epochs_from_1_and_steps_from_0():
     at = {step: schedule.rate(step, "conv1.weight") for step in (0, 2199, 2200, 6699, 6700, 7099, 7100, 9299)}
     assert at == {0: 0.01, 2199: 0.01, 2200: 1e-3, 6699: 1e-3, 6700: 1e-5, 7099: 1e-5, 7100: 0, 9299: 0}
     assert schedule.rate(9299, "conv2.bias") == 0.02
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 3, 7])
+def test_a_rate_that_was_looked_up_once_is_what_the_settings_say_at_every_step(steps_per_epoch):
+    """In any order, since a run goes on anywhere; 2.3 lies between two steps."""
+    log = "1:*=.01 *.bias=.02 conv1=.5 2.3:*=.001 conv?.weight=.003 2.3:fc8=.7 4:conv1=0,light=0 5:*.bias=.9"
+    schedule = Schedule(TrainSpec(schedule=log, epochs=6), steps_per_epoch, num_classes=10)
+    said = parse(log, "train.schedule")
+    steps = range(schedule.num_steps)
+    for step in [*steps, *reversed(steps)]:
+        for name in NAMES:
+            assert schedule.rate(step, name) == value_at(said, name, 1 + step / steps_per_epoch)
 
 
 def test_the_light_is_for_the_loader_which_counts_epochs_from_0():
