@@ -13,6 +13,7 @@ import tomllib
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,7 @@ from pipelines.specs import IngestSpec, LoaderSpec
 from pipelines.storage import redacted, without_redactions
 
 LAST = "config.toml"  # in a root: the resolved configuration of its last run
-PATHS = ("store", "ingest.source", "train.init_from", "tracking.uri")  # keys that may hold a path
+PATHS = ("store", "ingest.source", "train.init_from", "evaluate.models", "tracking.uri")  # keys that may hold a path
 NO_PATHS = ("", "demo", "off")  # values of theirs that mean something else
 SCHEMES = ("s3", "gs", "abfs", "hdfs", "file")  # of the object stores and file systems that pyarrow opens
 MAX_WHOLE = 2**63  # seeds and counts are 64-bit integers in the libraries below
@@ -165,7 +166,7 @@ def select(config: RunConfig, reads: tuple[str, ...], ignores: tuple[str, ...] =
 
 def without_secrets(known: dict[str, Any]) -> dict[str, Any]:
     """The values with *** for the secrets of URLs."""
-    return {name: redacted(value) if isinstance(value, str) else value for name, value in known.items()}
+    return {name: _on_each(value, redacted) for name, value in known.items()}
 
 
 def digest(value: Any) -> str:
@@ -285,8 +286,16 @@ def require_validation(train: TrainSpec, num_val: int) -> None:
 
 def with_absolute_paths(config: RunConfig, folder: Path) -> RunConfig:
     """Relative paths begin in this folder; URLs stay."""
-    given = {name: value for name, value in values(config).items() if name in PATHS and not _is_no_path(value)}
-    return with_values(config, {name: _absolute(value, folder) for name, value in given.items()})
+    absolute = partial(_absolute, folder=folder)
+    given = {name: value for name, value in values(config).items() if name in PATHS}
+    return with_values(config, {name: _on_each(value, absolute) for name, value in given.items()})
+
+
+def _on_each(value: Any, change: Callable[[str], str]) -> Any:
+    """A key's value with its text changed; of a list of texts each one."""
+    if isinstance(value, list):
+        return [_on_each(one, change) for one in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def _is_no_path(value: str) -> bool:
@@ -295,7 +304,9 @@ def _is_no_path(value: str) -> bool:
 
 def _absolute(value: str, folder: Path) -> str:
     path = value.removeprefix("sqlite:///")
-    return value if "://" in path else value.removesuffix(path) + str(folder.absolute() / Path(path).expanduser())
+    if _is_no_path(value) or "://" in path:
+        return value
+    return value.removesuffix(path) + str(folder.absolute() / Path(path).expanduser())
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -380,7 +391,11 @@ def _read(path: Path) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tables.items():
         flat |= {f"{name}.{leaf}": v for leaf, v in value.items()} if isinstance(value, dict) else {name: value}
-    return {name: without_redactions(v) if isinstance(v, str) and "***" in v else v for name, v in flat.items()}
+    return {name: _on_each(value, _left_out) for name, value in flat.items()}
+
+
+def _left_out(text: str) -> str:
+    return without_redactions(text) if "***" in text else text
 
 
 def _replace(config: Any, changes: dict[str, Any]) -> Any:
@@ -423,7 +438,7 @@ def _fit(key: Key, value: Any) -> Any:
 
 
 def _fit_tuple(key: Key, value: Any) -> tuple:
-    parts = [p for p in value.strip("[]() ").split(",") if p.strip()] if isinstance(value, str) else value
+    parts = [p.strip() for p in value.strip("[]() ").split(",") if p.strip()] if isinstance(value, str) else value
     try:
         if not isinstance(parts, list | tuple):
             raise ValueError

@@ -173,17 +173,27 @@ def test_relative_paths_begin_in_a_stated_folder(key, given, meant, tmp_path, mo
     assert config.with_absolute_paths(found, tmp_path / "elsewhere") == found
 
 
+def test_of_several_models_each_folder_begins_there_and_each_name_stays(tmp_path):
+    said = "one, sub/two,/three,models:/alexnet-demo@best,six_conv@newest,s3://bucket/four"
+    found = config.with_absolute_paths(config.with_values(RunConfig(), {"evaluate.models": said}), tmp_path)
+    names = ("models:/alexnet-demo@best", "six_conv@newest", "s3://bucket/four")
+    assert found.evaluate.models == (f"{tmp_path}/one", f"{tmp_path}/sub/two", "/three", *names)
+    assert config.with_absolute_paths(found, tmp_path / "elsewhere") == found
+
+
 def test_secrets_of_urls_are_not_written_down(tmp_path):
     given = {
         "store": "s3://AKIA:abc/def@bucket/p?secret_key=z&region=eu",
         "ingest.source": "https://host/x?sv=1&sig=abc",
         "tracking.uri": "postgresql://me:pw@host/db",
+        "evaluate.models": ["s3://AKIA:abc@bucket/model", "/plain"],
     }
     text = config.dump(config.with_values(RunConfig(), given))
     assert not [secret for secret in ("AKIA", "abc", "=z", "pw@", "me:") if secret in text]
     (tmp_path / "config.toml").write_text(text)
     found = config.values(config.load(tmp_path / "config.toml"))
     left_to_the_environment = ["s3://bucket/p?region=eu", "https://host/x?sv=1", "postgresql://host/db"]
+    left_to_the_environment.append(["s3://bucket/model", "/plain"])
     assert [found[key] for key in given] == left_to_the_environment
 
 
