@@ -78,6 +78,12 @@ def num_params(spec: NetSpec) -> int:
     return sum(layer.params for layer in layer_table(spec))
 
 
+def num_features(spec: NetSpec) -> int:
+    """How many values of an image the last layer reads; the number of classes has no part in it."""
+    shapes = parameter_shapes(replace(spec, num_classes=spec.num_classes or 2))
+    return next((shape[1] for shape in reversed(shapes.values()) if len(shape) == 2), 0)
+
+
 def num_macs(spec: NetSpec) -> int:
     """Multiply-adds of one image, forward."""
     return sum(layer.macs for layer in layer_table(spec))

@@ -1,4 +1,4 @@
-"""A training step's gradients, predictions over one or ten views, the evaluation of any iterable of batches. No I/O.
+"""A training step's gradients, predictions over one or ten views, features, the evaluation of batches. No I/O.
 
 Letters: B batch, V views, C channels, H, W, K classes.
 """
@@ -44,6 +44,17 @@ def predict(net: Network, images: Tensor, precision: str = "float32") -> Tensor:
 def over_views(probabilities_BVK: Tensor) -> Tensor:
     """The average of the views' probabilities, as the paper takes it over its ten."""
     return probabilities_BVK.mean(1)
+
+
+@torch.no_grad()
+def features(net: Network, images_BCHW: Tensor, precision: str = "float32") -> Tensor:
+    """What the last layer reads (B, U), float32, of images on the network's device; in test mode."""
+    was_training = net.training
+    net.eval()
+    with autocast(images_BCHW.device, precision):
+        features_BU = net.features(images_BCHW)
+    net.train(was_training)
+    return features_BU.float()
 
 
 @torch.no_grad()

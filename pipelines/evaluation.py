@@ -3,7 +3,7 @@
 Ten views are the four corners and the centre, then their mirrors, all cut from one decode.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Literal
 
@@ -13,10 +13,11 @@ import torch
 from pipelines.augment import Parameters
 from pipelines.batches import Batch, Run, batches_per_run, decode_runs
 from pipelines.decode import Decoder
+from pipelines.formats.rows import ShardRows
 from pipelines.manifest import Manifest
 from pipelines.names import Device
 from pipelines.order import EpochOrder, share
-from pipelines.reading import OrderedSamples, ShardReader
+from pipelines.reading import OrderedSamples, Samples, ShardReader
 from pipelines.shard_record import ShardRecord
 from pipelines.storage import Folder
 from pipelines.timings import Timings
@@ -45,13 +46,36 @@ def eval_batches(
     decoder = Decoder(manifest.encoding, size_px, decoded_px, batches_in_run * batch_size, threads, device)
     reader = ShardReader(folder, records)
     samples = OrderedSamples(reader, EpochOrder([record.rows for record in records], window_shards=1))
-    runs = _runs(samples, first, end, batch_size, batches_in_run, (size_px - decoded_px) // 2)
+    runs = _runs(samples.take, first, end, batch_size, batches_in_run, (size_px - decoded_px) // 2)
     seen = []
     for batch in decode_runs(runs, decoder, reader, Timings()):
         seen.append(batch.ids_B)
         yield batch if views == 1 else batch._replace(images_BCHW=ten_views(batch.images_BCHW, crop_px))
     expected = np.concatenate([stored_ids(record) for record in records])[first:end]
     assert np.array_equal(np.concatenate(seen), expected), f"{split}: not the samples of the manifest"
+
+
+class CentreCrops:
+    """Centre crops of whole shards, in stored order: one shard after the other, through one decoder."""
+
+    def __init__(
+        self, encoding: str, size_px: int, crop_px: int, batch_size: int, threads: int, device: Device = "cpu"
+    ):
+        self._batch_size, self._batches_in_run = batch_size, batches_per_run(batch_size)
+        self._offset_px = (size_px - crop_px) // 2
+        self._decoder = Decoder(encoding, size_px, crop_px, self._batches_in_run * batch_size, threads, device)
+
+    def of_shard(self, folder: Folder, record: ShardRecord, rows: ShardRows) -> Iterator[Batch]:
+        """Images [B, C, H, W] of a shard of this folder, whose rows are read already."""
+        assert np.array_equal(rows.ids, stored_ids(record)), f"{record.name}: not the samples of the manifest"
+        labels_N, no_N, row_N = rows.labels.astype(np.int64), np.zeros(len(rows), np.int64), np.arange(len(rows))
+
+        def take(at_B: np.ndarray) -> Samples:
+            images = [rows.images[row] for row in at_B]
+            return Samples(images, labels_N[at_B], rows.ids[at_B], no_N[at_B], row_N[at_B])
+
+        runs = _runs(take, 0, len(rows), self._batch_size, self._batches_in_run, self._offset_px)
+        return decode_runs(runs, self._decoder, ShardReader(folder, [record]), Timings())
 
 
 def ten_views(images_BCHW: torch.Tensor, crop_px: int) -> torch.Tensor:
@@ -73,12 +97,17 @@ def stored_ids(record: ShardRecord) -> np.ndarray:
 
 
 def _runs(
-    samples: OrderedSamples, first: int, end: int, batch_size: int, batches_in_run: int, offset_px: int
+    take: Callable[[np.ndarray], Samples],
+    first: int,
+    end: int,
+    batch_size: int,
+    batches_in_run: int,
+    offset_px: int,
 ) -> Iterator[Run]:
     starts = iter(range(first, end, batch_size))
     while group := list(islice(starts, batches_in_run)):
         sizes = [min(batch_size, end - start) for start in group]
-        taken = samples.take(np.arange(group[0], group[0] + sum(sizes)))
+        taken = take(np.arange(group[0], group[0] + sum(sizes)))
         yield Run(taken, _unchanged(sum(sizes), offset_px), sizes)
 
 

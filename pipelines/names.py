@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-TRAIN, VAL, TEST = "train", "val", "test"
+TRAIN, VAL, TEST = SPLITS = "train", "val", "test"
 Device = Literal["cpu", "cuda"]
 
 SPLIT_WORDS = {

@@ -44,8 +44,8 @@ def write_shard(task: ShardTask, prepared: Iterable[Prepared] | None = None) -> 
     quarantined: list[Quarantined] = []
     mended = Counter[str]()
 
-    def write(file: BinaryIO) -> tuple[_HashingFile, str | None]:
-        hashing = _HashingFile(file)
+    def write(file: BinaryIO) -> tuple[HashingFile, str | None]:
+        hashing = HashingFile(file)
         rows = _stored_rows(prepared or _prepared(task), stored, quarantined, mended)
         return hashing, codec.write(hashing, rows, shared)
 
@@ -208,7 +208,7 @@ def read_bytes(folder: Folder, name: str) -> memoryview:
     return memoryview(pa.memory_map(str(folder.local_path() / name)).read_buffer()).cast("B")
 
 
-class _HashingFile:
+class HashingFile:
     """A binary file to write to, which knows the sha256 and the length of what went in."""
 
     closed = False  # whoever opened the file closes it

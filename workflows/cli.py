@@ -114,7 +114,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     from workflows.commands import completion, verbs
     from workflows.commands.compare import compare
-    from workflows.workflow import NAMES
+    from workflows.workflow import OF_A_RUN, STAGES
 
     parser = _Parser(
         prog="alexnet",
@@ -132,18 +132,21 @@ def _parser() -> _Parser:
 
     add = command("run", verbs.run, "run all stages, each unless it is done", common, running)
     add.add_argument(
-        "--from", dest="first", metavar="STAGE", choices=NAMES, default=NAMES[0], help="first stage to run"
+        "--from", dest="first", metavar="STAGE", choices=OF_A_RUN, default=OF_A_RUN[0], help="first stage to run"
     )
     add.add_argument(
-        "--until", dest="last", metavar="STAGE", choices=NAMES, default=NAMES[-1], help="last stage to run"
+        "--until", dest="last", metavar="STAGE", choices=OF_A_RUN, default=OF_A_RUN[-1], help="last stage to run"
     )
     add.set_defaults(stage=None)
-    for name in NAMES:
-        command(name, verbs.run, f"run the stage {name} alone", common, running).set_defaults(stage=name)
+    for stage in STAGES:
+        reach = ", and before it what it needs" if stage.optional else " alone"
+        command(stage.name, verbs.run, f"run the stage {stage.name}{reach}", common, running).set_defaults(
+            stage=stage.name
+        )
     command("plan", verbs.plan, "say what would run, why, how long and how large", common, json)
     command("status", verbs.status, "say what is there", common, json)
     _add_comparing(command("compare", compare, "run arms with seeds, and say how they differ", common))
-    command("verify", verbs.verify, "read every shard again and compare it with the manifest", common)
+    command("verify", verbs.verify, "read every shard and file of features again, against their records", common)
     add = command("clean", verbs.clean, "list what was left half done, and what is named, and remove it", common)
     add.add_argument("outputs", nargs="*", metavar="STAGE/KEY", help="outputs that go whatever their state")
     add.add_argument("--finished", action="store_true", help="also finished outputs that nothing refers to")

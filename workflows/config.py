@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from model.networks import KINDS, NetSpec, kind_of, parameter_names
 from model.schedules import require_rates
 from model.specs import AlexNetSpec, TrainSpec
+from pipelines.names import SPLITS
 from pipelines.specs import IngestSpec, LoaderSpec
 from pipelines.storage import redacted, without_redactions
 
@@ -51,6 +52,21 @@ class EvaluateSpec:
     def __post_init__(self):
         if self.batch_size < 1:
             raise ValueError(f"evaluate.batch_size is {self.batch_size}; use 1 or more")
+
+
+@dataclass(frozen=True)
+class FeaturesSpec:
+    """Whose features are written, and how."""
+
+    splits: Annotated[tuple[str, ...], "splits whose images' features are written: train, val, test"] = ("train", "val")
+    dtype: Annotated[Literal["float16", "float32"], "type of the stored values; float16 has three digits"] = "float16"
+    batch_size: Annotated[int, "images in a batch; of each the centre crop"] = 128
+
+    def __post_init__(self):
+        if not self.splits or len({*self.splits}) < len(self.splits) or not {*self.splits} <= {*SPLITS}:
+            raise ValueError(f"features.splits is {','.join(self.splits)}; use some of {','.join(SPLITS)}, each once")
+        if self.batch_size < 1:
+            raise ValueError(f"features.batch_size is {self.batch_size}; use 1 or more")
 
 
 @dataclass(frozen=True)
@@ -95,6 +111,7 @@ class RunConfig:
     net: NetSpec = field(default_factory=AlexNetSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
+    features: FeaturesSpec = field(default_factory=FeaturesSpec)
     ray: RaySpec = field(default_factory=RaySpec)
     tracking: TrackingSpec = field(default_factory=TrackingSpec)
 
@@ -273,6 +290,15 @@ def require_split(split: str, counts: dict[str, int]) -> None:
     if not counts.get(split):
         have = ", ".join(name for name, count in counts.items() if count)
         raise UsageError(f"evaluate.split={split}: there are no such images; set it to one of {have}")
+
+
+def require_splits(splits: Sequence[str], counts: dict[str, int]) -> None:
+    """UsageError where there are no images to take features of. `counts` are images by split."""
+    have = [split for split in SPLITS if counts.get(split)]
+    for split in splits:
+        if split not in have:
+            asked = f"features.splits={','.join(splits)}"
+            raise UsageError(f"{asked}: there are no images of {split}; set it to some of {','.join(have)}")
 
 
 def require_validation(train: TrainSpec, num_val: int) -> None:

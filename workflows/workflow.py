@@ -1,4 +1,7 @@
-"""The workflow's five stages: what each reads and what it needs. Their code is imported only when they run."""
+"""The workflow's five stages, and those that are made on request: what each reads and what it needs.
+
+Their code is imported only when they run.
+"""
 
 from workflows.engine.seen_source import record_source, see_models, see_source, see_training
 from workflows.engine.stage import Stage
@@ -49,5 +52,21 @@ STAGES = (
         needs=("ingest", "stats", "train", "evaluate"),
         reads=("recipe",),
     ),
+    Stage(
+        "features",
+        version=1,
+        module="workflows.stages.features",
+        needs=("ingest", "train"),
+        reads=("features.*", "evaluate.weights"),
+        ignores=("features.batch_size",),
+        optional=True,
+    ),
 )
 NAMES = tuple(stage.name for stage in STAGES)
+OF_A_RUN = tuple(stage.name for stage in STAGES if not stage.optional)
+
+
+def needed_by(name: str) -> set[str]:
+    """The stages whose outputs this one is made of, at first or second hand."""
+    (needs,) = (stage.needs for stage in STAGES if stage.name == name)
+    return {*needs}.union(*map(needed_by, needs))

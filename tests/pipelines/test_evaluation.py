@@ -4,7 +4,9 @@ import shard_builder
 import torch
 from pixel_reference import decoded
 
-from pipelines.evaluation import eval_batches, stored_ids, ten_views
+from pipelines.batches import Batch
+from pipelines.evaluation import CentreCrops, eval_batches, stored_ids, ten_views
+from pipelines.shards import read_shard
 
 SIZE_PX, CROP_PX = 48, 40
 QUARANTINED = (3, 40, 41)
@@ -69,3 +71,14 @@ def test_views_at_the_papers_sizes():
 
 def test_a_split_without_images_gives_no_batch(shards):
     assert batches(shards, split="test") == []
+
+
+def test_centre_crops_of_one_shard_after_the_other_are_those_of_the_split(shards):
+    folder, manifest = shards
+    crops = CentreCrops(manifest.encoding, SIZE_PX, CROP_PX, batch_size=16, threads=2)
+    records = manifest.splits["val"]
+    found = [batch for record in records for batch in crops.of_shard(folder, record, read_shard(folder, record))]
+    assert [len(batch.ids_B) for batch in found] == [16, 16, 7, 16, 15, 12]
+    for name in Batch._fields:
+        parts = [np.concatenate([np.asarray(getattr(b, name)) for b in taken]) for taken in (found, batches(shards))]
+        assert (parts[0] == parts[1]).all()

@@ -321,6 +321,6 @@ def test_shards_in_an_object_store_are_those_of_a_disk(tmp_path, s3_folder):
 
 def test_a_file_that_counts_is_what_is_written():
     file = io.BytesIO()
-    hashing = shards._HashingFile(file)
+    hashing = shards.HashingFile(file)
     assert hashing.write(b"abc") == 3
     assert (hashing.tell(), hashing.num_bytes, file.getvalue()) == (3, 3, b"abc")

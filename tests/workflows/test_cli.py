@@ -118,6 +118,14 @@ def test_a_stage_before_its_inputs(tmp_path):
         (["run", "--set", "ray.task_retries=-1"], ["ray.task_retries is -1"]),
         (["run", "--set", "ingest.max_pixels=0"], ["ingest.max_pixels is 0"]),
         (["run", "--set", "evaluate.split=dev"], ["evaluate.split is 'dev'; use val or test or train"]),
+        (
+            ["features", "--set", "features.splits=dev"],
+            ["features.splits is dev; use some of train,val,test, each once"],
+        ),
+        (["features", "--set", "features.splits=val,val"], ["features.splits is val,val"]),
+        (["features", "--set", "features.splits=test"], ["there are no images of test", "train,val"]),
+        (["run", "--from", "features"], ["--from", "invalid choice"]),
+        (["run", "--redo", "features"], ["--redo features: features is not among the stages to run"]),
         (["run", "--set", "evaluate.split=test"], ["evaluate.split=test: there are no such images", "train, val"]),
         (["run", "--set", "net.input_px=96"], ["net.input_px is 96", "ingest.size=72"]),
         (["run", "--set", "net.columns=1", "--set", "train.placement=columns"], ["train.placement=columns"]),
@@ -316,7 +324,8 @@ def test_help_loads_nothing_but_what_it_prints(tmp_path):
 def test_status_and_plan_are_lists_for_programs(tmp_path):
     for verb in ("status", "plan"):
         rows = json.loads(alexnet(verb, "--json", cwd=tmp_path).stdout)
-        assert [row["stage"] for row in rows] == ["ingest", "stats", "train", "evaluate", "report"]
+        optional = ["features"] if verb == "plan" else []  # status says what is there
+        assert [row["stage"] for row in rows] == ["ingest", "stats", "train", "evaluate", "report", *optional]
         wanted = {"stage", "state", "key", "path", "mlflow_run_id", "seconds", "reasons"}
         assert all(wanted <= row.keys() and row["state"] == "MISSING" for row in rows)
 

@@ -13,7 +13,7 @@ from workflows.commands.given import Given, given
 from workflows.config import RunConfig, UsageError
 from workflows.console import Console, duration, size, table, tell
 from workflows.folders import MODELS
-from workflows.workflow import NAMES, STAGES
+from workflows.workflow import NAMES, OF_A_RUN, STAGES, needed_by
 
 if TYPE_CHECKING:
     from workflows.commands.classify import Predicted
@@ -23,12 +23,12 @@ FAILED = 1
 
 
 def run(args: argparse.Namespace) -> None:
-    """All stages, or one; then a table of what became of them."""
+    """All stages, or one, an optional one with what it still needs; then a table of what became of them."""
     from workflows.compute.on_ray import OnRay
     from workflows.engine import run as running
 
-    only, console = _chosen(args), Console()
-    here = given(args)
+    here, console = given(args), Console()
+    only = _chosen(here)
 
     def check(planned: list["Planned"]) -> None:
         due = {step.stage.name for step in planned if step.stage.name in only and step.state != "CACHED"}
@@ -51,16 +51,29 @@ def run(args: argparse.Namespace) -> None:
         tell(f"MLflow: {here.ui()}")
 
 
-def _chosen(args: argparse.Namespace) -> tuple[str, ...]:
+def _chosen(here: Given) -> tuple[str, ...]:
     """The stages to run; UsageError where there are none, or one to make again is not among them."""
-    first, last = (args.stage, args.stage) if args.stage else (args.first, args.last)
-    only = NAMES[NAMES.index(first) : NAMES.index(last) + 1]
+    args = here.args
+    only = (
+        _alone(here, args.stage) if args.stage else OF_A_RUN[OF_A_RUN.index(args.first) : OF_A_RUN.index(args.last) + 1]
+    )
     if not only:
-        raise UsageError(f"--from {first} --until {last}: {last} comes before {first}, so nothing would run")
+        raise UsageError(
+            f"--from {args.first} --until {args.last}: {args.last} comes before {args.first}, so nothing would run"
+        )
     for name in args.redo:
         if name not in only:
             raise UsageError(f"--redo {name}: {name} is not among the stages to run ({', '.join(only)})")
     return only
+
+
+def _alone(here: Given, name: str) -> tuple[str, ...]:
+    """One stage; before an optional one, those that it needs and that are not done."""
+    if name in OF_A_RUN:
+        return (name,)
+    needs = needed_by(name)
+    undone = [step.stage.name for step in _planned(here)[0] if step.stage.name in needs and step.state != "CACHED"]
+    return (*undone, name)
 
 
 def require_possible(planned: list["Planned"], due: set[str], config: RunConfig) -> None:
@@ -73,6 +86,8 @@ def require_possible(planned: list["Planned"], due: set[str], config: RunConfig)
         require_trainable(planned[0].seen.facts.get("classes", 0), counts, config)
     if "evaluate" in due and counts:
         configuration.require_split(config.evaluate.split, counts)
+    if "features" in due and counts:
+        configuration.require_splits(config.features.splits, counts)
     if due and config.store:
         _require_store(config.store)
 
@@ -124,6 +139,8 @@ def plan(args: argparse.Namespace) -> None:
     for step in planned:
         row = _status_row(step, here.config, counts)
         row["reasons"] += _notes(step, commit)
+        if step.stage.optional and step.state != "CACHED":
+            row["reasons"].append(f"optional: `alexnet {step.stage.name}` makes it")
         if step.state != "CACHED":
             expected = estimate.predict(step, here.config, here.places(), counts)
             row |= {"units": expected.units, "seconds": expected.seconds}
@@ -155,7 +172,8 @@ def status(args: argparse.Namespace) -> None:
     planned, counts = _planned(here)
     here.announce(Console())
     _tell_of_damage(here, planned)
-    rows = [_status_row(step, here.config, counts) for step in planned]
+    shown = [step for step in planned if not step.stage.optional or step.state != "MISSING"]
+    rows = [_status_row(step, here.config, counts) for step in shown]
     if args.json:
         tell(*_json([row | {"mlflow_ui": here.ui()} for row in rows]))
         return
@@ -237,37 +255,25 @@ def clean(args: argparse.Namespace) -> None:
 
 
 def verify(args: argparse.Namespace) -> int | None:
-    """Reads every shard again, one Ray task each, against the manifest; what is damaged counts as unfinished then."""
-    from pipelines.manifest import MANIFEST
-    from pipelines.shards import forget
-    from pipelines.verify import problems_by_file
+    """Reads every shard and file of features again, one Ray task each; what is damaged counts as unfinished then."""
+    from workflows.commands.verifying import CHECKED, verified
     from workflows.compute.on_ray import OnRay
-    from workflows.engine.stage import require_as_made
 
-    here = given(args)
-    ingest = _planned(here)[0][0]
-    if ingest.state != "CACHED":
+    here, console, failed = given(args), Console(), False
+    planned = _planned(here)[0]
+    if planned[0].state != "CACHED":
         way_out = f"run `{here.command('ingest')}`"
-        raise UsageError(f"nothing to verify: ingest is {ingest.state} for this configuration; {way_out}")
-    console = Console()
+        raise UsageError(f"nothing to verify: ingest is {planned[0].state} for this configuration; {way_out}")
     here.announce(console)
-    folder, compute = ingest.output.folder, OnRay(here.config.ray, console.say, debug=args.debug)
-    try:
-        problems = problems_by_file(folder, compute.map)
-    finally:
-        compute.close()
-    try:
-        require_as_made({"ingest": ingest.output})
-    except UsageError as error:
-        problems.setdefault(MANIFEST, []).append(str(error))
-    if not problems:
-        tell(f"{folder.where()}: every shard is as the manifest says")
-        return None
-    ingest.output.reopen()
-    forget(folder, problems)
-    tell(*(line for lines in problems.values() for line in lines))
-    tell(f"{len(problems)} damaged: `{here.command('ingest')}` writes anew what is damaged, and only that")
-    return FAILED
+    with contextlib.closing(OnRay(here.config.ray, console.say, debug=args.debug)) as compute:
+        for stage, folder, problems in verified(planned, compute.map):
+            failed = failed or bool(problems)
+            if not problems:
+                tell(f"{folder.where()}: {CHECKED[stage].as_made}")
+                continue
+            tell(*(line for lines in problems.values() for line in lines))
+            tell(f"{len(problems)} damaged: `{here.command(stage)}` writes anew what is damaged, and only that")
+    return FAILED if failed else None
 
 
 def predict(args: argparse.Namespace) -> int | None:

@@ -1,18 +1,20 @@
 """How long and how large what is left will be, from the rates that were last measured here."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from model.networks import num_features
+from pipelines.names import SPLITS
 from workflows.config import RunConfig, values
 from workflows.engine.outputs import Places
 from workflows.engine.plan import Planned
 from workflows.folders import CHECKPOINTS
 
 DISK_MARGIN = 1.1  # room asked for, as a multiple of the predicted bytes
-SPLITS = ("train", "val", "test")
 RATE_KEYS = ("net.", "train.batch_size", "train.precision", "ingest.size", "ingest.encoding", "ingest.quality")
-_SHARD = re.compile(r"(train|val|test)-(\d+)-of-.*\.json")  # the record that a finished shard gets
+_SHARD = re.compile(r"(train|val|test)-(\d+)-of-(\d+).*\.json")  # the record that a finished shard gets
 _CHECKPOINT = re.compile(r"step-(\d+)/checkpoint\.json")  # here without torch, which `model.checkpoint` imports
 
 
@@ -36,7 +38,7 @@ class Prediction:
     units: int  # images, counted as often as they are seen
     seconds: float | None
     num_bytes: int | None
-    shards: int | None  # of ingest
+    shards: int | None  # of ingest, or files of features
 
 
 def predict(step: Planned, config: RunConfig, where: Places, counts: dict[str, int]) -> Prediction:
@@ -45,14 +47,16 @@ def predict(step: Planned, config: RunConfig, where: Places, counts: dict[str, i
     units = max(0, _units(step, config, counts) - (so_far.images_done if so_far else 0))
     like = _alike(step, config, where)
     seconds = units * like["seconds"] / like["units"] if like else None
-    if step.stage.name != "ingest":
+    if step.stage.name not in ("ingest", "features"):
         return Prediction(units, seconds, None, None)
-    shards = so_far.total - so_far.done if so_far else _num_shards(config, counts)
-    return Prediction(units, seconds, round(units * _bytes_each(config, like)), shards)
+    splits = config.features.splits if step.stage.name == "features" else SPLITS
+    shards = so_far.total - so_far.done if so_far else sum(_num_shards(config, counts, splits).values())
+    each = _feature_bytes_each(config, like) if step.stage.name == "features" else _bytes_each(config, like)
+    return Prediction(units, seconds, round(units * each), shards)
 
 
 def left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Left | None:
-    """Of a PARTIAL ingest the shards, of a PARTIAL train the steps; None for other states and stages."""
+    """Of PARTIAL ingest and features the shards, of a PARTIAL train the steps; None for other states and stages."""
     if step.state != "PARTIAL":
         return None
     match step.stage.name:
@@ -60,6 +64,8 @@ def left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Left | Non
             return _shards_left(step, config, counts)
         case "train":
             return _steps_left(step, config, counts)
+        case "features":
+            return _files_left(step, config, counts)
         case _:
             return None
 
@@ -85,12 +91,15 @@ def _units(step: Planned, config: RunConfig, counts: dict[str, int]) -> int:
             return round(train * config.train.epochs)
         case "evaluate":
             return counts.get(config.evaluate.split, 0)
+        case "features":
+            return sum(counts.get(split, 0) for split in config.features.splits)
         case _:
             return 1
 
 
-def _num_shards(config: RunConfig, counts: dict[str, int]) -> int:
-    return sum(-(-count // config.ingest.rows_per_shard) for count in counts.values())
+def _num_shards(config: RunConfig, counts: dict[str, int], splits: tuple[str, ...] = SPLITS) -> dict[str, int]:
+    """By split."""
+    return {split: -(-counts.get(split, 0) // config.ingest.rows_per_shard) for split in splits}
 
 
 def _shards_left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Left:
@@ -99,7 +108,17 @@ def _shards_left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Le
         if shard := _SHARD.match(entry.name):
             shards += 1
             images += max(0, min(rows, counts.get(shard[1], 0) - int(shard[2]) * rows))
-    return Left(shards, _num_shards(config, counts), "shards", images)
+    return Left(shards, sum(_num_shards(config, counts).values()), "shards", images)
+
+
+def _files_left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Left:
+    done, total = Counter[str](), _num_shards(config, counts, config.features.splits)
+    for entry in step.output.folder.child("parts").files():
+        if shard := _SHARD.match(entry.name):
+            done[shard[1]] += 1
+            total[shard[1]] = int(shard[3])  # which stored images, fewer than listed ones, may not say
+    images = sum(counts.get(split, 0) * done[split] // total[split] for split in done)
+    return Left(done.total(), sum(total.values()), "shards", images)
 
 
 def _steps_left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Left:
@@ -140,3 +159,10 @@ def _bytes_each(config: RunConfig, like: dict[str, Any] | None) -> float:
     if like and (stored := sum(like["metrics"].get(f"images_{split}", 0) for split in SPLITS)):
         return like["metrics"]["bytes"] / stored
     return predicted_bytes(1, config.ingest)
+
+
+def _feature_bytes_each(config: RunConfig, like: dict[str, Any] | None) -> float:
+    """Bytes that an image's features will take: as the like of it did, else as if they could not be compressed."""
+    if like and like["ingredients"]["features.dtype"] == config.features.dtype:
+        return like["metrics"]["bytes"] / sum(like["metrics"].get(f"images_{split}", 0) for split in SPLITS)
+    return num_features(config.net) * (2 if config.features.dtype == "float16" else 4)

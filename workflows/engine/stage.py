@@ -52,6 +52,7 @@ class Stage:
         see: Looks at what the results depend on beside configuration and inputs: `see(config, places, anew, in_tasks)`.
             Unless it is asked to look anew, what the last outputs were made of will do; `in_tasks` maps over long work.
         saw: Keeps what was seen, once an output that depends on it is there or begun.
+        optional: No part of `alexnet run`: its own command makes it, and what it needs.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Stage:
     ignores: tuple[str, ...] = ()
     see: Callable[[RunConfig, Places, bool, "InTasks"], Seen] | None = None
     saw: Callable[[RunConfig, Places, Seen], None] | None = None
+    optional: bool = False
 
     def load(self) -> Any:
         """The stage's module, imported only when there is something to do."""

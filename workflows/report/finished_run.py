@@ -5,6 +5,7 @@ The report and the notebooks read runs through this file alone.
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,15 +20,16 @@ from pipelines.storage import Folder
 from pipelines.tables import read_table
 from workflows import config as configuration
 from workflows.config import LAST, RunConfig
-from workflows.engine.outputs import Output, places
+from workflows.engine.outputs import Output, Places, places
 from workflows.folders import MODELS
 from workflows.training import history
-from workflows.workflow import NAMES
+from workflows.workflow import OF_A_RUN, STAGES
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from pipelines.features import FeatureRows
     from pipelines.statistics import Statistics
 
 
@@ -132,6 +134,12 @@ class FinishedRun:
         """id, key, label, and the five likeliest classes with their probabilities (means of ten crops)."""
         return _frame(self.output("evaluate").folder, "predictions.parquet")
 
+    def features(self, split: str) -> "Iterator[FeatureRows]":
+        """What `alexnet features` wrote of a split, in stored order and at most 8 MB of features at a time."""
+        from pipelines.features import Features
+
+        return Features.load(self.output("features").folder).rows(split)
+
 
 def open_run(root: str | Path | None = None) -> FinishedRun:
     """The newest run that came furthest under a root: env ALEXNET_ROOT, or `runs` here or one level up.
@@ -143,15 +151,35 @@ def open_run(root: str | Path | None = None) -> FinishedRun:
     last_config = root / LAST
     config = configuration.load_known(last_config)[0] if last_config.is_file() else RunConfig()
     where = places(config, root, may_write=False)
-    last = next((found[0][1] for name in reversed(NAMES) if (found := where.finished(name))), None)
+    last = next((found[0][1] for name in reversed(OF_A_RUN) if (found := where.finished(name))), None)
     if last is None:
         raise ValueError(f"{root} holds no run; `alexnet run --root {root}` makes one, ALEXNET_ROOT names another root")
     keys = {**last["inputs"], last["stage"]: last["key"]}
     made = {name: where.output(name, key) for name, key in keys.items()}
     records = {name: record for name, output in made.items() if (record := output.record)}  # others were deleted since
+    records = _with_optional(where, records)
+    outputs = {name: where.output(name, record["key"]) for name, record in records.items()}
+    return FinishedRun(root, configuration.with_values(config, _settings(records)), outputs)
+
+
+def _with_optional(where: Places, records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """With the newest record of each optional stage that read these outputs, and was made with no other settings."""
+    found = dict(records)
+    for stage in (stage for stage in STAGES if stage.optional):
+        keys, settings = {name: record["key"] for name, record in found.items()}, _settings(found)
+        for _, record in where.finished(stage.name):
+            own = _settings({stage.name: record})
+            is_alike = all(settings.get(name, value) == value for name, value in own.items())
+            if is_alike and record["inputs"].items() <= keys.items():
+                found[stage.name] = record
+                break
+    return found
+
+
+def _settings(records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The configuration keys that outputs were made with."""
     known = configuration.keys()
-    ingredients = {k: v for record in records.values() for k, v in record["ingredients"].items() if k in known}
-    return FinishedRun(root, configuration.with_values(config, ingredients), {name: made[name] for name in records})
+    return {k: v for record in records.values() for k, v in record["ingredients"].items() if k in known}
 
 
 def _frame(folder: Folder, name: str) -> "pd.DataFrame":

@@ -1,0 +1,178 @@
+"""Features: what the last layer of the trained network reads of every image of some splits, of its centre crop.
+
+One Ray task a shard, and a file of each (see `pipelines/features.py`); files that an interrupted run finished are kept.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+from pipelines.features import CARD, FILES, FeatureFile, finished_files, stem, write_card, write_features
+from pipelines.manifest import Manifest
+from pipelines.names import Device
+from pipelines.shard_record import ShardRecord
+from pipelines.storage import Folder
+from workflows.compute import devices
+from workflows.config import UsageError, require_splits
+from workflows.console import size
+from workflows.engine.estimate import DISK_MARGIN
+from workflows.engine.stage import Context
+from workflows.folders import MODELS
+from workflows.stages.ingest import log_dataset
+from workflows.tracking.headline import hardware
+
+if TYPE_CHECKING:
+    from model.network import Network
+    from pipelines.evaluation import CentreCrops
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all tasks have in common."""
+
+    shards: Folder
+    features: Folder  # where they go
+    model: Folder
+    weights: str  # their sha256
+    kind: str  # net.kind of the configuration
+    encoding: str
+    size_px: int
+    batch_size: int
+    precision: str
+    dtype: str
+    threads: int
+    device: Device
+
+
+def run(context: Context) -> dict:
+    """Writes `data/*.parquet`, `_files.parquet` and `features.json`."""
+    config, folder = context.config, context.folder
+    shards = context.inputs["ingest"].folder
+    manifest = Manifest.load(shards)
+    require_splits(config.features.splits, {name: manifest.num_rows(name) for name in manifest.splits})
+    records = [record for split in config.features.splits for record in manifest.splits[split] if record.rows]
+    have = devices.usable(config.train.device, context.compute.resources(), devices.torch_cuda())
+    job = _job(context, manifest, "cuda" if have.gpus else "cpu", have.cpus // have.gpus if have.gpus else 1)
+    folder.remove_stale_temporaries()
+    done = finished_files(folder)
+    total, kept = sum(record.rows for record in records), sum(file.rows for file in done.values())
+    began, seen = time.perf_counter(), kept
+    todo = [record for record in records if stem(record.name) not in done]
+    tasks = context.compute.map(partial(write_shard_s_features, job), todo, num_gpus=int(have.gpus > 0))
+    with context.console.progress("features", total, "images", kept) as progress:
+        for file in _with_room(tasks, folder, total - kept):
+            done[stem(file.name)] = file
+            seen += file.rows
+            progress.update(seen)
+    _prepared.cache_clear()
+    assert seen == total, f"features of {seen} of {total} images were taken"
+    files = [done[stem(record.name)] for record in records]
+    card = _card(job, config.evaluate.weights, manifest, files)
+    write_card(folder, card, files)
+    context.log_files(CARD, FILES)
+    log_dataset(context, manifest, shards, "features")
+    context.run.tags(hardware(job.device == "cuda"))
+    return _summary(job, card, files, (total - kept) / (time.perf_counter() - began), total - kept)
+
+
+def _job(context: Context, manifest: Manifest, device: Device, threads: int) -> Job:
+    config, train = context.config, context.inputs["train"]
+    model = MODELS[config.evaluate.weights]
+    return Job(
+        shards=context.inputs["ingest"].folder,
+        features=context.folder,
+        model=train.folder.child(model),
+        weights=train.require_record()["files"][f"{model}/model.safetensors"],
+        kind=config.net.kind,
+        encoding=manifest.encoding,
+        size_px=manifest.size_px,
+        batch_size=config.features.batch_size,
+        precision=config.train.precision,
+        dtype=config.features.dtype,
+        threads=config.loader.threads or threads,
+        device=device,
+    )
+
+
+def _with_room(files: Iterable[FeatureFile], folder: Folder, images: int) -> Iterator[FeatureFile]:
+    """The files as they are done. UsageError, once it is known how large they are, where they have too little room."""
+    for number, file in enumerate(files):
+        wanted, free = images / file.rows * file.bytes - file.bytes, folder.free_bytes()
+        if not number and free is not None and free < wanted * DISK_MARGIN:
+            raise UsageError(
+                f"the features will take about {size(wanted)} more and {folder.where()} has {size(free)} free: "
+                "make room, or name another disk with --root or --set store=FOLDER"
+            )
+        yield file
+
+
+def write_shard_s_features(job: Job, shard: ShardRecord) -> FeatureFile:
+    """A task: the features of one shard's images, into a file of their own."""
+    from model.step import features
+    from pipelines.shards import read_shard
+
+    net, crops = _prepared(job)
+    rows = read_shard(job.shards, shard)
+    batches = crops.of_shard(job.shards, shard, rows)
+    found = (features(net, batch.images_BCHW, job.precision).cpu().numpy() for batch in batches)
+    return write_features(job.features, shard, rows, found, job.dtype)
+
+
+@lru_cache(maxsize=1)
+def _prepared(job: Job) -> "tuple[Network, CentreCrops]":
+    """The network and what decodes for it, once in each process. UsageError where it has no features."""
+    import torch
+
+    from model.export import load_exported
+    from model.step import features
+    from pipelines.evaluation import CentreCrops
+
+    try:
+        with job.model.as_local() as folder:
+            net = load_exported(folder, job.kind).net.to(job.device)
+        side = net.spec.input_px
+        features(net, torch.zeros(1, 3, side, side, device=job.device))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return net, CentreCrops(job.encoding, job.size_px, side, job.batch_size, job.threads, job.device)
+
+
+def _card(job: Job, weights: str, manifest: Manifest, files: list[FeatureFile]) -> dict[str, Any]:
+    """What the features are: enough to use them without this project."""
+    of_splits = {
+        split: [file for file in files if file.split == split] for split in dict.fromkeys(f.split for f in files)
+    }
+    return {
+        "net": json.loads(job.model.read("model.json"))["net"],
+        "weights": weights,
+        "weights_sha256": job.weights,
+        "view": "centre crop",
+        "num_features": files[0].num_features,
+        "dtype": job.dtype,
+        "manifest": manifest.digest,
+        "splits": {
+            split: {"images": sum(file.rows for file in found), "files": len(found)}
+            for split, found in of_splits.items()
+        },
+    }
+
+
+def _summary(job: Job, card: dict[str, Any], files: list[FeatureFile], images_per_s: float, units: int) -> dict:
+    images = {split: found["images"] for split, found in card["splits"].items()}
+    counts = ", ".join(f"{split} {count:,}" for split, count in images.items())
+    num_bytes = sum(file.bytes for file in files)
+    return {
+        "result": f"{card['num_features']:,} features of each image: {counts}; {job.dtype}, {size(num_bytes)}",
+        "metrics": {
+            **{f"images_{split}": count for split, count in images.items()},
+            "features": card["num_features"],
+            "bytes": num_bytes,
+            "mean_images_per_s": images_per_s,
+        },
+        "units": units,
+        "files": (CARD, FILES),
+        "made_with": {"device": job.device, "precision": job.precision, "batch_size": job.batch_size},
+    }
