@@ -1,4 +1,4 @@
-"""A training step's gradients, predictions over one or ten views, features, the evaluation of batches. No I/O.
+"""A training step's gradients, predictions over one view or several, features, the evaluation of batches. No I/O.
 
 Letters: B batch, V views, C channels, H, W, K classes.
 """
@@ -16,6 +16,12 @@ from model.network import Network
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """bf16 for convolutions and matrix products where asked; normalisation and softmax see to float32 themselves."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def allow_tf32(device: torch.device, precision: str) -> None:
+    """From now on a GPU multiplies in TF32, also what autocast leaves to it, unless float32 is asked for."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
 
 
 def backward(
@@ -51,6 +57,7 @@ def features(net: Network, images_BCHW: Tensor, precision: str = "float32") -> T
     """What the last layer reads (B, U), float32, of images on the network's device; in test mode."""
     was_training = net.training
     net.eval()
+    allow_tf32(images_BCHW.device, precision)
     with autocast(images_BCHW.device, precision):
         features_BU = net.features(images_BCHW)
     net.train(was_training)
@@ -77,13 +84,14 @@ def predictions(
     The networks are on one device.
     """
     device = nets[0].mean.device
+    allow_tf32(device, precision)
     for images, labels_B, *rest in batches:
         images = images.to(device, non_blocking=True)
         yield [predict_views(net, images, precision) for net in nets], labels_B.to(device), rest
 
 
 def evaluate(net: Network, batches: Iterable[tuple], precision: str = "float32") -> TopK:
-    """Errors over batches of images (or of ten views each) and labels; further elements of a batch are ignored."""
+    """Errors over batches of images (or of several views each) and labels; further elements of a batch are ignored."""
     top = TopK()
     for (probabilities_BVK,), labels_B, _ in predictions([net], batches, precision):
         top.update(over_views(probabilities_BVK), labels_B)

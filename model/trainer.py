@@ -17,7 +17,7 @@ from model.networks import NetSpec, build
 from model.optimizer import Momentum
 from model.schedules import Schedule
 from model.specs import TrainSpec
-from model.step import backward, evaluate
+from model.step import allow_tf32, backward, evaluate
 
 
 class NonFiniteLoss(ValueError):
@@ -50,8 +50,7 @@ class Trainer:
         self.net = build(net_spec, columns, seed=spec.seed)
         self.net.set_mean(mean_HWC)
         self.net.to(self.device)
-        if self.device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.precision != "float32"
+        allow_tf32(self.device, spec.precision)
         self.schedule = Schedule(spec, steps_per_epoch, net_spec.num_classes)
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, wrong, images since last asked
         # A GPU shall find gradients where they were in the step before; on a CPU adding to them would cost a pass more.

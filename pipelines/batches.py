@@ -22,7 +22,7 @@ RUN_IMAGES = 256
 
 
 class Batch(NamedTuple):
-    images_BCHW: torch.Tensor  # float32, RGB 0..255; ten views are [B, V, C, H, W]
+    images_BCHW: torch.Tensor  # float32, RGB 0..255; several views are [B, V, C, H, W]
     labels_B: torch.Tensor  # int64; -1 unknown
     ids_B: np.ndarray  # int64
 

@@ -1,26 +1,25 @@
-"""Batches to evaluate on: every stored sample once, in stored order, for any number of workers; one view or ten.
+"""Batches to evaluate on: every stored sample once, in stored order, for any number of workers.
 
-Ten views are the four corners and the centre, then their mirrors, all cut from one decode.
+Several views of an image are all cut from one decode.
 """
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Literal
 
 import numpy as np
-import torch
 
 from pipelines.augment import Parameters
 from pipelines.batches import Batch, Run, batches_per_run, decode_runs
 from pipelines.decode import Decoder
 from pipelines.formats.rows import ShardRows
 from pipelines.manifest import Manifest
-from pipelines.names import Device
+from pipelines.names import Device, Views
 from pipelines.order import EpochOrder, share
 from pipelines.reading import OrderedSamples, Samples, ShardReader
 from pipelines.shard_record import ShardRecord
 from pipelines.storage import Folder
 from pipelines.timings import Timings
+from pipelines.views import cut_views
 
 
 def eval_batches(
@@ -30,18 +29,18 @@ def eval_batches(
     *,
     crop_px: int,
     batch_size: int,
-    views: Literal[1, 10] = 1,
+    views: Views = "one",
     worker: int = 0,
     num_workers: int = 1,
     threads: int,
     device: Device = "cpu",
 ) -> Iterator[Batch]:
-    """This worker's contiguous share of the split: images [B, C, H, W], or [B, V, C, H, W] of ten views."""
+    """This worker's contiguous share of the split: images [B, C, H, W] of one view, or [B, V, C, H, W] of several."""
     size_px, records = manifest.size_px, manifest.splits.get(split, ())
     first, end = share(0, manifest.num_rows(split), worker, num_workers)
     if first == end:
         return
-    decoded_px = crop_px if views == 1 else size_px
+    decoded_px = crop_px if views == "one" else size_px
     batches_in_run = batches_per_run(batch_size)
     decoder = Decoder(manifest.encoding, size_px, decoded_px, batches_in_run * batch_size, threads, device)
     reader = ShardReader(folder, records)
@@ -50,7 +49,9 @@ def eval_batches(
     seen = []
     for batch in decode_runs(runs, decoder, reader, Timings()):
         seen.append(batch.ids_B)
-        yield batch if views == 1 else batch._replace(images_BCHW=ten_views(batch.images_BCHW, crop_px))
+        if views != "one":
+            batch = batch._replace(images_BCHW=cut_views(batch.images_BCHW, crop_px, views))
+        yield batch
     expected = np.concatenate([stored_ids(record) for record in records])[first:end]
     assert np.array_equal(np.concatenate(seen), expected), f"{split}: not the samples of the manifest"
 
@@ -76,18 +77,6 @@ class CentreCrops:
 
         runs = _runs(take, 0, len(rows), self._batch_size, self._batches_in_run, self._offset_px)
         return decode_runs(runs, self._decoder, ShardReader(folder, [record]), Timings())
-
-
-def ten_views(images_BCHW: torch.Tensor, crop_px: int) -> torch.Tensor:
-    """[B, 10, C, crop, crop]: corners and centre in the order of the 2012 code, then the mirrors of the five."""
-    mirrored_BCHW = images_BCHW.flip(3)
-    slack = images_BCHW.shape[-1] - crop_px
-    centre = slack // 2
-    offsets = [(0, 0), (0, slack), (centre, centre), (slack, 0), (slack, slack)]
-    crops = [images_BCHW[..., y : y + crop_px, x : x + crop_px] for y, x in offsets]
-    # The mirror of the crop at x lies at slack - x in the mirrored image.
-    crops += [mirrored_BCHW[..., y : y + crop_px, slack - x : slack - x + crop_px] for y, x in offsets]
-    return torch.stack(crops, dim=1)
 
 
 def stored_ids(record: ShardRecord) -> np.ndarray:

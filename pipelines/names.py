@@ -1,10 +1,11 @@
-"""The names that sources, shards and the loader share: of splits, of image files, of devices."""
+"""The names that sources, shards and the loader share: of splits, of image files, of devices, of views."""
 
 import re
 from typing import Literal
 
 TRAIN, VAL, TEST = SPLITS = "train", "val", "test"
 Device = Literal["cpu", "cuda"]
+Views = Literal["ten", "nine", "one"]  # of an image that is tested: `pipelines.views`
 
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), TRAIN),

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from model.networks import KINDS, NetSpec, kind_of, parameter_names
 from model.schedules import require_rates
 from model.specs import AlexNetSpec, TrainSpec
-from pipelines.names import SPLITS
+from pipelines.names import SPLITS, Views
 from pipelines.specs import IngestSpec, LoaderSpec
 from pipelines.storage import redacted, without_redactions
 
@@ -41,7 +41,12 @@ class EvaluateSpec:
 
     split: Annotated[Literal["val", "test", "train"], "split that is tested"] = "val"
     weights: Annotated[Literal["last", "best"], "weights of the last epoch, or of the lowest validation error"] = "last"
-    batch_size: Annotated[int, "images in a batch; each is seen in ten views"] = 64
+    views: Annotated[
+        Views,
+        "views of an image that are averaged. ten: the paper's corners and centre, mirrored too; nine: a 3x3 grid, as "
+        "cuda-convnet tested CIFAR-10; one: the centre, whose error is always measured",
+    ] = "ten"
+    batch_size: Annotated[int, "images in a batch; each is seen in all views"] = 64
     models: Annotated[
         tuple[str, ...],
         "other models whose probabilities are averaged with the trained one's: folders, models:/NAME@ALIAS, "
@@ -52,6 +57,15 @@ class EvaluateSpec:
     def __post_init__(self):
         if self.batch_size < 1:
             raise ValueError(f"evaluate.batch_size is {self.batch_size}; use 1 or more")
+
+    @property
+    def suffix(self) -> str:
+        """What the names of the errors over all views end with; those of the centre crop are the plain ones."""
+        return "" if self.views == "one" else f"_{self.views}_crop"
+
+    @property
+    def in_words(self) -> str:
+        return "centre crop" if self.views == "one" else f"{self.views} crops"
 
 
 @dataclass(frozen=True)

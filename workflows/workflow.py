@@ -41,7 +41,10 @@ STAGES = (
         version=1,
         module="workflows.stages.evaluate",
         needs=("ingest", "stats", "train"),
-        reads=("evaluate.split", "evaluate.weights", "evaluate.keep_probabilities"),
+        reads=(
+            *("evaluate.split", "evaluate.weights", "evaluate.views", "evaluate.keep_probabilities"),
+            "train.precision",  # also of a time when evaluation had none of its own
+        ),
         ignores=("evaluate.models",),
         see=see_models,
     ),

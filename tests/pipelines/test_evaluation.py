@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 import shard_builder
-import torch
-from pixel_reference import decoded
+from pixel_reference import decoded, views_one_by_one
 
 from pipelines.batches import Batch
-from pipelines.evaluation import CentreCrops, eval_batches, stored_ids, ten_views
+from pipelines.evaluation import CentreCrops, eval_batches, stored_ids
 from pipelines.shards import read_shard
 
 SIZE_PX, CROP_PX = 48, 40
@@ -52,21 +51,20 @@ def test_one_view_is_the_central_crop(shards):
             assert (image_CHW == pixels(shards, int(id))[:, 4:44, 4:44]).all()
 
 
-def test_ten_views_are_corners_and_centre_then_their_mirrors(shards):
-    for batch in batches(shards, views=10):
-        assert batch.images_BCHW.shape[1:] == (10, 3, CROP_PX, CROP_PX)
+@pytest.mark.parametrize("kind", ["ten", "nine"])
+def test_all_views_of_an_image_are_cut_from_what_was_decoded_once(kind, shards):
+    for batch in batches(shards, views=kind):
         for views_VCHW, id in zip(batch.images_BCHW.numpy(), batch.ids_B, strict=True):
-            whole = pixels(shards, int(id))
-            for view, (y, x) in enumerate([(0, 0), (0, 8), (4, 4), (8, 0), (8, 8)]):
-                crop = whole[:, y : y + CROP_PX, x : x + CROP_PX]
-                assert (views_VCHW[view] == crop).all()
-                assert (views_VCHW[view + 5] == crop[:, :, ::-1]).all()
+            np.testing.assert_array_equal(views_VCHW, views_one_by_one(pixels(shards, int(id)), CROP_PX, kind))
 
 
-def test_views_at_the_papers_sizes():
-    image = torch.arange(256 * 256, dtype=torch.float32).reshape(1, 1, 256, 256)
-    corners = ten_views(image, 224)[0, :5, 0, 0, 0].long()
-    assert [(int(c) // 256, int(c) % 256) for c in corners] == [(0, 0), (0, 32), (16, 16), (32, 0), (32, 32)]
+def test_an_image_as_large_as_the_input_is_looked_at_once_and_for_the_ten_mirrored_too(shards):
+    for kind, count in (("ten", 2), ("nine", 1)):
+        (batch, *_) = eval_batches(*shards, "val", crop_px=SIZE_PX, batch_size=4, threads=1, views=kind)
+        assert batch.images_BCHW.shape == (4, count, 3, SIZE_PX, SIZE_PX)
+        whole = pixels(shards, int(batch.ids_B[0]))
+        for view_CHW, expected in zip(batch.images_BCHW[0].numpy(), (whole, whole[:, :, ::-1]), strict=False):
+            np.testing.assert_array_equal(view_CHW, expected)
 
 
 def test_a_split_without_images_gives_no_batch(shards):

@@ -105,15 +105,20 @@ def test_no_comparison_with_the_paper_on_other_images(tiny):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"ingest.limit": 3, "net.columns": 1, "loader.lighting": "off"},
+        {"ingest.limit": 3, "net.columns": 1, "loader.lighting": "off", "evaluate.views": "one"},
         {"ingest.limit": 9, "ingest.encoding": "raw", "ingest.format": "parquet", "loader.lighting": "eigenvalue"},
-        {"ingest.limit": 9, "evaluate.split": "train", "evaluate.weights": "best", "net.mean": "channel"},
+        {"ingest.limit": 9, "evaluate.split": "train", "evaluate.weights": "best", "net.mean": "channel"}
+        | {"evaluate.views": "nine"},
     ],
 )
 def test_a_report_of_very_few_images(settings, tmp_path):
     finished = open_run(run_tiny(tmp_path, **settings))
     html = report_of(finished)
     assert len(inline_images(html)) >= 12
+    views = settings.get("evaluate.views", "ten")
+    assert list(finished.errors) == ([] if views == "one" else [f"{views} crops"]) + ["centre crop"]
+    assert all(f"<dt>top-1 error, {words}</dt>" in html for words in finished.errors)
+    assert len(finished.evaluation) == (4 if views == "one" else 6)
     assert not re.findall(r"\b(?:nan|None|inf)\b", re.sub(r'base64,[^"]+"', "", html))
 
 

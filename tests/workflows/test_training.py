@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 from builders import class_folders, write_files
+from pixel_reference import views_one_by_one
 from safetensors.torch import load_file
 from shard_builder import write_shards
 
@@ -17,7 +18,6 @@ from model.alexnet import AlexNet
 from model.export import save_exported
 from model.metrics import TopK
 from model.specs import AlexNetSpec, TrainSpec
-from model.step import predict
 from model.trainer import Trainer
 from pipelines.evaluation import eval_batches
 from pipelines.loader import TrainLoader
@@ -25,9 +25,14 @@ from pipelines.specs import LoaderSpec
 from pipelines.storage import Folder
 from workflows.compute.workers import InProcess, Worker
 from workflows.config import RunConfig, TrackingSpec, UsageError, require_validation
+from workflows.console import Console
+from workflows.engine.outputs import places
+from workflows.engine.plan import plan
 from workflows.engine.run import run
+from workflows.engine.stage import Context
 from workflows.stages.evaluate import Job, evaluate_part
 from workflows.stages.train import network_for, require_every_report
+from workflows.tracking.tracker import Untracked
 from workflows.training import checkpoints
 from workflows.training.loop import TrainJob, loop
 from workflows.workflow import STAGES
@@ -65,28 +70,58 @@ def test_a_report_that_was_lost_is_not_kept_quiet():
         require_every_report(arrived=4, sent=5)
 
 
-def test_evaluation_averages_the_probabilities_of_ten_views_and_takes_the_centre_for_the_single_one(tmp_path):
-    shards, manifest = write_shards(tmp_path / "shards", {"val": [9]}, encoding="raw", size_px=36)
-    whole = {"crop_px": 28, "batch_size": 9, "threads": 1}
-    ((ten, labels, _),) = eval_batches(shards, manifest, "val", views=10, **whole)
-    ((centre, _, _),) = eval_batches(shards, manifest, "val", views=1, **whole)
+@pytest.mark.parametrize("views", ["ten", "nine", "one"])
+@pytest.mark.parametrize("size_px", [36, 28])
+def test_evaluation_averages_the_probabilities_of_all_views_and_takes_the_centre_for_the_single_one(
+    views, size_px, tmp_path
+):
+    """28 px are the whole image."""
+    shards, manifest = write_shards(tmp_path / "shards", {"val": [9]}, encoding="raw", size_px=size_px)
+    ((whole, labels, _),) = eval_batches(shards, manifest, "val", crop_px=size_px, batch_size=9, threads=1)
+    every = torch.from_numpy(np.stack([views_one_by_one(image, 28, views) for image in whole.numpy()]))
+    centre = torch.from_numpy(np.stack([views_one_by_one(image, 28, "one") for image in whole.numpy()]))
     net = AlexNet(replace(NET, middle_std=0.3), seed=5).eval()
     with torch.no_grad():  # undecided between the classes, and of different mind from view to view
-        net.fc8.weight *= 3 / net(ten.flatten(0, 1)).std(0).mean()
-        net.fc8.bias -= net(ten.flatten(0, 1)).mean(0)
-        of_logits = torch.stack([net(view) for view in ten.unbind(1)]).mean(0).softmax(1)
-    best, errors = predict(net, ten).sort(descending=True), TopK()
-    errors.update(predict(net, centre), labels)
-    assert not np.allclose(of_logits.sort(descending=True).values, best.values, rtol=0.01)
+        net.fc8.weight *= 3 / net(every.flatten(0, 1)).std(0).mean()
+        net.fc8.bias -= net(every.flatten(0, 1)).mean(0)
+        of_views = torch.stack([net(view) for view in every.unbind(1)])
+    best, errors = of_views.softmax(2).mean(0).sort(descending=True), TopK()
+    errors.update(net(centre[:, 0]).softmax(1), labels)
+    of_logits = of_views.mean(0).softmax(1).sort(descending=True)
+    assert views == "one" or size_px == 28 or not np.allclose(of_logits.values, best.values, rtol=0.01)
 
     weights = {name: parameter.detach().contiguous() for name, parameter in net.named_parameters()}
     save_exported(tmp_path / "model", net.spec, weights, net.mean, class_names=manifest.class_names)
-    part = evaluate_part(
-        Job(shards, (Folder.at(tmp_path / "model"),), "val", 4, num_parts=1, threads=1, device="cpu"), 0
-    )
+    model = (Folder.at(tmp_path / "model"),)
+    job = Job(shards, model, "alexnet", "val", 4, num_parts=1, num_cpus=1, threads=1, device="cpu", views=views)
+    part = evaluate_part(job, 0)
     np.testing.assert_allclose(part.probabilities_N5, best.values, rtol=1e-3)
     np.testing.assert_array_equal(part.classes_N5, best.indices)
     assert part.centre == errors
+
+
+def test_evaluation_multiplies_in_the_precision_that_it_is_told(tmp_path):
+    shards, manifest = write_shards(tmp_path / "shards", {"val": [9]}, encoding="raw", size_px=36)
+    net = AlexNet(replace(NET, middle_std=0.3), seed=5)
+    net.fc8.weight.data *= 1e-3  # undecided
+    weights = {name: parameter.detach().contiguous() for name, parameter in net.named_parameters()}
+    save_exported(tmp_path / "model", net.spec, weights, net.mean, class_names=manifest.class_names)
+    job = Job(
+        shards, (Folder.at(tmp_path / "model"),), "alexnet", "val", 4, num_parts=1, num_cpus=1, threads=1, device="cpu"
+    )
+    exact, rough = (evaluate_part(replace(job, precision=p), 0).probabilities_N5 for p in ("float32", "bf16"))
+    assert 1e-5 < abs(exact - rough).max() < 0.05
+
+
+def test_evaluation_in_a_precision_that_only_gpus_have_is_refused_without_one(tmp_path):
+    config = tiny.config(tiny.write_source(tmp_path / "source"), train__precision="bf16", **ALONE)
+    steps = {step.stage.name: step for step in plan(STAGES, config, places(config, tmp_path / "runs"))}
+    ingest, step = steps["ingest"], steps["evaluate"]
+    write_shards(ingest.output.folder.local_path(), {"val": [4]}, encoding="raw", size_px=36)
+    inputs = {"ingest": ingest.output}
+    given = (config, tmp_path, step.output, step.ingredients, inputs, InProcess(), Untracked(), Console())
+    with pytest.raises(UsageError, match="train.precision=bf16 needs a GPU, .*: evaluate where there is one"):
+        step.stage.load().run(Context(*given))
 
 
 @pytest.mark.slow

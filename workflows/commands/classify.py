@@ -101,8 +101,8 @@ def _predicted(exported: "Exported", path: str, size_px: int, max_pixels: int) -
     import torch
 
     from model.step import predict
-    from pipelines.evaluation import ten_views
     from pipelines.images import to_square
+    from pipelines.views import cut_views
     from pipelines.whole import DamagedImage
 
     try:
@@ -112,7 +112,7 @@ def _predicted(exported: "Exported", path: str, size_px: int, max_pixels: int) -
     except OSError as error:
         return Predicted(path, (), error.strerror or str(error))
     pixels_BCHW = torch.from_numpy(square.pixels_HWC).permute(2, 0, 1)[None].float()
-    likely = predict(exported.net, ten_views(pixels_BCHW, exported.net.spec.input_px))[0]
+    likely = predict(exported.net, cut_views(pixels_BCHW, exported.net.spec.input_px, "ten"))[0]
     best = likely.topk(min(TOP, len(exported.class_names)))
     return Predicted(path, tuple(map(_guess, [exported] * TOP, best.indices.tolist(), best.values.tolist())))
 

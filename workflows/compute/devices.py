@@ -26,6 +26,12 @@ def usable(device: str, have: Resources, built: str) -> Resources:
     return have if built and device != "cpu" else replace(have, nodes=tuple((cpus, 0) for cpus, _ in have.nodes))
 
 
+def require_precision(precision: str, have: Resources, way_out: str) -> None:
+    """UsageError, which ends with the way out, where arithmetic is asked for that only GPUs have."""
+    if precision != "float32" and not have.gpus:
+        raise UsageError(f"train.precision={precision} needs a GPU, and there is none: {way_out}")
+
+
 def foreseen(device: str, built: str, version: str, is_here: bool) -> str:
     """A line on GPUs that will lie idle, before anything starts; empty where all is as it seems.
 

@@ -28,7 +28,7 @@ from workflows.compute.workers import Loop, OnDeath, OnReport, Resources, Worker
 from workflows.config import RaySpec, UsageError
 
 OTHERS_MAY_KEEP_S = 120  # what training needs, before it gives up
-IN_FLIGHT_PER_CPU = 2  # one running, one waiting: no worker idles while the driver looks away
+IN_FLIGHT_PER_PLACE = 2  # one running, one waiting: no worker idles while the driver looks away
 RESOURCES_EVERY_S = 10  # a cluster may grow
 DEATH_IS_SEEN_IN_S = 6  # Ray Train looks every 2 s; until then an echo waits, so that the dead is known by name
 ENVIRONMENT = {
@@ -92,16 +92,16 @@ class OnRay:
         """HOST:PORT at which other processes of ours join this Ray: the token is in the environment."""
         return self._start().get_runtime_context().gcs_address
 
-    def map(self, function: Callable, items: Iterable, num_gpus: int = 0) -> Iterator:
+    def map(self, function: Callable, items: Iterable, num_gpus: int = 0, num_cpus: int = 1) -> Iterator:
         """Results as they are done, in any order; an error in a task ends the map and cancels those in flight."""
         ray = self._start()
-        remote = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=self._spec.task_retries)(_apply)
+        remote = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=self._spec.task_retries)(_apply)
         waiting, looked = iter(items), float("-inf")
         flying: set[Any] = set()  # what stands for results to come
         try:
             while True:
                 if time.monotonic() - looked > RESOURCES_EVERY_S:
-                    limit, looked = self._limit(num_gpus), time.monotonic()
+                    limit, looked = self._limit(num_gpus, num_cpus), time.monotonic()
                 while len(flying) < limit and (item := next(waiting, _END)) is not _END:
                     flying.add(remote.remote(self._credentials, function, item))
                 if not flying:
@@ -115,12 +115,10 @@ class OnRay:
                 with contextlib.suppress(Exception):
                     ray.cancel(ref)
 
-    def _limit(self, num_gpus: int) -> int:
+    def _limit(self, num_gpus: int, num_cpus: int) -> int:
         """How many tasks may be in flight; of those who share, each keeps to what is its own."""
-        have = self.resources()
-        if self._sharers == 1:
-            return max(1, have.cpus) * IN_FLIGHT_PER_CPU
-        return max(1, (have.gpus if num_gpus else have.cpus) // self._sharers)
+        places = self.resources().num_places(num_cpus, num_gpus > 0)
+        return max(1, places * IN_FLIGHT_PER_PLACE if self._sharers == 1 else places // self._sharers)
 
     def train(
         self, loop: Loop, job: Any, plan: WorkerPlan, on_report: OnReport, on_death: OnDeath = lambda who: None

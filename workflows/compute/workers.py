@@ -59,7 +59,7 @@ class Compute(Protocol):
 
     def resources(self) -> Resources: ...
 
-    def map(self, function: Callable, items: Iterable, num_gpus: int = 0) -> Iterator: ...
+    def map(self, function: Callable, items: Iterable, num_gpus: int = 0, num_cpus: int = 1) -> Iterator: ...
 
     def train(
         self, loop: Loop, job: Any, plan: "WorkerPlan", on_report: OnReport, on_death: OnDeath = lambda who: None
@@ -98,7 +98,7 @@ class InProcess:
     def resources(self) -> Resources:
         return Resources(((machine.cpus(), 0),))
 
-    def map(self, function: Callable, items: Iterable, num_gpus: int = 0) -> Iterator:
+    def map(self, function: Callable, items: Iterable, num_gpus: int = 0, num_cpus: int = 1) -> Iterator:
         return map(function, items)
 
     def train(

@@ -13,7 +13,8 @@ from workflows.engine.plan import Planned
 from workflows.folders import CHECKPOINTS
 
 DISK_MARGIN = 1.1  # room asked for, as a multiple of the predicted bytes
-RATE_KEYS = ("net.", "train.batch_size", "train.precision", "ingest.size", "ingest.encoding", "ingest.quality")
+RATE_KEYS: tuple[str, ...] = ("net.", "train.batch_size", "train.precision", "evaluate.views")
+RATE_KEYS += ("ingest.size", "ingest.encoding", "ingest.quality")
 _SHARD = re.compile(r"(train|val|test)-(\d+)-of-(\d+).*\.json")  # the record that a finished shard gets
 _CHECKPOINT = re.compile(r"step-(\d+)/checkpoint\.json")  # here without torch, which `model.checkpoint` imports
 

@@ -9,17 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from model.networks import Layers, NetSpec, layer_table, parameter_names, parameter_shapes
 from model.schedules import Phase, phases
 from pipelines.duplicates import DUPLICATES
 from pipelines.manifest import Manifest
+from pipelines.names import Views
 from pipelines.quarantine import QUARANTINE
 from pipelines.storage import Folder
 from pipelines.tables import read_table
 from workflows import config as configuration
-from workflows.config import LAST, RunConfig
+from workflows.config import LAST, EvaluateSpec, RunConfig
 from workflows.engine.outputs import Output, Places, places
 from workflows.folders import MODELS
 from workflows.training import history
@@ -130,8 +131,21 @@ class FinishedRun:
         return json.loads(self.output("evaluate").folder.read("evaluate.json"))
 
     @cached_property
+    def errors(self) -> dict[str, tuple[float, float]]:
+        """Top-1 and top-5 over all views, such as "ten crops", then on the centre crop."""
+        ways = (EvaluateSpec(views=views) for views in get_args(Views))
+        found = {way.in_words: (f"top1_error{way.suffix}", f"top5_error{way.suffix}") for way in ways}
+        known = self.evaluation
+        return {words: (known[top1], known[top5]) for words, (top1, top5) in found.items() if top1 in known}
+
+    @property
+    def views(self) -> str:
+        """What predictions are averaged over, in words."""
+        return next(iter(self.errors))
+
+    @cached_property
     def predictions(self) -> "pd.DataFrame":
-        """id, key, label, and the five likeliest classes with their probabilities (means of ten crops)."""
+        """id, key, label, and the five likeliest classes with their probabilities (means over the views)."""
         return _frame(self.output("evaluate").folder, "predictions.parquet")
 
     def features(self, split: str) -> "Iterator[FeatureRows]":

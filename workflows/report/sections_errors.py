@@ -28,7 +28,7 @@ def errors(album: Album) -> list[Html]:
             album,
             run.predictions.sort_values("id").head(IMAGES_SHOWN),
             "top_five",
-            f"The first {found['split']} images in stored order with the five likeliest classes (mean of ten crops); "
+            f"The first {found['split']} images in stored order with the five likeliest classes ({run.views}); "
             "the true class is above the bars, and its bar is red (the paper’s Figure 4, left).",
         ),
         *_predictions(
@@ -43,13 +43,10 @@ def errors(album: Album) -> list[Html]:
 
 def _error_table(run: FinishedRun) -> Html:
     found, known = run.evaluation, benchmark(run.manifest, run.evaluation["split"])
-    rows = [
-        ("this run, ten crops", *_percents(found, "_ten_crop")),
-        ("this run, centre crop", *_percents(found, "")),
-    ]
+    rows = [(f"this run, {crops}", *map(_percent, errors)) for crops, errors in run.errors.items()]
     images = f"{found['num_images']:,} images of the split “{found['split']}”"
     if known:
-        rows += [(r.name, *_percents(r._asdict(), "")) for r in known.results]
+        rows += [(r.name, _percent(r.top1_error), _percent(r.top5_error)) for r in known.results]
         caption = f"Errors on the {images}, which are the {known.name} images that the paper reports on."
     else:
         caption = (
@@ -65,13 +62,13 @@ def _together(run: FinishedRun) -> list[Html]:
     if "models" not in found:
         return []
     rows = [
-        (code(model["model"]), *_percents(model, ""), Right(_points(model.get("costs_to_leave_out"))))
+        (code(model["model"]), *_percents(model), Right(_points(model.get("costs_to_leave_out"))))
         for model in found["models"]
     ]
-    rows.append(("their average", *_percents(found["average"], ""), ""))
+    rows.append(("their average", *_percents(found["average"]), ""))
     caption = (
-        "Each model alone and the average of their probabilities, ten crops; the last column says how many points the "
-        "average’s top-1 error rises without the model. What follows is the average’s."
+        f"Each model alone and the average of their probabilities, {run.views}; the last column says how many points "
+        "the average’s top-1 error rises without the model. What follows is the average’s."
     )
     return [table(["", "top-1 error", "top-5 error", "left out"], rows, caption)]
 
@@ -80,8 +77,12 @@ def _points(difference: float | None) -> str:
     return "–" if difference is None else f"{100 * difference:+.2f}".replace("-", "−")
 
 
-def _percents(errors: dict[str, float], suffix: str) -> list[Right]:
-    return [Right(percent(errors[f"top{k}_error{suffix}"])) for k in (1, 5)]
+def _percents(errors: dict[str, float]) -> list[Right]:
+    return [_percent(errors[f"top{k}_error"]) for k in (1, 5)]
+
+
+def _percent(error: float) -> Right:
+    return Right(percent(error))
 
 
 def _surest_mistakes(run: FinishedRun):
@@ -115,13 +116,13 @@ def _confusion(album: Album) -> list[Html]:
         return []
     labels, named = known["label"].to_numpy(), known["classes"].str[0].to_numpy(int)
     if len(titles) > figures_results.MAX_CONFUSION:
-        return [_hardest(labels, named, titles)]
+        return [_hardest(labels, named, titles, album.run.views)]
     figure = figures_results.confusion(labels, named, titles)
-    caption = "Confusions, % of the images of each true class (rows), by the likeliest class of ten crops (columns)."
+    caption = "Confusions, % of the images of each true class (rows), by the likeliest class (columns)."
     return [album.add("confusion", figure, caption, "Confusion matrix")]
 
 
-def _hardest(labels: np.ndarray, named: np.ndarray, titles: tuple[str, ...]) -> Html:
+def _hardest(labels: np.ndarray, named: np.ndarray, titles: tuple[str, ...], views: str) -> Html:
     counts, wrong = (np.bincount(labels, weights, len(titles)) for weights in (None, labels != named))
     error = wrong / np.maximum(counts, 1)
     rows = []
@@ -129,7 +130,7 @@ def _hardest(labels: np.ndarray, named: np.ndarray, titles: tuple[str, ...]) -> 
         taken_for = Counter(named[(labels == label) & (named != label)].tolist()).most_common(1)
         words = [f"{short(titles[other], 40)} ({times} of {counts[label]})" for other, times in taken_for]
         rows.append((short(titles[label], 40), Right(percent(error[label])), *(words or ["none"])))
-    return table(["class", "error", "most often taken for"], rows, "The hardest classes, by top-1 error on ten crops.")
+    return table(["class", "error", "most often taken for"], rows, f"The hardest classes, by top-1 error, {views}.")
 
 
 def provenance(album: Album) -> list[Html]:

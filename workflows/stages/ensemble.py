@@ -40,7 +40,7 @@ class Votes:
 
 
 def errors(votes: Sequence[Votes], names: Sequence[str]) -> dict[str, Any]:
-    """Fractions, with ten crops; `costs_to_leave_out` is how much the average's top-1 error rises without the model."""
+    """Fractions, over all views; `costs_to_leave_out` is how much the average's top-1 error rises without the model."""
     whole = reduce(Votes.merge, votes)
     models = [{"model": name, **_errors(top)} for name, top in zip(names, whole.single, strict=True)]
     for model, top in zip(models, whole.without, strict=False):

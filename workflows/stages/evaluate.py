@@ -1,4 +1,4 @@
-"""Evaluate: errors on a split, on the centre crop and averaged over the paper's ten crops, from one decode.
+"""Evaluate: errors on a split, on the centre crop and averaged over several views, from one decode.
 
 Ray tasks share the split; every stored image is seen exactly once, and the count is checked against the manifest.
 """
@@ -13,10 +13,12 @@ import numpy as np
 
 from model.metrics import TopK
 from pipelines.manifest import Manifest
-from pipelines.names import Device
+from pipelines.names import Device, Views
 from pipelines.storage import Folder
+from pipelines.views import place_of_centre
 from workflows.compute import devices
-from workflows.config import require_split
+from workflows.compute.spread import spread
+from workflows.config import EvaluateSpec, require_split
 from workflows.engine.outputs import places
 from workflows.engine.stage import Context
 from workflows.engine.starts import model_folder
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
 
 ERRORS, PREDICTIONS, PROBABILITIES = "evaluate.json", "predictions.parquet", "probabilities.parquet"
 TOP = 5
-CENTRE_VIEW = 2  # of the ten
-TASKS_PER_DEVICE = 4  # so that the progress moves, and a lost task costs little
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,11 @@ class Job:
     split: str
     batch_size: int
     num_parts: int
-    threads: int
+    num_cpus: int  # that the task may use
+    threads: int  # of them decode
     device: Device
+    precision: str = "float32"
+    views: Views = "ten"
     keep_probabilities: bool = False
 
 
@@ -54,12 +57,12 @@ class Part(NamedTuple):
 
     ids: np.ndarray
     labels: np.ndarray
-    classes_N5: np.ndarray  # the likeliest over ten crops and all models
+    classes_N5: np.ndarray  # the likeliest over all views and models
     probabilities_N5: np.ndarray
-    kept_NMK: np.ndarray  # float16, over ten crops, of each model; of no images unless they are to be kept
+    kept_NMK: np.ndarray  # float16, over all views, of each model; of no images unless they are to be kept
     keys: list[str]
     centre: TopK  # of the trained model
-    ten: ensemble.Votes
+    viewed: ensemble.Votes  # over all views
 
 
 def run(context: Context) -> dict:
@@ -69,8 +72,9 @@ def run(context: Context) -> dict:
     total = manifest.num_rows(spec.split)
     require_split(spec.split, {name: manifest.num_rows(name) for name in manifest.splits})
     have = devices.usable(context.config.train.device, context.compute.resources(), devices.torch_cuda())
-    device: Device = "cuda" if have.gpus else "cpu"
-    num_parts = max(1, min((have.gpus or have.cpus) * TASKS_PER_DEVICE, -(-total // spec.batch_size)))
+    precision = context.config.train.precision
+    devices.require_precision(precision, have, "evaluate where there is one, as training did")
+    device, cpus_each, num_parts = spread(have, total, spec.batch_size)
     models = _models(context)
     job = Job(
         shards=shards,
@@ -79,19 +83,23 @@ def run(context: Context) -> dict:
         split=spec.split,
         batch_size=spec.batch_size,
         num_parts=num_parts,
-        threads=context.config.loader.threads or 1,
+        num_cpus=cpus_each,
+        threads=min(context.config.loader.threads or cpus_each, cpus_each),
         device=device,
+        precision=precision,
+        views=spec.views,
         keep_probabilities=spec.keep_probabilities,
     )
     began, parts, seen = time.perf_counter(), [], 0
+    each = {"num_gpus": int(device == "cuda"), "num_cpus": cpus_each}
     with context.console.progress("evaluate", total, "images") as progress:
-        for part in context.compute.map(partial(evaluate_part, job), range(num_parts), num_gpus=int(have.gpus > 0)):
+        for part in context.compute.map(partial(evaluate_part, job), range(num_parts), **each):
             parts.append(part)
             seen += len(part.ids)
             progress.update(seen)
     assert seen == total, f"{seen} of {total} images were evaluated"
-    errors = _errors(parts, spec.split)
-    of_all = ensemble.errors([part.ten for part in parts], list(models)) if len(models) > 1 else {}
+    errors = _errors(parts, spec)
+    of_all = ensemble.errors([part.viewed for part in parts], list(models)) if len(models) > 1 else {}
     context.folder.write(ERRORS, json.dumps(errors | of_all, indent=1) + "\n")
     _write_predictions(parts, context.folder)
     if spec.keep_probabilities:
@@ -100,11 +108,17 @@ def run(context: Context) -> dict:
     _track(context, manifest, errors, device)
     average = {f"{name}_average": value for name, value in of_all.get("average", {}).items()}
     return {
-        "result": _result(spec.split, errors, average, len(models)),
+        "result": _result(spec, errors, average, len(models)),
         "metrics": {**errors, **average, "mean_images_per_s": total / (time.perf_counter() - began)},
         "units": total,
         "files": (ERRORS, PREDICTIONS, *[PROBABILITIES] * spec.keep_probabilities),
-        "made_with": {"device": device, "tasks": num_parts, "batch_size": spec.batch_size},
+        "made_with": {
+            "device": device,
+            "precision": precision,
+            "tasks": num_parts,
+            "cpus_per_task": cpus_each,
+            "batch_size": spec.batch_size,
+        },
     }
 
 
@@ -118,11 +132,10 @@ def _models(context: Context) -> dict[str, Folder]:
     return models
 
 
-def _result(split: str, errors: dict, average: dict[str, float], num_models: int) -> str:
-    alone = (
-        f"{split}: top-1 error {errors['top1_error_ten_crop']:.2%} with ten crops, {errors['top1_error']:.2%} with "
-        f"one; top-5 {errors['top5_error_ten_crop']:.2%}"
-    )
+def _result(spec: EvaluateSpec, errors: dict, average: dict[str, float], num_models: int) -> str:
+    top1, top5 = (errors[f"top{k}_error{spec.suffix}"] for k in (1, 5))
+    several = f"{top1:.2%} with {spec.in_words}, " if spec.views != "one" else ""
+    alone = f"{spec.split}: top-1 error {several}{errors['top1_error']:.2%} with one; top-5 {top5:.2%}"
     if not average:
         return alone
     together = f"{average['top1_error_average']:.2%}, top-5 {average['top5_error_average']:.2%}"
@@ -140,37 +153,40 @@ def _track(context: Context, manifest: Manifest, errors: dict, device: str) -> N
 
 
 def evaluate_part(job: Job, number: int) -> Part:
-    """A contiguous share of the split: ten views of each image, of which one is the centre crop."""
+    """A contiguous share of the split: some views of each image, of which one is the centre crop."""
     import torch
 
     from model.step import over_views, predictions
     from pipelines.evaluation import eval_batches
 
+    torch.set_num_threads(job.num_cpus)
     nets = [_load(model, job.kind).to(job.device) for model in job.models]
     manifest = Manifest.load(job.shards)
-    centre, ten = TopK(), ensemble.Votes(len(nets))
+    crop_px = nets[0].spec.input_px
+    centre_view = place_of_centre(job.views, manifest.size_px - crop_px)
+    centre, viewed = TopK(), ensemble.Votes(len(nets))
     found = []
     batches = eval_batches(
         job.shards,
         manifest,
         job.split,
-        crop_px=nets[0].spec.input_px,
+        crop_px=crop_px,
         batch_size=job.batch_size,
-        views=10,
+        views=job.views,
         worker=number,
         num_workers=job.num_parts,
         threads=job.threads,
         device=job.device,
     )
-    for of_views, labels_B, (ids_B,) in predictions(nets, batches):
+    for of_views, labels_B, (ids_B,) in predictions(nets, batches, job.precision):
         of_models_MBK = torch.stack([over_views(of_views_BVK) for of_views_BVK in of_views])
-        centre.update(of_views[0][:, CENTRE_VIEW], labels_B)
-        ten.update(of_models_MBK, labels_B)
+        centre.update(of_views[0][:, centre_view], labels_B)
+        viewed.update(of_models_MBK, labels_B)
         best = of_models_MBK.mean(0).topk(min(TOP, of_models_MBK.shape[2]))
         kept_BMK = of_models_MBK.transpose(0, 1).half()[: None if job.keep_probabilities else 0]
         found.append([ids_B, *(tensor.cpu().numpy() for tensor in (labels_B, best.indices, best.values, kept_BMK))])
     ids, labels, classes, probabilities, kept = (np.concatenate(column) for column in zip(*found, strict=True))
-    return Part(ids, labels, classes, probabilities, kept, _keys(job, manifest, ids), centre, ten)
+    return Part(ids, labels, classes, probabilities, kept, _keys(job, manifest, ids), centre, viewed)
 
 
 def _load(model: Folder, kind: str) -> "Network":
@@ -193,17 +209,17 @@ def _keys(job: Job, manifest: Manifest, ids: np.ndarray) -> list[str]:
     return [names[i] for i in ids.tolist()]
 
 
-def _errors(parts: list[Part], split: str) -> dict:
+def _errors(parts: list[Part], spec: EvaluateSpec) -> dict:
     """Fractions, over all images of the split, of the trained model."""
     centre = reduce(TopK.merge, (part.centre for part in parts))
-    ten = reduce(TopK.merge, (part.ten.single[0] for part in parts))
+    viewed = reduce(TopK.merge, (part.viewed.single[0] for part in parts))
     return {
-        "split": split,
-        "num_images": ten.num_images,
+        "split": spec.split,
+        "num_images": viewed.num_images,
         "top1_error": centre.top1_error,
         "top5_error": centre.top5_error,
-        "top1_error_ten_crop": ten.top1_error,
-        "top5_error_ten_crop": ten.top5_error,
+        f"top1_error{spec.suffix}": viewed.top1_error,
+        f"top5_error{spec.suffix}": viewed.top5_error,
     }
 
 
@@ -228,7 +244,7 @@ def _write_predictions(parts: list[Part], folder: Folder) -> None:
 
 
 def _write_probabilities(parts: list[Part], names: list[str], folder: Folder) -> None:
-    """One row an image, by id: its label, and for each model the probabilities of all classes over ten crops."""
+    """One row an image, by id: its label, and for each model the probabilities of all classes over the views."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -50,12 +50,6 @@ def run(context: Context) -> dict:
 def lead(finished: FinishedRun) -> list[Html]:
     """The page's head: what was trained on what, when, from which code, and the errors."""
     manifest, found, record = finished.manifest, finished.evaluation, finished.record("evaluate")
-    errors = {
-        "top-1 error, ten crops": "top1_error_ten_crop",
-        "top-5 error, ten crops": "top5_error_ten_crop",
-        "top-1 error, centre crop": "top1_error",
-        "top-5 error, centre crop": "top5_error",
-    }
     said = (
         f"A {'two-column' if finished.net.columns == 2 else 'one-column'} network trained on "
         f"{manifest.num_rows('train'):,} images of {manifest.num_classes:,} classes and tested on "
@@ -64,6 +58,10 @@ def lead(finished: FinishedRun) -> list[Html]:
     facts = f"recipe {finished.config.recipe} · data set {manifest.source_kind} · {record['finished'][:10]} · commit "
     return [
         element("p", said, class_="lead"),
-        tiles((name, percent(found[key])) for name, key in errors.items()),
+        tiles(
+            (f"top-{k} error, {crops}", percent(error))
+            for crops, errors in finished.errors.items()
+            for k, error in zip((1, 5), errors, strict=True)
+        ),
         element("p", facts, element("code", record["commit"]), class_="facts"),
     ]

@@ -97,13 +97,12 @@ def place(net: NetSpec, train: TrainSpec, have: Resources) -> tuple[WorkerPlan, 
     """
     require_columns(net, train)
     use_gpu = have.gpus > 0
-    if train.precision != "float32" and not use_gpu:
-        raise UsageError(f"train.precision={train.precision} needs a GPU, and there is none: use float32")
-    devices = have.num_places(1, use_gpu)
-    can_split = net.columns == 2 and devices >= 2 * train.replicas
+    devices.require_precision(train.precision, have, "use float32")
+    num_devices = have.num_places(1, use_gpu)
+    can_split = net.columns == 2 and num_devices >= 2 * train.replicas
     split = can_split if train.placement == "auto" else train.placement == "columns"
     world = train.replicas * (2 if split else 1)
-    if world > devices:
+    if world > num_devices:
         what = "GPUs" if use_gpu else "CPUs"
         raise UsageError(
             f"train.replicas={train.replicas} with train.placement={train.placement} wants {world} {what}; "

@@ -19,7 +19,8 @@ MAIN += ("train.epochs", "train.batch_size", "train.lr", "train.schedule", "trai
 ALIASES = {"last": "newest", "best": "best"}  # in the registry, by the weights that training exports
 IN_THE_TABLE = ("recipe", "train.epochs", "train.lr", "train.batch_size")
 VIEW = "errors"  # the name of the view of the runs
-ERRORS = ("top1_error_ten_crop", "top5_error_ten_crop", "top1_error", "top5_error")
+ERRORS: tuple[str, ...] = ("top1_error_ten_crop", "top5_error_ten_crop", "top1_error_nine_crop", "top5_error_nine_crop")
+ERRORS += ("top1_error", "top5_error")
 
 
 def main_params(config: RunConfig) -> dict[str, Any]:

@@ -243,7 +243,6 @@ class _Training:
             VAL,
             crop_px=self.job.net.input_px,
             batch_size=self.job.train.eval_batch_size,
-            views=1,
             worker=self.replicas.index,
             num_workers=self.replicas.count,
             threads=self.job.loader.threads or self.worker.num_cpus,
