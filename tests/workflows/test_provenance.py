@@ -76,12 +76,30 @@ def test_commits_are_alike_where_nothing_differs_that_trains_or_evaluates(reposi
         git("commit", "--quiet", "--message", name)
         return git("rev-parse", "HEAD").strip()
 
-    first, readme, net = map(commit, ("model/layers.py", "README.md", "model/columns.py"))
+    first, source, net = map(commit, ("model/layers.py", "pipelines/sources/a.py", "model/columns.py"))
     (folder / "workflows" / "engine").mkdir(parents=True)
     monkeypatch.setattr(provenance, "__file__", str(folder / "workflows" / "engine" / "provenance.py"))
-    assert provenance.is_alike(first, readme)
-    assert not provenance.is_alike(readme, net)
-    assert provenance.is_alike(f"{net}+changes", f"{net}+changes")
-    assert not provenance.is_alike(net, f"{net}+changes")
-    assert not provenance.is_alike(net, "unknown")
-    assert not provenance.is_alike(net, "0" * 40)
+    old, no_code, new = (provenance.Code(commit) for commit in (first, source, net))
+    assert provenance.is_alike(old, no_code)
+    assert not provenance.is_alike(no_code, new)
+    changed = provenance.Code(f"{net}+changes")
+    assert provenance.is_alike(changed, changed)
+    for other in (changed, provenance.Code("unknown"), provenance.Code("0" * 40)):
+        assert not provenance.is_alike(new, other)
+
+
+def test_the_code_s_digest_changes_with_what_trains_and_evaluates_and_with_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "workflows" / "engine" / "provenance.py"))
+
+    def after(name: str, text: str) -> str:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        return provenance.code_digest.__wrapped__()
+
+    first = after("model/layers.py", "one")
+    assert after("README.md", "one") == after("workflows/report/page.py", "one") == first
+    assert after("pipelines/sources/cifar.py", "one") == first
+    second = after("workflows/training/loop.py", "one")
+    assert len({first, second, after("model/layers.py", "two")}) == 3
+    assert provenance.is_alike(provenance.Code("a", first), provenance.Code("b+changes", first))
+    assert not provenance.is_alike(provenance.Code("a", first), provenance.Code("a", second))

@@ -9,6 +9,7 @@ import pytest
 from pipelines.storage import Folder
 from workflows import recipes
 from workflows.engine.outputs import Output
+from workflows.engine.provenance import Code, is_alike
 from workflows.studies.arms import Arm
 from workflows.studies.comparison import Comparison
 from workflows.studies.results import Result
@@ -16,6 +17,7 @@ from workflows.studies.summary import is_whole, summarise
 from workflows.studies.words import points, share, warnings
 
 IMAGES = 50
+C1, C2 = Code("c1", "d1"), Code("c2", "d2")
 
 
 def done(folder: Path, arm: str, seed: int, share_wrong: float, **more) -> Result:
@@ -28,7 +30,7 @@ def done(folder: Path, arm: str, seed: int, share_wrong: float, **more) -> Resul
     classes = [[1, 0, 2, 3, 4] if wrong_N[i] else [0, 1, 2, 3, 4] for i in ids]
     frame = pd.DataFrame({"id": ids, "label": np.zeros(IMAGES, "int32"), "classes": classes})
     frame.to_parquet(place / "predictions.parquet")
-    given = {"manifest": "m" * 64, "commits": ("c1",), "split": "val", "finished": f"2026-01-0{seed + 1}"} | more
+    given = {"manifest": "m" * 64, "codes": (C1,), "split": "val", "finished": f"2026-01-0{seed + 1}"} | more
     return Result(
         arm,
         seed,
@@ -78,36 +80,50 @@ def test_arms_and_pairs_are_those_of_numpy(six):
 
 def test_runs_of_other_code_are_named_and_not_averaged(tmp_path):
     results = [done(tmp_path, "a", seed, 0.2) for seed in range(3)]
-    results += [done(tmp_path, "b", seed, 0.3, commits=("c2",) if seed == 1 else ("c1",)) for seed in range(3)]
+    results += [done(tmp_path, "b", seed, 0.3, codes=(C2,) if seed == 1 else (C1,)) for seed in range(3)]
     found = summary_of(results)
     assert [arm["n"] for arm in found["arms"]] == [3, 2]
     assert found["arms"][1]["seeds"] == found["pairs"][0]["seeds"] == [0, 2]
     (left_out,) = found["left_out"]
     assert (left_out["arm"], left_out["seed"]) == ("b", 1)
-    assert left_out["reason"].startswith("made by commit c2, the others by c1: `alexnet clean train/b1 --yes`")
-    assert any("left out: b, seed 1: made by commit c2" in line for line in warnings(found))
+    assert warnings(found) == [
+        "left out: b, seed 1: made by commit c2, the others by c1",
+        "`alexnet clean train/b1 --yes`, and the same command makes again what is left out",
+    ]
 
 
 def test_a_run_that_two_commits_made_is_of_other_code(tmp_path):
-    results = [done(tmp_path, "a", seed, 0.2, commits=("c1", "c2") if seed == 2 else ("c1",)) for seed in range(3)]
-    assert summary_of(results, "a")["left_out"][0]["reason"].startswith("made by commit c1, c2 together")
+    results = [done(tmp_path, "a", seed, 0.2, codes=(C1, C2) if seed == 2 else (C1,)) for seed in range(3)]
+    assert summary_of(results, "a")["left_out"][0]["reason"] == "made by commit c1 and c2, the others by c1"
 
 
 def test_commits_that_give_the_same_count_as_one_and_are_named(tmp_path):
-    results = [done(tmp_path, "a", seed, 0.2, commits=(f"c{seed}",)) for seed in range(3)]
-    found = summary_of(results, "a", alike=lambda one, other: True)
+    results = [done(tmp_path, "a", seed, 0.2, codes=(Code(f"c{seed}", "d"),)) for seed in range(3)]
+    found = summary_of(results, "a", alike=is_alike)
     assert found["arms"][0]["n"] == 3
     assert found["notes"] == ["commits c0, c1, c2 differ in nothing that trains or evaluates, and count as one"]
 
 
 def test_of_as_many_commits_the_newest_counts(tmp_path):
-    results = [done(tmp_path, "a", seed, 0.2, commits=(f"c{seed}",)) for seed in range(2)]
+    results = [done(tmp_path, "a", seed, 0.2, codes=(Code(f"c{seed}", f"d{seed}"),)) for seed in range(2)]
     assert summary_of(results, "a")["arms"][0]["seeds"] == [1]
 
 
-def test_changes_that_no_commit_holds_are_said(tmp_path):
-    found = summary_of([done(tmp_path, "a", 0, 0.2, commits=("c1+changes",))], "a")
+def test_changes_that_no_commit_holds_are_told_apart_by_the_code_s_digest(tmp_path):
+    digests = ("d" * 9, "d" * 9, "e" * 9)
+    results = [done(tmp_path, "a", seed, 0.2, codes=(Code("c1+changes", digests[seed]),)) for seed in range(3)]
+    found = summary_of(results, "a", alike=is_alike)
+    assert found["arms"][0]["seeds"] == [0, 1]
+    assert found["left_out"][0]["reason"] == "made by commit c1+changes eeeeeeee, the others by c1+changes dddddddd"
+    assert found["notes"] == []
+    (tmp_path / "old").mkdir()
+    found = summary_of([done(tmp_path / "old", "a", 0, 0.2, codes=(Code("c1+changes"),))], "a")
     assert found["notes"] == ["made by c1+changes: whether of the same changes is not known"]
+
+
+def test_several_versions_of_a_library_are_named(tmp_path):
+    results = [done(tmp_path, "a", seed, 0.2, libraries=(f"torch 2.{seed}", "numpy 2.0")) for seed in range(2)]
+    assert summary_of(results, "a")["notes"] == ["made with several versions: numpy 2.0, torch 2.0, torch 2.1"]
 
 
 @pytest.mark.parametrize("other", [{"manifest": "n" * 64}, {"split": "test"}])
@@ -125,7 +141,7 @@ def test_a_run_of_other_data_than_its_arm_s_is_left_out(tmp_path):
     results = [done(tmp_path, "a", seed, 0.2, **({"manifest": "n" * 64} if seed == 1 else {})) for seed in range(3)]
     found = summary_of(results, "a")
     assert found["arms"][0]["seeds"] == [0, 2]
-    assert found["left_out"][0]["reason"].startswith("of other data (manifest nnnnnnnn, split val)")
+    assert found["left_out"][0]["reason"] == "of other data (manifest nnnnnnnn, split val)"
 
 
 def test_failed_and_missing_runs_are_said_and_the_others_compared(tmp_path):

@@ -157,12 +157,12 @@ def plan(args: argparse.Namespace) -> None:
 
 def _notes(step: "Planned", commit: str) -> list[str]:
     """What a plan adds: what became of the source, and that other code made what is stored."""
-    from workflows.engine.provenance import short
+    from workflows.engine.provenance import Code
 
     notes = [step.seen.note] if step.seen.note else []
     made_by = step.last.get("commit") if step.state == "CACHED" else None
     if made_by and made_by != commit:
-        notes.append(f"made by commit {short(made_by)}, now {short(commit)}")
+        notes.append(f"made by commit {Code(made_by)}, now {Code(commit)}")
     return notes
 
 

@@ -18,7 +18,7 @@ from workflows.console import Console
 from workflows.engine import lock
 from workflows.engine.outputs import Output, Places, is_beside, places, take_place
 from workflows.engine.plan import Planned, plan
-from workflows.engine.provenance import code_commit, versions
+from workflows.engine.provenance import code_commit, code_digest, versions
 from workflows.engine.stage import Context, Stage, digests, require_as_made
 from workflows.tracking.ending import afterwards
 from workflows.tracking.headline import errors_of, main_params, provenance, text_tags
@@ -225,7 +225,13 @@ class _Workflow:
                 "facts": step.seen.facts,
                 "made": f"{started}-{uuid.uuid4().hex[:8]}",
             },
-            {"started": started, "commit": commit, "ignored": ignored, "recipe": self.config.recipe},
+            {
+                "started": started,
+                "commit": commit,
+                "code": code_digest(),
+                "ignored": ignored,
+                "recipe": self.config.recipe,
+            },
         )
         self._saw(step)
         self.console.say(f"{stage.name}  {output.key}")

@@ -48,4 +48,6 @@ def _stop_at_the_end_of_input() -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # heard also where we were started without it
-    sys.exit(main())
+    code = main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # while the interpreter ends nobody would catch it
+    sys.exit(code)

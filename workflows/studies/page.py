@@ -7,7 +7,6 @@ from typing import Any
 from pipelines.storage import Folder
 from workflows import config as configuration
 from workflows.console import duration
-from workflows.engine.provenance import short
 from workflows.report import figures_compare
 from workflows.report.album import saved
 from workflows.report.page import Html, Right, code, details, element, page, paragraph, percent, table
@@ -142,7 +141,7 @@ def _runs(results: Sequence[Result], summary: dict[str, Any]) -> Html:
                 state,
                 Right("–" if error is None else percent(error)),
                 one.finished[:16].replace("T", " "),
-                code(", ".join(map(short, one.commits))),
+                code(", ".join(map(str, one.codes))),
                 code(one.manifest[:8]),
                 code(one.train_key),
                 why.get((one.arm, one.seed), ""),

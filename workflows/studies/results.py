@@ -12,6 +12,7 @@ from pipelines.storage import Folder
 from pipelines.tables import read_table
 from workflows.engine.outputs import Output
 from workflows.engine.plan import Planned
+from workflows.engine.provenance import Code
 from workflows.studies.comparison import Member, Plans, is_done, outputs
 from workflows.training import history
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESULTS = "results.parquet"
+ARITHMETIC = ("torch", "nvidia-dali-cuda130", "numpy")  # libraries whose versions may change results
 
 
 class Measure(NamedTuple):
@@ -58,7 +60,8 @@ class Result:
         state: done; failed; begun or missing.
         reason: Why it failed.
         manifest: The digest of the data.
-        commits: Of the code that trained and evaluated it, of all attempts; `+changes` where files differed from it.
+        codes: What trained and evaluated it, in all attempts.
+        libraries: Versions of what arithmetic and pictures come from.
         measures: By name, see MEASURES; a run that is not done has none.
         evaluated: The finished output of evaluate, and `trained` that of train.
     """
@@ -70,7 +73,8 @@ class Result:
     train_key: str = ""
     evaluate_key: str = ""
     manifest: str = ""
-    commits: tuple[str, ...] = ()
+    codes: tuple[Code, ...] = ()
+    libraries: tuple[str, ...] = ()
     device: str = ""
     finished: str = ""
     split: str = ""
@@ -89,7 +93,7 @@ class Result:
     def row(self) -> dict[str, Any]:
         """For the table: all but the outputs, the measures as columns."""
         plain = {name: value for name, value in vars(self).items() if name not in ("measures", "trained", "evaluated")}
-        plain["commits"] = list(self.commits)
+        plain |= {"codes": [str(code) for code in self.codes], "libraries": list(self.libraries)}
         return plain | {measure.name: self.measures.get(measure.name) for measure in MEASURES}
 
     def wrong_N(self, top: int) -> np.ndarray:
@@ -135,7 +139,8 @@ def result(member: Member, steps: dict[str, Planned], failure: str = "") -> Resu
         train_key=train_key,
         evaluate_key=evaluate_key,
         manifest=manifest.digest,
-        commits=_commits((trained, evaluated)),
+        codes=_codes((trained, evaluated)),
+        libraries=_libraries((trained, evaluated)),
         device=trained.get("made_with", {}).get("device", ""),
         finished=evaluated["finished"],
         split=evaluated["metrics"]["split"],
@@ -163,9 +168,14 @@ def _measures(member: Member, trained: dict, evaluated: dict, folder: Folder, im
     return found
 
 
-def _commits(records: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+def _codes(records: Iterable[dict[str, Any]]) -> tuple[Code, ...]:
     attempts = [attempt for record in records for attempt in record.get("attempts", [record])]
-    return tuple(sorted({attempt.get("commit", "unknown") for attempt in attempts}))
+    return tuple(sorted({Code(attempt.get("commit", "unknown"), attempt.get("code", "")) for attempt in attempts}))
+
+
+def _libraries(records: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+    found = ((name, record.get("versions", {}).get(name)) for record in records for name in ARITHMETIC)
+    return tuple(sorted({f"{name} {version}" for name, version in found if version}))
 
 
 def write(results: Iterable[Result], folder: Folder) -> None:

@@ -1,6 +1,6 @@
 """What a comparison says: means with error bars, differences of pairs, and what was left out of them and why.
 
-Only runs of the same data and the same code are averaged. Where commits differ, those count that most runs have; data
+Only runs of the same data and the same code are averaged. Where codes differ, that counts which most runs have; data
 may differ from arm to arm (an arm may vary them), and then the arms are not compared.
 """
 
@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from workflows.engine.provenance import is_alike, short
+from workflows.engine.provenance import Code, is_alike
 from workflows.studies import statistics
 from workflows.studies.comparison import Comparison
 from workflows.studies.results import MEASURES, Measure, Result
 
 SUMMARY = "summary.json"
-Alike = Callable[[str, str], bool]
+Alike = Callable[[Code, Code], bool]
 
 
 def summarise(comparison: Comparison, results: Sequence[Result], alike: Alike = is_alike) -> dict[str, Any]:
-    """The summary as JSON values; errors are shares, time in s. `alike` says whether two commits give the same."""
+    """The summary as JSON values; errors are shares, time in s. `alike` says whether two codes give the same."""
     kept = _Kept(results, alike)
     names = [arm.name for arm in comparison.arms]
     settings = {arm.name: arm.settings for arm in comparison.arms}
@@ -51,7 +51,7 @@ class _Kept:
 
     def __init__(self, results: Iterable[Result], alike: Alike):
         self.done = [one for one in results if one.is_done]
-        self._codes = _classes({commit for one in self.done for commit in one.commits}, alike)
+        self._codes = _classes({code for one in self.done for code in one.codes}, alike)
         self.left_out: list[tuple[Result, str]] = []
         self.code = self._most(self.done, self._code)
         same = [one for one in self.done if self._code(one) == self.code]
@@ -66,8 +66,8 @@ class _Kept:
                 self.by_arm.setdefault(one.arm, {})[one.seed] = one
         self.wrong_N = cache(Result.wrong_N)
 
-    def _code(self, one: Result) -> frozenset[str]:
-        return frozenset(self._codes[commit] for commit in one.commits)
+    def _code(self, one: Result) -> frozenset[Code]:
+        return frozenset(self._codes[code] for code in one.codes)
 
     @staticmethod
     def _most(results: list[Result], what: Callable[[Result], Any]) -> Any:
@@ -78,30 +78,31 @@ class _Kept:
 
     def _reason(self, one: Result) -> str:
         if (code := self._code(one)) != self.code:
-            mine, others = (", ".join(map(short, sorted(commits))) for commits in (one.commits, self.code))
-            both = " together" if len(code) > 1 else ""
-            return f"made by commit {mine}{both}, the others by {others}: {_again(one)}"
+            mine, others = (" and ".join(map(str, sorted(codes))) for codes in (code, self.code))
+            return f"made by commit {mine}, the others by {others}"
         if data_of(one) != self.data[one.arm]:
-            return f"of other data (manifest {one.manifest[:8]}, split {one.split}): {_again(one)}"
+            return f"of other data (manifest {one.manifest[:8]}, split {one.split})"
         return ""
 
     def notes(self) -> list[str]:
         """What a reader must know of code, data and devices."""
-        commits = sorted({commit for runs in self.by_arm.values() for one in runs.values() for commit in one.commits})
+        kept = [one for runs in self.by_arm.values() for one in runs.values()]
+        codes, libraries = ({value for one in kept for value in getattr(one, of)} for of in ("codes", "libraries"))
         found = []
-        if changed := [short(commit) for commit in commits if "+" in commit]:
-            found.append(f"made by {', '.join(changed)}: whether of the same changes is not known")
-        if "unknown" in commits:
+        if unsure := sorted({str(code) for code in codes if not code.digest and not code.commit.isalnum()}):
+            found.append(f"made by {', '.join(unsure)}: whether of the same changes is not known")
+        if Code("unknown") in codes:
             found.append("the code is no checkout: whether all runs had the same is not known")
-        if len(commits) > 1 and len({self._codes[commit] for commit in commits}) == 1:
-            listed = ", ".join(map(short, commits))
-            found.append(f"commits {listed} differ in nothing that trains or evaluates, and count as one")
+        if len(commits := sorted({code.commit.partition("+")[0][:10] for code in codes})) > 1:
+            found.append(f"commits {', '.join(commits)} differ in nothing that trains or evaluates, and count as one")
+        if len(libraries) > len({library.partition(" ")[0] for library in libraries}):
+            found.append(f"made with several versions: {', '.join(sorted(libraries))}")
         if len(set(self.data.values())) > 1:
             listed = "; ".join(
                 f"{arm}: {manifest[:8]}, {split}" for arm, (manifest, split) in sorted(self.data.items())
             )
             found.append(f"arms are of different data, and those are not compared (manifest, split): {listed}")
-        devices = {one.device for runs in self.by_arm.values() for one in runs.values()}
+        devices = {one.device for one in kept}
         if len(devices) > 1:
             found.append(f"some were trained on {' and some on '.join(sorted(devices))}: do not compare their time")
         return found
@@ -117,15 +118,11 @@ def data_of(one: Result) -> tuple[str, str]:
     return one.manifest, one.split
 
 
-def _again(one: Result) -> str:
-    return f"`alexnet clean train/{one.train_key} --yes` and the same command make it again"
-
-
-def _classes(commits: set[str], alike: Alike) -> dict[str, str]:
-    """For each commit the first one that gives the same."""
-    found: dict[str, str] = {}
-    for commit in sorted(commits):
-        found[commit] = next((first for first in dict.fromkeys(found.values()) if alike(first, commit)), commit)
+def _classes(codes: set[Code], alike: Alike) -> dict[Code, Code]:
+    """For each code the first one that gives the same."""
+    found: dict[Code, Code] = {}
+    for code in sorted(codes):
+        found[code] = next((first for first in dict.fromkeys(found.values()) if alike(first, code)), code)
     return found
 
 

@@ -26,6 +26,9 @@ def warnings(summary: dict[str, Any]) -> list[str]:
     lines = [] if done == total else [f"{done} of {total} runs are done"]
     lines += [f"failed: {_run(one)}: {one['reason']}" for one in summary["failed"]]
     lines += [f"left out: {_run(one)}: {one['reason']}" for one in summary["left_out"]]
+    if summary["left_out"]:
+        outputs = " ".join(f"train/{one['train_key']}" for one in summary["left_out"])
+        lines.append(f"`alexnet clean {outputs} --yes`, and the same command makes again what is left out")
     most = max((arm["n"] for arm in summary["arms"]), default=0)
     if 0 < most < SEEDS_TO_TELL:
         lines.append(f"with fewer than {SEEDS_TO_TELL} seeds no difference is called significant")
