@@ -9,7 +9,7 @@ from dataclasses import replace
 from model.cifar10_shapes import Cifar10Spec
 from model.specs import TrainSpec
 from pipelines.specs import IngestSpec, LoaderSpec
-from workflows.config import RunConfig
+from workflows.config import EvaluateSpec, RunConfig
 
 FIRST = "1:*=.001 *.bias=.002"
 SHORT = 40  # epochs of the short schedule
@@ -60,6 +60,7 @@ def cifar10_11pct_first() -> RunConfig:
         loader=LoaderSpec(window_shards=10, lighting="off"),
         net=Cifar10Spec(num_classes=0, normalisation="maps"),
         train=TrainSpec(epochs=350, weight_decay=0, decays="local*.weight=.004 fc10.weight=.01", schedule=FIRST),
+        evaluate=EvaluateSpec(views="nine"),
     )
 
 
@@ -83,6 +84,7 @@ def cifar10_19pct() -> RunConfig:
             decays="conv*.weight=.004 fc10.weight=3",
             schedule=f"{FIRST} 121:*=.0001 131:*=.00001",
         ),
+        evaluate=EvaluateSpec(views="one"),
     )
 
 
@@ -106,6 +108,7 @@ def figure_1() -> RunConfig:
         loader=LoaderSpec(window_shards=10, lighting="off", flip=False),
         net=Cifar10Spec(input_px=32, num_classes=0, local_kernels=(32, 32)),
         train=TrainSpec(epochs=40, weight_decay=0, schedule=FIRST),
+        evaluate=EvaluateSpec(views="one"),
     )
 
 

@@ -112,10 +112,10 @@ def see_models(config: RunConfig, places: Places, anew: bool, in_tasks: "InTasks
     """
     found = {}
     for name in config.evaluate.models:
-        said = f"evaluate.models={name}"
+        said = f"evaluate.models={redacted(name)}"
         folder = model_folder(said, name, config, places)
         try:
-            found[name] = _digest_of_weights(folder)
+            found[redacted(name)] = _digest_of_weights(folder)
         except OSError as error:
             raise UsageError(f"{said}: no {_WEIGHTS} there; name the folder of an exported model") from error
     return Seen({"models": ", ".join(f"{name} {digest}" for name, digest in found.items())} if found else {})

@@ -14,7 +14,7 @@ import numpy as np
 from model.metrics import TopK
 from pipelines.manifest import Manifest
 from pipelines.names import Device, Views
-from pipelines.storage import Folder
+from pipelines.storage import Folder, redacted
 from pipelines.views import place_of_centre
 from workflows.compute import devices
 from workflows.compute.spread import spread
@@ -127,7 +127,9 @@ def _models(context: Context) -> dict[str, Folder]:
     config = context.config
     models = {"trained": context.inputs["train"].folder.child(MODELS[config.evaluate.weights])}
     where = places(config, context.root)
-    models |= {name: model_folder(f"evaluate.models={name}", name, config, where) for name in config.evaluate.models}
+    for name in config.evaluate.models:
+        said = redacted(name)
+        models[said] = model_folder(f"evaluate.models={said}", name, config, where)
     ensemble.require_alike(models)
     return models
 
