@@ -131,7 +131,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(data, tmp_path):
     assert "Traceback" not in failed.stdout + failed.stderr
     summary = json.loads((training.root / "compare" / "demo-lr" / "summary.json").read_text())
     assert [arm["n"] for arm in summary["arms"]] == [1, 0]
-    assert summary["arms"][0]["measures"]["top1_error_ten_crop"]["se_of"] == "test images"
+    assert summary["arms"][0]["measures"]["top1_error_views"]["se_of"] == "test images"
 
 
 def test_runs_at_once_end_with_their_comparison_and_the_same_command_goes_on(data, tmp_path):
@@ -164,9 +164,19 @@ def test_a_comparison_takes_what_ordinary_runs_have_made(data, tmp_path):
     after = made(training.root)
     assert before.items() <= after.items()
     assert (len(before), len(after)) == (1, 2)
-    assert summary["arms"][0]["measures"]["top1_error_ten_crop"]["mean"] == pytest.approx(
+    assert summary["arms"][0]["measures"]["top1_error_views"]["mean"] == pytest.approx(
         json.loads(rows[1].folder.read("evaluate.json"))["top1_error_ten_crop"]
     )
+
+
+def test_arms_that_vary_the_views_share_their_training(data, tmp_path):
+    training = tiny.Training(data, tmp_path, tiny.in_process, **ALONE)
+    comparison = Comparison("views", load(training.config), arms(["evaluate.views=ten,one"], []), (0,))
+    summary = in_process(comparison, training.root)
+    assert len(made(training.root)) == 1
+    ten, one = (arm["measures"] for arm in summary["arms"])
+    assert ten["top1_error"]["mean"] == one["top1_error"]["mean"] == one["top1_error_views"]["mean"]
+    assert "top1_error_views" in summary["pairs"][0]["measures"]
 
 
 def test_arms_that_vary_the_data_are_run_and_not_compared(data, tmp_path, capsys):

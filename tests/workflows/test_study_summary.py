@@ -14,7 +14,7 @@ from workflows.studies.arms import Arm
 from workflows.studies.comparison import Comparison
 from workflows.studies.results import Result
 from workflows.studies.summary import is_whole, summarise
-from workflows.studies.words import points, share, warnings
+from workflows.studies.words import headline, points, share, warnings
 
 IMAGES = 50
 C1, C2 = Code("c1", "d1"), Code("c2", "d2")
@@ -30,7 +30,13 @@ def done(folder: Path, arm: str, seed: int, share_wrong: float, **more) -> Resul
     classes = [[1, 0, 2, 3, 4] if wrong_N[i] else [0, 1, 2, 3, 4] for i in ids]
     frame = pd.DataFrame({"id": ids, "label": np.zeros(IMAGES, "int32"), "classes": classes})
     frame.to_parquet(place / "predictions.parquet")
-    given = {"manifest": "m" * 64, "codes": (C1,), "split": "val", "finished": f"2026-01-0{seed + 1}"} | more
+    given = {
+        "manifest": "m" * 64,
+        "codes": (C1,),
+        "split": "val",
+        "views": "ten crops",
+        "finished": f"2026-01-0{seed + 1}",
+    } | more
     return Result(
         arm,
         seed,
@@ -38,7 +44,7 @@ def done(folder: Path, arm: str, seed: int, share_wrong: float, **more) -> Resul
         train_key=f"{arm}{seed}",
         num_images=IMAGES,
         device="cpu",
-        measures={"top1_error_ten_crop": float(wrong_N.mean()), "train_loss": 1.0 + seed},
+        measures={"top1_error_views": float(wrong_N.mean()), "train_loss": 1.0 + seed},
         evaluated=Output("evaluate", "k", Folder.at(place)),
         **given,
     )
@@ -59,9 +65,9 @@ def six(tmp_path):
 
 def test_arms_and_pairs_are_those_of_numpy(six):
     found = summary_of(six)
-    errors = {arm: np.array([r.measures["top1_error_ten_crop"] for r in six if r.arm == arm]) for arm in "ab"}
+    errors = {arm: np.array([r.measures["top1_error_views"] for r in six if r.arm == arm]) for arm in "ab"}
     for arm in found["arms"]:
-        measured = arm["measures"]["top1_error_ten_crop"]
+        measured = arm["measures"]["top1_error_views"]
         assert (arm["n"], measured["se_of"]) == (3, "seeds")
         assert measured["mean"] == pytest.approx(errors[arm["name"]].mean())
         assert measured["se"] == pytest.approx(errors[arm["name"]].std(ddof=1) / 3**0.5)
@@ -69,7 +75,7 @@ def test_arms_and_pairs_are_those_of_numpy(six):
     wrong_RN = {arm: np.stack([r.wrong_N(1) for r in six if r.arm == arm]) for arm in "ab"}
     np.testing.assert_allclose(wrong_RN["a"].mean(1), errors["a"])
     by_image_N = (wrong_RN["b"].astype(int) - wrong_RN["a"]).mean(0)
-    measured = pair["measures"]["top1_error_ten_crop"]
+    measured = pair["measures"]["top1_error_views"]
     assert measured["difference"] == pytest.approx((errors["b"] - errors["a"]).mean())
     assert measured["se_images"] == pytest.approx(by_image_N.std(ddof=1) / IMAGES**0.5)
     assert measured["significant"]
@@ -149,7 +155,7 @@ def test_failed_and_missing_runs_are_said_and_the_others_compared(tmp_path):
     results += [Result("a", 1, "failed", "the loss is nan"), Result("b", 1, "missing")]
     found = summary_of(results)
     assert (found["states"], is_whole(found)) == ({"done": 2, "failed": 1, "missing": 1}, False)
-    assert found["pairs"][0]["measures"]["top1_error_ten_crop"]["verdict"] == "one seed: not called significant"
+    assert found["pairs"][0]["measures"]["top1_error_views"]["verdict"] == "one seed: not called significant"
     assert warnings(found) == [
         "2 of 4 runs are done",
         "failed: a, seed 1: the loss is nan",
@@ -161,6 +167,15 @@ def test_nothing_done_is_a_summary_too():
     found = summary_of([Result("a", 0, "missing"), Result("b", 0, "missing")])
     assert [arm["n"] for arm in found["arms"]] == [0, 0]
     assert found["pairs"][0]["note"] == "no seed in common yet"
+
+
+def test_the_views_are_said_once_where_all_arms_have_the_same(tmp_path):
+    results = [done(tmp_path, "a", 0, 0.2), done(tmp_path, "b", 0, 0.2, views="centre crop")]
+    assert headline(summary_of(results[:1])) == "top-1 error, ten crops"
+    found = summary_of(results)
+    assert headline(found) == "top-1 error"
+    assert [arm["views"] for arm in found["arms"]] == ["ten crops", "centre crop"]
+    assert found["pairs"][0]["seeds"] == [0]
 
 
 def test_numbers_in_words():

@@ -209,9 +209,9 @@ def _tell(summary: dict[str, Any], root: Path, as_json: bool) -> None:
 
 def _arms(summary: dict[str, Any]) -> list[list[str]]:
     from workflows.studies.results import HEADLINE
-    from workflows.studies.words import share
+    from workflows.studies.words import headline, share
 
-    rows = [["arm", "runs", HEADLINE.title, "images/s", "training"]]
+    rows = [["arm", "runs", headline(summary), "images/s", "training"]]
     for arm in summary["arms"]:
         found = arm["measures"]
         rate, seconds = (found[name]["mean"] if name in found else None for name in ("images_per_s", "train_s"))

@@ -13,7 +13,7 @@ from workflows.report.page import Html, Right, code, details, element, page, par
 from workflows.studies.comparison import Comparison
 from workflows.studies.results import HEADLINE, SHARES, Result
 from workflows.studies.statistics import LEVEL
-from workflows.studies.words import points, share, warnings
+from workflows.studies.words import headline, points, share, warnings
 
 PAGE, FIGURES = "page.html", "figures"
 CURVES = {"val_top1_error": "validation top-1 error", "epoch_loss": "training loss"}
@@ -30,7 +30,7 @@ def write(comparison: Comparison, results: Sequence[Result], summary: dict[str, 
     pictures = folder.child(FIGURES)
     sections: dict[str, list[Html]] = {}
     if shown:
-        sections["Errors"] = [_arms(shown), _points(shown, kept, pictures), *_pairs(summary)]
+        sections["Errors"] = [_arms(shown), _points(shown, kept, headline(summary), pictures), *_pairs(summary)]
         if curves := [_curve(kept, name, title, pictures) for name, title in CURVES.items() if _has(kept, name)]:
             sections["Curves"] = curves
         sections["Time"] = [_time(shown)]
@@ -52,22 +52,24 @@ def _lead(comparison: Comparison, shown: list[dict], summary: dict[str, Any]) ->
 
 def _arms(shown: list[dict]) -> Html:
     rows = [
-        (arm["name"], arm["n"], *(Right(share(arm["measures"].get(measure.name))) for measure in SHARES))
+        (arm["name"], arm["n"], arm["views"], *(Right(share(arm["measures"].get(measure.name))) for measure in SHARES))
         for arm in shown
     ]
     return table(
-        ["arm", "runs", *(measure.title for measure in SHARES)], rows, f"Mean errors on the test images. {BARS}"
+        ["arm", "runs", "views", *(measure.title for measure in SHARES)],
+        rows,
+        f"Mean errors on the test images. {BARS}",
     )
 
 
-def _points(shown: list[dict], kept: dict[str, list[Result]], folder: Folder) -> Html:
+def _points(shown: list[dict], kept: dict[str, list[Result]], title: str, folder: Folder) -> Html:
     name, spreads = HEADLINE.name, []
     for arm in shown:
         found, values = arm["measures"][name], [100 * one.measures[name] for one in kept[arm["name"]]]
         interval = found["interval"] and tuple(100 * end for end in found["interval"])
         spreads.append(figures_compare.Spread(arm["name"], values, 100 * found["mean"], interval))
     caption = (
-        f"{HEADLINE.title.capitalize()}: the mean of each arm with its {LEVEL:.0%} interval (Student’s t over seeds; "
+        f"{title.capitalize()}: the mean of each arm with its {LEVEL:.0%} interval (Student’s t over seeds; "
         "of one seed that of the test images), and its runs as dots."
     )
     return saved(folder, "errors", figures_compare.points(spreads, "error, %"), caption, "Errors with intervals")
@@ -84,9 +86,9 @@ def _pairs(summary: dict[str, Any]) -> list[Html]:
         else:
             rows.append((*titles, *map(Right, "–––"), pair["note"]))
     caption = (
-        f"Differences of {HEADLINE.title}, in points of a hundred, paired by seed. Their standard errors: over seeds, "
-        "and from the same test images (paired by image, as McNemar’s test). Significant: three seeds or more, and the "
-        f"{LEVEL:.0%} interval over them (Student’s t) leaves out zero. The number of pairs is not corrected for."
+        f"Differences of {headline(summary)}, in points of a hundred, paired by seed. Their standard errors: over "
+        "seeds, and from the same test images (paired by image, as McNemar’s test). Significant: three seeds or more, "
+        f"and the {LEVEL:.0%} interval over them (Student’s t) leaves out zero. Many pairs are not corrected for."
     )
     heading = ["difference", "seeds", "points", "± seeds", "± images", ""]
     return [table(heading, rows, caption)] if rows else []
@@ -148,7 +150,9 @@ def _runs(results: Sequence[Result], summary: dict[str, Any]) -> Html:
             )
         )
     heading = ["arm", "seed", "state", "error", "finished (UTC)", "commit", "data", "train", ""]
-    return table(heading, rows, f"All runs, with {HEADLINE.title}, the code, the data’s manifest and the key of train.")
+    return table(
+        heading, rows, f"All runs, with {headline(summary)}, the code, the data’s manifest and the key of train."
+    )
 
 
 def _settings(comparison: Comparison) -> list[Html]:

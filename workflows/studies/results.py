@@ -28,7 +28,7 @@ class Measure(NamedTuple):
 
     Attributes:
         name: Its column.
-        top: Of a share of wrong test images with ten crops, among how many classes the label must be.
+        top: Of a share of wrong test images over all views, among how many classes the label must be.
         is_share: Whether it is a share of the test images.
     """
 
@@ -39,8 +39,8 @@ class Measure(NamedTuple):
 
 
 MEASURES = (
-    Measure("top1_error_ten_crop", "top-1 error, ten crops", 1),
-    Measure("top5_error_ten_crop", "top-5 error, ten crops", 5),
+    Measure("top1_error_views", "top-1 error", 1),
+    Measure("top5_error_views", "top-5 error", 5),
     Measure("top1_error", "top-1 error, centre crop"),
     Measure("top5_error", "top-5 error, centre crop"),
     Measure("train_loss", "training loss, last epoch", is_share=False),
@@ -62,6 +62,7 @@ class Result:
         manifest: The digest of the data.
         codes: What trained and evaluated it, in all attempts.
         libraries: Versions of what arithmetic and pictures come from.
+        views: Over which of an image the errors are, in words.
         measures: By name, see MEASURES; a run that is not done has none.
         evaluated: The finished output of evaluate, and `trained` that of train.
     """
@@ -78,6 +79,7 @@ class Result:
     device: str = ""
     finished: str = ""
     split: str = ""
+    views: str = ""
     num_images: int = 0
     parameters: int = 0
     train_run: str = ""
@@ -97,7 +99,7 @@ class Result:
         return plain | {measure.name: self.measures.get(measure.name) for measure in MEASURES}
 
     def wrong_N(self, top: int) -> np.ndarray:
-        """Of each labelled test image, by id: 1 where its label is not among so many classes, with ten crops."""
+        """Of each labelled test image, by id: 1 where its label is not among so many classes, over all views."""
         assert self.evaluated is not None, "it is done"
         table = read_table(self.evaluated.folder, "predictions.parquet", ["id", "label", "classes"])
         order = np.argsort(table["id"].to_numpy())
@@ -143,6 +145,7 @@ def result(member: Member, steps: dict[str, Planned], failure: str = "") -> Resu
         libraries=_libraries((trained, evaluated)),
         device=trained.get("made_with", {}).get("device", ""),
         finished=evaluated["finished"],
+        views=member.config.evaluate.in_words,
         split=evaluated["metrics"]["split"],
         num_images=evaluated["metrics"]["num_images"],
         parameters=trained["metrics"]["parameters"],
@@ -155,7 +158,9 @@ def result(member: Member, steps: dict[str, Planned], failure: str = "") -> Resu
 
 
 def _measures(member: Member, trained: dict, evaluated: dict, folder: Folder, images: int) -> dict[str, float]:
-    found = {m.name: evaluated["metrics"][m.name] for m in MEASURES if m.name in evaluated["metrics"]}
+    errors = evaluated["metrics"]
+    found = {name: errors[name] for name in ("top1_error", "top5_error")}
+    found |= {f"{name}_views": errors[name + member.config.evaluate.suffix] for name in list(found)}
     points = history.read(folder)
     if rates := [point["images_per_s"] for point in points if point.get("images_per_s")]:
         found["images_per_s"] = float(np.median(rates))

@@ -136,6 +136,7 @@ def _arm(name: str, settings: dict[str, str], kept: _Kept) -> dict[str, Any]:
         "seeds": [one.seed for one in runs],
         "manifest": manifest,
         "split": split,
+        "views": runs[0].views if runs else "",
         "num_images": runs[0].num_images if runs else 0,
         "parameters": runs[0].parameters if runs else None,
         "measures": {measure.name: _mean(runs, measure, kept).as_json() for measure in _measured(runs)},

@@ -9,9 +9,9 @@ from workflows.config import UsageError
 from workflows.engine.provenance import code_commit
 from workflows.studies.comparison import Comparison
 from workflows.studies.page import FIGURES, PAGE
-from workflows.studies.results import RESULTS, SHARES, Result
+from workflows.studies.results import HEADLINE, RESULTS, SHARES, Result
 from workflows.studies.summary import SUMMARY
-from workflows.studies.words import points, share, warnings
+from workflows.studies.words import headline, points, share, warnings
 from workflows.tracking.headline import provenance
 from workflows.tracking.notes import run_link
 from workflows.tracking.tracker import tracker
@@ -53,7 +53,7 @@ def _params(comparison: Comparison) -> dict[str, Any]:
 
 
 def _metrics(summary: dict[str, Any]) -> dict[str, float]:
-    """`top1_error_ten_crop/ARM`, with what MLflow takes in a name."""
+    """`top1_error_views/ARM`, with what MLflow takes in a name."""
     return {
         re.sub(r"[^\w\-. /:]", "_", f"{measure.name}/{arm['name']}"): arm["measures"][measure.name]["mean"]
         for arm in summary["arms"]
@@ -64,16 +64,15 @@ def _metrics(summary: dict[str, Any]) -> dict[str, float]:
 
 def _note(name: str, results: Sequence[Result], summary: dict[str, Any], experiment_id: str) -> str:
     """Arms with their errors and links to their runs, and differences, in markdown."""
-    headline = SHARES[0]
-    lines = [f"| arm | runs | {headline.title} | evaluated by |", "| --- | --- | --- | --- |"]
+    lines = [f"| arm | runs | {headline(summary)} | evaluated by |", "| --- | --- | --- | --- |"]
     for arm in summary["arms"]:
         found = [one for one in results if one.arm == arm["name"] and one.evaluate_run]
         links = ", ".join(f"[seed {one.seed}]({run_link(experiment_id, one.evaluate_run)})" for one in found)
-        error = share(arm["measures"].get(headline.name))
+        error = share(arm["measures"].get(HEADLINE.name))
         lines.append(f"| {_cell(arm['name'])} | {arm['n']} | {error} | {links} |")
     lines += ["", "| difference | points | |", "| --- | --- | --- |"]
     for pair in summary["pairs"]:
-        difference = pair["measures"].get(headline.name, {"difference": None, "verdict": pair["note"]})
+        difference = pair["measures"].get(HEADLINE.name, {"difference": None, "verdict": pair["note"]})
         title = _cell(f"{pair['second']} less {pair['first']}")
         lines.append(f"| {title} | {points(difference['difference'])} | {difference['verdict']} |")
     search = f"tags.`{tag(name)}` LIKE '%'"

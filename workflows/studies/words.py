@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from workflows.studies.results import HEADLINE
 from workflows.studies.statistics import SEEDS_TO_TELL
 
 
@@ -12,6 +13,12 @@ def share(found: dict[str, Any] | None) -> str:
     mark = "*" if found["se_of"] == "test images" else ""
     error = "" if found["se"] is None else f" ± {100 * found['se']:.2f}{mark}"
     return f"{100 * found['mean']:.2f} %{error}"
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """What is compared first: `top-1 error, ten crops`; where arms differ in views, each has its own."""
+    views = {arm["views"] for arm in summary["arms"] if arm["n"]}
+    return HEADLINE.title + (f", {views.pop()}" if len(views) == 1 else "")
 
 
 def points(value: float | None, sign: bool = True) -> str:
