@@ -233,7 +233,7 @@ def pretrain_2011() -> RunConfig:
         recipe="pretrain_2011",
         ingest=replace(base.ingest, source="ImageNet-Fall2011"),
         net=_net(base, bottleneck=2048),
-        train=replace(base.train, epochs=8.1, init_from="pretrain_2009@newest", init_layers="*"),
+        train=replace(base.train, epochs=8.1, init_from="pretrain_2009@newest", init_layers="conv* fc6 fc7"),
     )
 
 
@@ -247,7 +247,8 @@ def finetune_2012() -> RunConfig:
     schedule = (
         "1:*=.001 conv1=1e-4 fc8=.01 5:conv1=1e-5 7:conv1=0 9:fc8=.001 22:*=1e-4 fc8=1e-4 38:light=0 42:*=1e-5 fc8=1e-5"
     )
-    train = replace(base.train, epochs=54, schedule=schedule, init_from="pretrain_2011@newest")
+    start = replace(base.train, init_from="pretrain_2011@newest", init_layers="conv* fc6 fc7")
+    train = replace(start, epochs=54, schedule=schedule)
     return replace(base, recipe="finetune_2012", train=train)
 
 
