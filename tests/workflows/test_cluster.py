@@ -95,6 +95,37 @@ def test_a_joined_cluster_is_used_as_it_grows_and_its_tasks_have_the_driver_s_cr
     assert max(at_once) == 3
 
 
+ON_A_GPU = """
+import os, sys
+from workflows.compute.on_ray import OnRay
+from workflows.config import RaySpec
+
+def process(number):
+    return os.getpid()
+
+if __name__ == "__main__":
+    import ray.cloudpickle
+    ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
+    on_ray = OnRay(RaySpec(address=sys.argv[1]))
+    for kept in (False, True):
+        print(len(set(on_ray.map(process, range(4), num_gpus=1, keep_processes=kept))))
+"""
+
+
+def test_processes_with_a_gpu_end_after_a_task_unless_they_are_kept():
+    """On a node that says it has a GPU."""
+    from ray.cluster_utils import Cluster
+
+    options = {"num_cpus": 1, "num_gpus": 1, "include_dashboard": False}
+    nodes = Cluster(initialize_head=True, head_node_args=options)
+    command = [sys.executable, "-c", ON_A_GPU, nodes.address]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, env=crash.environment(), check=False)
+    finally:
+        nodes.shutdown()
+    assert ran.stdout.split() == ["4", "1"], ran.stderr
+
+
 def sha256(root: Path, pattern: str) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.glob(pattern)}
 

@@ -113,6 +113,7 @@ def test_features_are_what_the_last_layer_reads_in_a_plain_forward(taken):
     assert card["weights_sha256"] == Folder.at(model).sha256("model.safetensors")
 
 
+@pytest.mark.parametrize("taken", ["tfrecord"], indirect=True)
 def test_a_second_call_does_nothing_and_status_knows_it(taken):
     root, config = taken
     before = files(root, config)
@@ -130,6 +131,7 @@ def test_a_second_call_does_nothing_and_status_knows_it(taken):
         ]
 
 
+@pytest.mark.parametrize("taken", ["tfrecord"], indirect=True)
 def test_what_is_half_done_is_counted_finished_and_offered_for_removal(copied):
     root, config = copied
     before, of_key = files(root, config), output(root, config)
@@ -158,6 +160,7 @@ def test_a_plan_says_how_large_the_features_of_a_split_will_be(taken):
         assert row["bytes"] == images * 32 * 4
 
 
+@pytest.mark.parametrize("taken", ["tfrecord"], indirect=True)
 def test_a_damaged_and_a_missing_file_are_noticed_and_made_again(copied):
     root, config = copied
     folder, before = output(root, config).folder, files(root, config)
@@ -176,6 +179,17 @@ def test_a_damaged_and_a_missing_file_are_noticed_and_made_again(copied):
     after = files(root, config)
     assert {name for name in after if after[name] != before[name]} == {damaged, gone}
     assert folder.read(f"data/{damaged}") == good
+
+
+@pytest.mark.parametrize("taken", ["tfrecord"], indirect=True)
+def test_a_finished_run_has_the_features_of_its_own_training(copied):
+    root, config = copied
+    made(root, with_values(config, {"train.seed": 7}), only=("ingest", "stats", "train"))
+    with pytest.raises(ValueError, match="features has not finished under .*; run `alexnet features` first"):
+        open_run(root).features("val")
+    made(root, with_values(config, {"train.seed": 7}))
+    made(root, with_values(config, {"features.splits": "train"}))  # newer, and of the other training
+    assert len(next(open_run(root).features("val")).ids_N)
 
 
 def test_what_is_needed_is_made_before(tmp_path):
@@ -214,6 +228,7 @@ def test_networks_of_others_have_features_where_their_last_layer_is_linear(tmp_p
         made(tmp_path / "other", of_module(tmp_path / "b", "headless"))
 
 
+@pytest.mark.parametrize("taken", ["tfrecord"], indirect=True)
 def test_a_split_without_images_is_refused(taken):
     root, config = taken
     with pytest.raises(UsageError, match=r"features.splits=val,test: there are no images of test; .* of train,val"):

@@ -92,10 +92,17 @@ class OnRay:
         """HOST:PORT at which other processes of ours join this Ray: the token is in the environment."""
         return self._start().get_runtime_context().gcs_address
 
-    def map(self, function: Callable, items: Iterable, num_gpus: int = 0, num_cpus: int = 1) -> Iterator:
-        """Results as they are done, in any order; an error in a task ends the map and cancels those in flight."""
+    def map(
+        self, function: Callable, items: Iterable, num_gpus: int = 0, num_cpus: int = 1, keep_processes: bool = False
+    ) -> Iterator:
+        """Results as they are done, in any order; an error in a task ends the map and cancels those in flight.
+
+        After a task on a GPU Ray ends the process, with all that it has loaded, unless processes are to be kept.
+        """
         ray = self._start()
-        remote = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=self._spec.task_retries)(_apply)
+        options: dict[str, Any] = {"max_calls": 0} if keep_processes else {}
+        options |= {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_retries": self._spec.task_retries}
+        remote = ray.remote(**options)(_apply)
         waiting, looked = iter(items), float("-inf")
         flying: set[Any] = set()  # what stands for results to come
         try:

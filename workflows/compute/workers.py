@@ -59,7 +59,9 @@ class Compute(Protocol):
 
     def resources(self) -> Resources: ...
 
-    def map(self, function: Callable, items: Iterable, num_gpus: int = 0, num_cpus: int = 1) -> Iterator: ...
+    def map(
+        self, function: Callable, items: Iterable, num_gpus: int = 0, num_cpus: int = 1, keep_processes: bool = False
+    ) -> Iterator: ...
 
     def train(
         self, loop: Loop, job: Any, plan: "WorkerPlan", on_report: OnReport, on_death: OnDeath = lambda who: None
@@ -98,7 +100,9 @@ class InProcess:
     def resources(self) -> Resources:
         return Resources(((machine.cpus(), 0),))
 
-    def map(self, function: Callable, items: Iterable, num_gpus: int = 0, num_cpus: int = 1) -> Iterator:
+    def map(
+        self, function: Callable, items: Iterable, num_gpus: int = 0, num_cpus: int = 1, keep_processes: bool = False
+    ) -> Iterator:
         return map(function, items)
 
     def train(

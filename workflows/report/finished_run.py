@@ -45,7 +45,8 @@ class FinishedRun:
     def output(self, stage: str) -> Output:
         """ValueError where the run did not come so far."""
         if stage not in self.outputs:
-            raise ValueError(f"{stage} has not finished under {self.root}; run `alexnet {stage}` (or `run`) first")
+            way_out = f"run `alexnet {stage}`{' (or `run`)' if stage in OF_A_RUN else ''} first"
+            raise ValueError(f"{stage} has not finished under {self.root}; {way_out}")
         return self.outputs[stage]
 
     def record(self, stage: str) -> dict[str, Any]:

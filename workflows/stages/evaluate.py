@@ -91,9 +91,9 @@ def run(context: Context) -> dict:
         keep_probabilities=spec.keep_probabilities,
     )
     began, parts, seen = time.perf_counter(), [], 0
-    each = {"num_gpus": int(device == "cuda"), "num_cpus": cpus_each}
+    num_gpus = int(device == "cuda")
     with context.console.progress("evaluate", total, "images") as progress:
-        for part in context.compute.map(partial(evaluate_part, job), range(num_parts), **each):
+        for part in context.compute.map(partial(evaluate_part, job), range(num_parts), num_gpus, cpus_each):
             parts.append(part)
             seen += len(part.ids)
             progress.update(seen)

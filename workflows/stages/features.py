@@ -16,6 +16,7 @@ from pipelines.names import Device
 from pipelines.shard_record import ShardRecord
 from pipelines.storage import Folder
 from workflows.compute import devices
+from workflows.compute.spread import spread
 from workflows.config import UsageError, require_splits
 from workflows.console import size
 from workflows.engine.estimate import DISK_MARGIN
@@ -43,7 +44,8 @@ class Job:
     batch_size: int
     precision: str
     dtype: str
-    threads: int
+    num_cpus: int  # that a task may use
+    threads: int  # of them decode
     device: Device
 
 
@@ -54,14 +56,18 @@ def run(context: Context) -> dict:
     manifest = Manifest.load(shards)
     require_splits(config.features.splits, {name: manifest.num_rows(name) for name in manifest.splits})
     records = [record for split in config.features.splits for record in manifest.splits[split] if record.rows]
+    total = sum(record.rows for record in records)
     have = devices.usable(config.train.device, context.compute.resources(), devices.torch_cuda())
-    job = _job(context, manifest, "cuda" if have.gpus else "cpu", have.cpus // have.gpus if have.gpus else 1)
+    devices.require_precision(config.train.precision, have, "take features where there is one, as training did")
+    device, cpus_each, _ = spread(have, total, config.features.batch_size)
+    job = _job(context, manifest, device, cpus_each)
     folder.remove_stale_temporaries()
     done = finished_files(folder)
-    total, kept = sum(record.rows for record in records), sum(file.rows for file in done.values())
-    began, seen = time.perf_counter(), kept
+    kept = seen = sum(file.rows for file in done.values())
+    began = time.perf_counter()
     todo = [record for record in records if stem(record.name) not in done]
-    tasks = context.compute.map(partial(write_shard_s_features, job), todo, num_gpus=int(have.gpus > 0))
+    num_gpus = int(device == "cuda")
+    tasks = context.compute.map(partial(write_shard_s_features, job), todo, num_gpus, cpus_each, keep_processes=True)
     with context.console.progress("features", total, "images", kept) as progress:
         for file in _with_room(tasks, folder, total - kept):
             done[stem(file.name)] = file
@@ -78,7 +84,7 @@ def run(context: Context) -> dict:
     return _summary(job, card, files, (total - kept) / (time.perf_counter() - began), total - kept)
 
 
-def _job(context: Context, manifest: Manifest, device: Device, threads: int) -> Job:
+def _job(context: Context, manifest: Manifest, device: Device, num_cpus: int) -> Job:
     config, train = context.config, context.inputs["train"]
     model = MODELS[config.evaluate.weights]
     return Job(
@@ -92,7 +98,8 @@ def _job(context: Context, manifest: Manifest, device: Device, threads: int) -> 
         batch_size=config.features.batch_size,
         precision=config.train.precision,
         dtype=config.features.dtype,
-        threads=config.loader.threads or threads,
+        num_cpus=num_cpus,
+        threads=min(config.loader.threads or num_cpus, num_cpus),
         device=device,
     )
 
@@ -130,6 +137,7 @@ def _prepared(job: Job) -> "tuple[Network, CentreCrops]":
     from model.step import features
     from pipelines.evaluation import CentreCrops
 
+    torch.set_num_threads(job.num_cpus)
     try:
         with job.model.as_local() as folder:
             net = load_exported(folder, job.kind).net.to(job.device)
@@ -174,5 +182,10 @@ def _summary(job: Job, card: dict[str, Any], files: list[FeatureFile], images_pe
         },
         "units": units,
         "files": (CARD, FILES),
-        "made_with": {"device": job.device, "precision": job.precision, "batch_size": job.batch_size},
+        "made_with": {
+            "device": job.device,
+            "precision": job.precision,
+            "cpus_per_task": job.num_cpus,
+            "batch_size": job.batch_size,
+        },
     }

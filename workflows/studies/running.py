@@ -77,8 +77,10 @@ class _Lent:
     def resources(self) -> Resources:
         return self._compute.resources()
 
-    def map(self, function: Callable, items: Iterable, num_gpus: int = 0, num_cpus: int = 1) -> Iterator:
-        return self._compute.map(function, items, num_gpus, num_cpus)
+    def map(
+        self, function: Callable, items: Iterable, num_gpus: int = 0, num_cpus: int = 1, keep_processes: bool = False
+    ) -> Iterator:
+        return self._compute.map(function, items, num_gpus, num_cpus, keep_processes)
 
     def train(
         self, loop: Any, job: Any, plan: WorkerPlan, on_report: OnReport, on_death: OnDeath = lambda who: None
