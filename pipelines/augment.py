@@ -40,8 +40,8 @@ class Augmentation:
         spec: LoaderSpec,
         size_px: int,
         crop_px: int,
-        eigenvalues: np.ndarray,
-        eigenvectors: np.ndarray,
+        eigenvalues: np.ndarray | None = None,
+        eigenvectors: np.ndarray | None = None,
         light: Light = (),
     ):
         if not 0 < crop_px <= size_px:
@@ -52,8 +52,7 @@ class Augmentation:
         self.spec, self.light = spec, light
         self.num_offsets = spec.offsets or fitting
         self._first_offset = (fitting - 1) // 2 if spec.offsets == 1 else 0
-        # From normal draws to an RGB shift in grey levels, while the coefficient is 1.
-        self.lighting_33 = np.asarray(eigenvectors) * component_levels(spec.lighting, 1.0, np.asarray(eigenvalues))
+        self.lighting_33 = _lighting(spec, eigenvalues, eigenvectors)
 
     def coefficient(self, epoch: int) -> float:
         """Of the lighting in an epoch; 0 where it is off."""
@@ -90,6 +89,18 @@ class Augmentation:
         rows = coefficient * self.lighting_33
         shift_3B = [sum(row[k] * z_3B[k] for k in range(3)) for row in rows]
         return np.stack(shift_3B, axis=1).astype(np.float32)
+
+
+def _lighting(spec: LoaderSpec, eigenvalues: np.ndarray | None, eigenvectors: np.ndarray | None) -> np.ndarray:
+    """[3, 3] from normal draws to an RGB shift in grey levels, while the coefficient is 1."""
+    if spec.lighting == "off":
+        return np.zeros((3, 3))
+    if eigenvalues is None or eigenvectors is None:
+        raise ValueError(
+            f"loader.lighting={spec.lighting} needs the eigenvalues and eigenvectors of the training pixels, which "
+            "`Statistics` has; give both, or set it to off"
+        )
+    return np.asarray(eigenvectors) * component_levels(spec.lighting, 1.0, np.asarray(eigenvalues))
 
 
 def component_levels(lighting: str, coefficient: float, eigenvalues: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ integer, the step, and no state has to be saved. A fingerprint says which functi
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -36,9 +37,9 @@ class TrainLoader:
         *,
         crop_px: int,
         batch_size: int,
-        epochs: int,
-        eigenvalues: np.ndarray,
-        eigenvectors: np.ndarray,
+        epochs: float = math.inf,
+        eigenvalues: np.ndarray | None = None,
+        eigenvectors: np.ndarray | None = None,
         light: Light = (),
         split: str = "train",
         replica: int = 0,
@@ -47,7 +48,13 @@ class TrainLoader:
         num_parts: int = 1,
         device: Device = "cpu",
     ):
-        """The batch size is the global one; eigenvalues [3] and eigenvectors [3, 3] (columns) are of pixels 0..255."""
+        """Batches of one epoch after another, each for the asking.
+
+        Args:
+            batch_size: The global one.
+            epochs: In the last of them nothing is read ahead for a next one.
+            eigenvalues: [3], of pixels 0..255, with eigenvectors [3, 3] (columns); what is not lit needs neither.
+        """
         records = manifest.splits.get(split, ())
         self._rows_per_shard = [record.rows for record in records]
         if not sum(self._rows_per_shard):

@@ -255,7 +255,18 @@ def test_a_saved_position_is_not_refused_for_the_last_bit_of_an_eigenvector(shar
         loader(shards(), eigenvalues=values, eigenvectors=-vectors).check_fingerprint(saved)
 
 
+def test_without_lighting_shards_crop_and_batch_size_are_enough(shards):
+    folder, manifest = shards()
+    spec = LoaderSpec(lighting="off", window_shards=2)
+    plain = TrainLoader(folder, manifest, spec, crop_px=CROP_PX, batch_size=BATCH)
+    told = loader(shards(), lighting="off")
+    assert_same(taken(plain.epoch(3, 2)), taken(told.epoch(3, 2)))
+    told.check_fingerprint(plain.fingerprint)
+
+
 def test_wrong_settings_are_refused(shards):
+    with pytest.raises(ValueError, match="lighting=sigma needs the eigenvalues and eigenvectors of the training pix"):
+        loader(shards(), eigenvalues=None)
     with pytest.raises(ValueError, match="holds no images of split 'train'"):
         loader((shards()[0], replace(shards()[1], splits={})))
     with pytest.raises(ValueError, match="batch size is 0"):
