@@ -83,6 +83,9 @@ def test_the_page_links_to_sections_that_are_there(tiny):
 @pytest.mark.slow
 def test_the_page_says_what_the_stages_found(tiny):
     html = report_of(tiny)
+    assert "<h1>AlexNet, recipe demo</h1>" in html
+    assert "A two-column network trained on" in html
+    assert "with dropout" in html
     for name in ("top1_error", "top5_error", "top1_error_ten_crop", "top5_error_ten_crop"):
         assert f"<dd>{percent(tiny.evaluation[name])}</dd>" in html
     for stage in ("ingest", "stats", "train", "evaluate"):
@@ -99,6 +102,17 @@ def test_no_comparison_with_the_paper_on_other_images(tiny):
     assert "its numbers are not shown beside ours" in html
     assert percent(0.407) not in html
     assert percent(0.375) not in html
+
+
+@pytest.mark.slow
+def test_a_network_of_ones_own_is_named_and_listed(tmp_path):
+    made = {"net.kind": "module:tests.model.own_networks:residual"}
+    html = report_of(open_run(run_tiny(tmp_path, **made)))
+    assert "<h1>tests.model.own_networks:residual, recipe demo</h1>" in html
+    assert "A network trained on" in html
+    assert "with dropout" not in html  # nobody knows what it does
+    assert "<td>block.0.conv</td><td>Conv2d</td>" in html
+    assert "The 8 kernels of the first layer" in html
 
 
 @pytest.mark.slow

@@ -88,6 +88,7 @@ def training(album: Album) -> list[Html]:
     """The curves, and what they were made with."""
     run, spec = album.run, album.run.config.train
     epochs, found = run.epochs, ""
+    dropout = " with dropout" if getattr(run.net, "dropout", False) else ""
     if "val_top1_error" in epochs:
         best = epochs.loc[epochs["val_top1_error"].idxmin()]
         error = percent(best["val_top1_error"])
@@ -101,7 +102,7 @@ def training(album: Album) -> list[Html]:
         album.add(
             "training",
             figures_results.training_curves(run.steps, epochs, run.phases),
-            "Training error is measured on augmented images with dropout, while the network learns, so that it may lie "
+            f"Training error is measured on augmented images{dropout}, while the network learns, so that it may lie "
             "above the validation error, which is measured after each epoch on centre crops. Bold lines are running "
             "means over a fiftieth of the run.",
             "Loss, errors, learning rate and images per second over the epochs",

@@ -34,7 +34,7 @@ def run(context: Context) -> dict:
         for done, (name, write) in enumerate(SECTIONS.items(), 1):
             sections[name] = write(album)
             progress.update(done)
-    html = page(f"AlexNet, recipe {context.config.recipe}", lead(finished), sections).encode()
+    html = page(title(finished), lead(finished), sections).encode()
     context.folder.write(REPORT, html)
     figures = [f"figures/{entry.name}" for entry in album.folder.files()]
     context.log_files(REPORT)
@@ -47,11 +47,18 @@ def run(context: Context) -> dict:
     }
 
 
+def title(finished: FinishedRun) -> str:
+    """The network, and the recipe that it was trained by."""
+    kind = finished.net.kind
+    return f"{'AlexNet' if kind == 'alexnet' else kind.removeprefix('module:')}, recipe {finished.config.recipe}"
+
+
 def lead(finished: FinishedRun) -> list[Html]:
     """The page's head: what was trained on what, when, from which code, and the errors."""
     manifest, found, record = finished.manifest, finished.evaluation, finished.record("evaluate")
+    columns = "two-column " if finished.net.columns == 2 else "one-column " if finished.net.kind == "alexnet" else ""
     said = (
-        f"A {'two-column' if finished.net.columns == 2 else 'one-column'} network trained on "
+        f"A {columns}network trained on "
         f"{manifest.num_rows('train'):,} images of {manifest.num_classes:,} classes and tested on "
         f"{found['num_images']:,} of the split “{found['split']}”."
     )
