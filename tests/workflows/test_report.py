@@ -274,6 +274,13 @@ def test_the_share_of_colour_is_none_for_grey_and_all_for_opponent_kernels():
     np.testing.assert_allclose(share, [0] * 4 + [1] * 4 + [2 / 3] * 4 + [0], atol=1e-12)
 
 
+@pytest.mark.parametrize(("count", "names"), [(1, [""]), (2, ["column 1", "column 2"])])
+def test_columns_are_named_where_there_are_two(count, names):
+    kernels = [np.random.default_rng(0).normal(size=(4, 3, 5, 5))] * count
+    axis = figures_net.chroma_by_column(kernels).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == names
+
+
 def test_kernels_are_drawn_on_one_scale_whatever_their_strength():
     kernels = np.random.default_rng(0).normal(size=(20, 3, 5, 5))
     drawn = [axis.images[0].get_array() for axis in figures_net.conv1_kernels([kernels, 7 * kernels + 3]).axes]

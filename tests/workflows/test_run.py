@@ -281,6 +281,16 @@ def test_differences_show_old_and_new():
     assert differences({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": "x"}) == ("b: 2 -> 3", "c: null -> x")
 
 
+def test_networks_of_two_kinds_differ_in_their_kind_and_in_what_both_have():
+    alexnet = {"net.kind": "alexnet", "net.input_px": 64, "net.fc": [256, 256]}
+    mine = {"net.kind": "module:mine:net", "net.input_px": 48, "net.code": "1b82"}
+    kind = "net.kind: alexnet -> module:mine:net"
+    assert differences(alexnet, mine) == (kind, "net.input_px: 64 -> 48")
+    assert differences(mine, mine | {"net.code": "a444"}) == ("net.code: 1b82 -> a444",)
+    before_kinds = {"net.fc": [256, 256]}
+    assert differences(before_kinds, alexnet) == ("net.kind: null -> alexnet", "net.input_px: null -> 64")
+
+
 def test_outputs_of_an_older_version_of_a_stage_are_said_to_be(tiny, tmp_path):
     config = with_values(RunConfig(), UNTRACKED)
     execute(config, tmp_path)

@@ -137,12 +137,14 @@ def _made_again(facts: dict[str, Any], made: dict[str, str | None]) -> tuple[str
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:
-    """The ingredients that differ, as `key: old -> new`."""
+    """The ingredients that differ, as `key: old -> new`; of networks of two kinds, not what one kind alone has."""
+    kinds = {of.get("net.kind", "alexnet").partition(":")[0] for of in (old, new)}
     names = list(dict.fromkeys([*new, *old]))
     return tuple(
         f"{name}: {_short(old.get(name))} -> {_short(new.get(name))}{_MEANING.get(name, '')}"
         for name in names
         if old.get(name) != new.get(name)
+        and (len(kinds) == 1 or name == "net.kind" or not name.startswith("net.") or name in old.keys() & new.keys())
     )
 
 

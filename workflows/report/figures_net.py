@@ -68,7 +68,8 @@ def chroma_by_column(columns: Sequence[np.ndarray]) -> Figure:
         lift = 0.16 * np.sin(np.arange(len(share)) * 2.4)  # so that equal kernels stay apart
         axis.scatter(share, i + lift, s=26, color=COLUMN_COLOURS[i], alpha=0.6, lw=0)
         axis.plot([np.median(share)] * 2, [i - 0.32, i + 0.32], color=COLUMN_COLOURS[i], lw=2.5)
-    axis.set_yticks(range(len(columns)), [f"column {i + 1}" for i in range(len(columns))])
+    names = [f"column {i + 1}" for i in range(len(columns))] if len(columns) > 1 else [""]
+    axis.set_yticks(range(len(columns)), names)
     axis.set(xlim=(-1, 101), ylim=(len(columns) - 0.5, -0.5), xlabel="colour's share of a kernel's energy, %")
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="x")
