@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-NAMES = ("01_dataset", "02_augmentation", "03_columns", "04_training")
+NAMES = ("01_dataset", "02_augmentation", "03_columns", "04_training", "05_your_network")
 MAX_BYTES = 500_000
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users|var|mnt)/\S+")
 
@@ -65,6 +65,6 @@ def test_notebooks_run_on_a_finished_demo(name, demo_root, monkeypatch, tmp_path
     notebook = read(name)
     stored = num_pictures(notebook)
     sockets = Config({"KernelManager": {"transport": "ipc", "ip": str(tmp_path / "kernel")}})  # files, no open ports
-    NotebookClient(notebook, timeout=300, config=sockets, resources={"metadata": {"path": str(FOLDER)}}).execute()
+    NotebookClient(notebook, timeout=600, config=sockets, resources={"metadata": {"path": str(FOLDER)}}).execute()
     assert not errors(notebook)
     assert num_pictures(notebook) == stored
