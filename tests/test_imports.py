@@ -93,6 +93,7 @@ def test_there_are_no_import_cycles():
 FLOORS = (
     ("cli",),
     ("commands",),
+    ("claims",),
     ("bench", "studies"),
     ("stages",),
     ("report",),

@@ -113,6 +113,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> _Parser:
     from workflows.commands import completion, verbs
+    from workflows.commands.claims import claims, reproduce
     from workflows.commands.compare import compare
     from workflows.workflow import OF_A_RUN, STAGES
 
@@ -146,6 +147,8 @@ def _parser() -> _Parser:
     command("plan", verbs.plan, "say what would run, why, how long and how large", common, json)
     command("status", verbs.status, "say what is there", common, json)
     _add_comparing(command("compare", compare, "run arms with seeds, and say how they differ", common))
+    _add_claims(command("claims", claims, "say what the paper claims, and what was measured of it", json))
+    _add_reproducing(command("reproduce", reproduce, "run what measures a claim, and keep the evidence"))
     command("verify", verbs.verify, "read every shard and file of features again, against their records", common)
     add = command("clean", verbs.clean, "list what was left half done, and what is named, and remove it", common)
     add.add_argument("outputs", nargs="*", metavar="STAGE/KEY", help="outputs that go whatever their state")
@@ -210,7 +213,15 @@ def _common() -> _Parser:
     recipe = which.add_argument("--recipe", metavar="NAME", help="start from a recipe (`alexnet recipes`)")
     _complete(recipe, completion.recipes)
     which.add_argument("--config", metavar="FILE", type=Path, help="start from a file that `alexnet config` wrote")
-    setting = common.add_argument(
+    _add_settings(common)
+    _add_root(common)
+    return common
+
+
+def _add_settings(add: _Parser) -> None:
+    from workflows.commands import completion
+
+    setting = add.add_argument(
         "--set",
         action="append",
         default=[],
@@ -220,8 +231,10 @@ def _common() -> _Parser:
         help="change a key; may be repeated",
     )
     _complete(setting, completion.settings)
-    common.add_argument("--root", type=_folder, default=Path("runs"), help="folder of everything kept (default runs)")
-    return common
+
+
+def _add_root(add: _Parser) -> None:
+    add.add_argument("--root", type=_folder, default=Path("runs"), help="folder of everything kept (default runs)")
 
 
 def _add_comparing(add: _Parser) -> None:
@@ -247,6 +260,36 @@ def _add_comparing(add: _Parser) -> None:
     add.add_argument("--jobs", type=_count, metavar="N", help="trainings at once, where there is room (default 1)")
     add.add_argument("--plan", action="store_true", help="say what is stored, what is missing and how long that takes")
     add.add_argument("--json", action="store_true", help="the summary (of --plan and the list: objects), for programs")
+    _add_take_lock(add)
+
+
+def _add_claims(add: _Parser) -> None:
+    """The options of `claims`."""
+    from workflows.commands import completion
+
+    claim = add.add_argument("claim", nargs="?", metavar="CLAIM", help="tell the whole story of one; without, list all")
+    _complete(claim, completion.claims)
+    add.add_argument("--html", action="store_true", help="write the page of them, in the paper's own form")
+    _add_root(add)
+
+
+def _add_reproducing(add: _Parser) -> None:
+    """The options of `reproduce`."""
+    from workflows.commands import completion
+
+    claim = add.add_argument("claim", metavar="CLAIM", help="which one (`alexnet claims`)")
+    _complete(claim, completion.reproducible)
+    add.add_argument(
+        "--at", choices=("full", "small"), help="the paper's own data and network, or a stated reduction (default)"
+    )
+    add.add_argument("--seeds", type=_count, metavar="N", help="runs of each arm (default: the claim's own number)")
+    add.add_argument("--jobs", type=_count, metavar="N", help="trainings at once, where there is room (default 1)")
+    add.add_argument("--plan", action="store_true", help="say what is stored, what is missing and how long that takes")
+    add.add_argument(
+        "--json", action="store_true", help="of --plan: objects, for programs; else as claims CLAIM --json"
+    )
+    _add_settings(add)
+    _add_root(add)
     _add_take_lock(add)
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,12 @@ def compare(args: argparse.Namespace) -> int | None:
         )
     here = given(args)
     comparison = _asked_for(here)
-    if not args.plan:
-        return _make(here, comparison)
-    _plan(here, comparison)
-    return None
+    if args.plan:
+        plan(here, comparison)
+        return None
+    summary = make(here, comparison)
+    _tell(summary, here.root, args.json)
+    return FAILED if summary["failed"] else None
 
 
 def _asked_for(here: Given) -> "Comparison":
@@ -52,7 +55,8 @@ def _asked_for(here: Given) -> "Comparison":
     return comparison
 
 
-def _make(here: Given, comparison: "Comparison") -> int | None:
+def make(here: Given, comparison: "Comparison", also: Callable[[dict], list[Path]] = lambda summary: []) -> dict:
+    """Runs what is missing of it; the summary, of which `also` keeps what else is to go to MLflow."""
     from workflows.compute.on_ray import OnRay
     from workflows.studies.running import How, compare
 
@@ -73,10 +77,9 @@ def _make(here: Given, comparison: "Comparison") -> int | None:
         command=redacted(shlex.join([*program(), *sys.argv[1:]])),
         jobs=args.jobs or 1,
         debug=args.debug,
+        also=also,
     )
-    summary = compare(comparison, here.root, how)
-    _tell(summary, here.root, args.json)
-    return FAILED if summary["failed"] else None
+    return compare(comparison, here.root, how)
 
 
 def _checked(member: "Member", steps: dict[str, "Planned"]) -> str:
@@ -89,7 +92,7 @@ def _checked(member: "Member", steps: dict[str, "Planned"]) -> str:
         raise UsageError(f"arm {member.arm.name}: {error}") from error
 
 
-def _plan(here: Given, comparison: "Comparison") -> None:
+def plan(here: Given, comparison: "Comparison") -> None:
     """What is stored and what is missing, and how long that takes by the rates measured here."""
     rows = _planned(here, comparison)
     here.announce(Console())

@@ -32,6 +32,20 @@ def recipes(prefix: str, **given: typing.Any) -> list[str]:
     return [name for name in RECIPES if name.startswith(prefix)]
 
 
+def claims(prefix: str, **given: typing.Any) -> list[str]:
+    """Ids of the paper's claims."""
+    from workflows.claims.paper import ALL
+
+    return [claim for claim in ALL if claim.startswith(prefix)]
+
+
+def reproducible(prefix: str, **given: typing.Any) -> list[str]:
+    """Those that there is something to run for."""
+    from workflows.claims.paper import ALL
+
+    return [claim for claim in claims(prefix) if ALL[claim].full or ALL[claim].small]
+
+
 def _choices(kind: typing.Any) -> tuple:
     if kind is bool:
         return "true", "false"

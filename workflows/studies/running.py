@@ -43,6 +43,7 @@ class How:
         check: Refuses what is planned, before anything runs, with a UsageError.
         command: The command line that goes on with the comparison, for who looks at it later.
         jobs: How many runs may be made at once, where there is room for so many trainings.
+        also: Keeps what else is made of a summary; MLflow gets those files with it.
     """
 
     console: Console
@@ -52,6 +53,7 @@ class How:
     command: str = ""
     jobs: int = 1
     debug: bool = False
+    also: Callable[[dict[str, Any]], list[Path]] = lambda summary: []
 
 
 def compare(comparison: Comparison, root: Path, how: How) -> dict[str, Any]:
@@ -167,11 +169,12 @@ class _Study:
     def conclude(self) -> dict[str, Any]:
         """The page, and the comparison's run in MLflow, unless they show these results already."""
         found, summary = list(self.results.values()), self._summary()
+        files = self.how.also(summary)
         now = json.dumps({"summary": digest({**summary, "command": ""})})
         if self.folder.size(SHOWN) is None or self.folder.read(SHOWN).decode() != now:
             page.write(self.comparison, found, summary, self.folder)
             if any(one.is_done for one in found):
-                tracked.track(self.comparison, found, summary, self.root, self.how.console.say)
+                tracked.track(self.comparison, found, summary, self.root, self.how.console.say, files)
             self.folder.write(SHOWN, now)
         return summary
 

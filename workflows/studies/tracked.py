@@ -23,9 +23,14 @@ def tag(name: str) -> str:
 
 
 def track(
-    comparison: Comparison, results: Sequence[Result], summary: dict[str, Any], root: Path, say: Callable[[str], None]
+    comparison: Comparison,
+    results: Sequence[Result],
+    summary: dict[str, Any],
+    root: Path,
+    say: Callable[[str], None],
+    files: Sequence[Path] = (),
 ) -> None:
-    """Opens the comparison's run and tags the others; that MLflow is away is said, and is no failure."""
+    """Opens the comparison's run, with these files too, and tags the others; that MLflow is away is no failure."""
     tracking = tracker(comparison.base.tracking, root, say)
     status = "FAILED"
     try:
@@ -37,6 +42,8 @@ def track(
         for name in (RESULTS, SUMMARY, PAGE):
             run.artifact(folder / name)
         run.artifact(folder / FIGURES, FIGURES)
+        for path in files:
+            run.artifact(path)
         for one in results:
             for run_id in filter(None, (one.train_run, one.evaluate_run)):
                 tracking.closed(run_id).tags({tag(comparison.name): one.arm})

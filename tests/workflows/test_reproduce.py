@@ -1,0 +1,63 @@
+"""Evidence is what the runs of a claim's comparison came to."""
+
+import json
+
+import pytest
+import tiny
+from conftest import run_alexnet
+
+from workflows.claims import evidence, paper
+from workflows.compute.workers import InProcess
+from workflows.config import load
+from workflows.console import Console
+from workflows.studies.running import How, compare
+
+pytestmark = pytest.mark.slow
+
+
+def test_evidence_has_the_means_and_differences_of_its_runs(data, tmp_path):
+    training = tiny.Training(
+        data, tmp_path, tiny.in_process, tracking__uri="off", train__placement="one", train__epochs=1
+    )
+    claim = paper.ALL["dropout"]
+    comparison = claim.small.comparison("claim-dropout-small", load(training.config), seeds=2)
+    summary = compare(comparison, training.root, How(Console(), lambda *_: InProcess()))
+    evidence.write(evidence.gather(claim, "small", comparison, summary, training.root), training.root)
+    found, wrong = evidence.stored(claim, training.root, tmp_path)
+    assert not wrong
+    rows = {(run["arm"], run["seed"]): run for run in summary["runs"]}
+    gaps = {key: run["top1_error"] - run["train_top1_error"] for key, run in rows.items()}
+    pair = found["small"].pair(claim.pair, "gap")
+    differences = [gaps["none", seed] - gaps["dropout", seed] for seed in (0, 1)]
+    assert pair["difference"] == pytest.approx(sum(differences) / 2)
+    assert pair["n"] == 2
+    mean = found["small"].arm("none", "top1_error_views")
+    assert mean == json.loads(json.dumps(summary["arms"][1]["measures"]["top1_error_views"]))
+    assert found["small"].runs == evidence.keys_of(summary["runs"])
+    assert found["small"]["manifests"] == [rows["none", 0]["manifest"]]
+    assert found["small"]["hours"] > 0
+
+
+def test_a_claim_is_reproduced_once(tmp_path):
+    source = tiny.write_source(tmp_path / "source")
+    settings = tiny.SETTINGS | {"ingest.source": source, "train.epochs": 1, "train.schedule": "constant"}
+    command = ["reproduce", "colour_by_column", "--seeds", 2, "--root", tmp_path / "runs"]
+    for key, value in settings.items():
+        command += ["--set", f"{key}={value}"]
+    done = run_alexnet(*command)
+    assert done.returncode == 0, done.stderr
+    assert "ours     " in done.stdout
+    assert "verdict  out of date: " in done.stdout  # of the tiny settings
+    files = {path.name for path in (tmp_path / "runs" / "claims").iterdir()}
+    assert files == {"claims.html", "colour_by_column-small.png"} | {
+        f"{claim}-small.json"
+        for claim in ("colour_by_column", "ten_views")  # the same runs
+    }
+    found = evidence.read(tmp_path / "runs" / "claims" / "colour_by_column-small.json", "colour_by_column", "small")
+    assert found["arms"][0]["measures"]["colour_differs"]["n"] == 2
+    assert 0 <= found["arms"][0]["measures"]["colour_gap"]["mean"] <= 1
+    again = run_alexnet(*command)
+    assert again.stdout == done.stdout
+    assert "run 1 of" not in again.stderr
+    planned = run_alexnet(*command, "--plan")
+    assert "nothing to do: every training is stored" in planned.stdout

@@ -1,0 +1,67 @@
+"""What a claim's runs are made of, as far as results depend on it: what says whether evidence is of today's setup.
+
+The place of the data is no part of it, nor are seeds: more of them make the same claim's interval smaller.
+"""
+
+from typing import Any
+
+from workflows.config import digest, keys, select
+from workflows.studies.arms import SEEDS
+from workflows.studies.comparison import UNTIL_EVALUATE, Comparison
+from workflows.workflow import STAGES
+
+_STAGES = tuple(stage for stage in STAGES if stage.name in UNTIL_EVALUATE)
+MOST_NAMED = 3  # of differences, in a line
+
+
+def made_of(comparison: Comparison) -> dict[str, Any]:
+    """As JSON values: the stages' versions, the keys that all arms have alike, and those of each arm."""
+    first = comparison.members[: len(comparison.arms)]
+    arms = {member.arm.name: _read(member.config) for member in first}
+    one, *others = arms.values()
+    common = {key: value for key, value in one.items() if all(key in arm and arm[key] == value for arm in others)}
+    return {
+        "versions": {stage.name: stage.version for stage in _STAGES},
+        "common": common,
+        "arms": {name: {k: v for k, v in arm.items() if k not in common} for name, arm in arms.items()},
+    }
+
+
+def _read(config: Any) -> dict[str, Any]:
+    """The keys that the stages read."""
+    found: dict[str, Any] = {}
+    for stage in _STAGES:
+        found |= select(config, stage.reads, stage.ignores)
+    return {key: value for key, value in found.items() if key not in SEEDS}
+
+
+def digest_of(made: dict[str, Any]) -> str:
+    return digest(made)[:16]
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs between evidence and the claim's setup of today, in words; empty where nothing does.
+
+    A key that evidence does not know yet had its default then.
+    """
+    defaults = {
+        name: list(key.default) if isinstance(key.default, tuple) else key.default for name, key in keys().items()
+    }
+    found = [
+        f"{stage} was version {then['versions'].get(stage, 'none')}, is {version} now"
+        for stage, version in now["versions"].items()
+        if then["versions"].get(stage) != version
+    ]
+    if then["arms"].keys() != now["arms"].keys():
+        return "; ".join([*found, f"its arms were {', '.join(then['arms'])}"])
+    for arm in now["arms"]:
+        old, new = ({**made["common"], **made["arms"][arm]} for made in (then, now))
+        old = {key: default for key, default in defaults.items() if key in new} | old
+        found += [
+            f"{key} was {old[key]}, the claim says {new.get(key, 'none')}"
+            for key in sorted(old)
+            if old[key] != new.get(key)
+        ]
+    found = list(dict.fromkeys(found))
+    more = [f"{len(found) - MOST_NAMED} more"] if len(found) > MOST_NAMED else []
+    return "; ".join([*found[:MOST_NAMED], *more])

@@ -1,0 +1,197 @@
+"""The comparisons that measure the claims: full, on the paper's own data and network, and small, for two cores.
+
+All small ones together train for about eight hours of two cores. They share their first arm where they can: a training
+is known by its configuration, and happens once.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from workflows import recipes
+from workflows.claims.claim import Setup
+from workflows.config import values
+
+Arms = Mapping[str, Mapping[str, str]]
+
+IMAGES_2010, IMAGES_2012, IMAGES_FALL_2009, IMAGES_CIFAR10 = 1_261_406, 1_281_167, 4_450_000, 50_000
+TESTED_2010, TESTED_2012, TESTED_CIFAR10 = 150_000, 50_000, 10_000
+FULL_PER_S = {"two cores": 46, "2 x GTX 580": 240}  # measured here; 90 epochs of 2010 in five to six days
+CIFAR10_PER_S = {"two cores": 500}  # recipe cifar10
+LOCAL_PER_S = {"two cores": 250}  # the networks of recipes_cifar10.py
+
+PART, FEW = 20_000, 5_000
+SMALL = {
+    "ingest.limit": str(PART),
+    "train.epochs": "8",
+    "train.lr": "0.01",  # that of the schedule holds
+    "train.schedule": "1:*=.002 7:*=.0002",
+}
+REDUCED = "CIFAR-10, 20,000 training images; two columns of 12 to 36 kernels, fc 512; 8 epochs"
+
+
+def arm_of(base: str, other: str) -> dict[str, str]:
+    """What turns one recipe into another."""
+    first, second = (values(recipes.named(name)) for name in (base, other))
+    return {key: _text(value) for key, value in second.items() if key != "recipe" and first.get(key) != value}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def on_2010(arms: Arms, seeds: int = 3) -> Setup:
+    """Table 1's network, tested as there."""
+    return Setup("as_run", arms, IMAGES_2010, TESTED_2010, FULL_PER_S, {"evaluate.split": "test"}, seeds)
+
+
+def on_2012(arms: Arms, seeds: int = 3) -> Setup:
+    """Table 2's network, on the validation images."""
+    return Setup("as_run_2012", arms, IMAGES_2012, TESTED_2012, FULL_PER_S, seeds=seeds)
+
+
+def small(arms: Arms, seeds: int = 3, but: str = "", **settings: str) -> Setup:
+    """Arms over the small two-column network on a part of CIFAR-10; `train__epochs="9"` sets train.epochs."""
+    given = {name.replace("__", "."): value for name, value in settings.items()}
+    images = int(given.get("ingest.limit", PART))
+    return Setup(
+        "cifar10",
+        arms,
+        images,
+        min(images, TESTED_CIFAR10),
+        CIFAR10_PER_S,
+        SMALL | given,
+        seeds,
+        REDUCED + (f", but {but}" if but else ""),
+    )
+
+
+def turned(setup: Setup, *measures: str) -> Setup:
+    """With the arms the other way round, so that differences are against the last; perhaps for other measures."""
+    return replace(setup, arms=dict(reversed(list(setup.arms.items()))), measures=measures)
+
+
+ONE_ARM: Arms = {"as it is": {}}
+
+TABLE_1 = on_2010(ONE_ARM, seeds=1)
+TABLE_2 = on_2012(ONE_ARM, seeds=1)
+FINETUNED = Setup("finetune_2012", ONE_ARM, IMAGES_2012, TESTED_2012, FULL_PER_S, seeds=1)
+FALL_2009 = Setup("fall_2009", ONE_ARM, IMAGES_FALL_2009, IMAGES_FALL_2009, FULL_PER_S, seeds=1)
+
+VAL_AND_TEST = on_2010({"validation images": {"evaluate.split": "val"}, "test images": {}})
+
+TWO_COLUMNS = on_2010({"two columns": {}, "one, half the kernels": arm_of("as_run", "one_gpu")})
+ONE_COLUMN = {"net.columns": "1"}
+TWO_COLUMNS_SMALL = small(
+    {
+        "two columns": {},
+        "one, half the kernels": ONE_COLUMN | {"net.kernels": "[12,24,36,36,48]"},
+        "one, as many parameters": ONE_COLUMN | {"net.kernels": "[22,38,54,54,48]"},
+    }
+)
+
+LRN = on_2012({"normalisation": {}, "none": arm_of("as_run_2012", "no_normalisation")})
+LRN_SMALL = small({"normalisation": {}, "none": {"net.normalisation": "false"}})
+
+_PUBLISHED = "1:*=.001 *.bias=.002 501:*=.0001 511:*=.00001"  # all images throughout: which epochs it had is known
+WITHOUT_MAPS: Arms = {"normalisation": {}, "none": {"net.normalisation": "none"}}
+LRN_CIFAR10 = Setup(
+    "cifar10_11pct_short",
+    WITHOUT_MAPS,
+    IMAGES_CIFAR10,
+    TESTED_CIFAR10,
+    LOCAL_PER_S,
+    {"train.epochs": "520", "train.schedule": _PUBLISHED},
+)
+LRN_CIFAR10_SMALL = Setup(
+    "cifar10_11pct_short",
+    WITHOUT_MAPS,
+    PART,
+    TESTED_CIFAR10,
+    LOCAL_PER_S,
+    {
+        "ingest.limit": str(PART),
+        "train.epochs": "16",
+        "train.schedule": "1:*=.001 *.bias=.002 13:*=.0001 15:*=.00001",
+    },
+    reduced="20,000 training images, 16 epochs of 520; the network is the 11 % one",
+)
+
+POOLING = on_2012({"overlapping": {}, "separate": arm_of("as_run_2012", "separate_pooling")})
+POOLING_SMALL = small(
+    {"overlapping": {}, "separate": {"net.pooling": "separate"}},
+    but="crops of 30 px, so that fc6 reads maps of 3 x 3 in both arms",
+    net__input_px="30",
+)
+
+LIGHTING = on_2010({"lighting": {}, "none": {"loader.lighting": "off"}})
+LIGHTING_SMALL = small(LIGHTING.arms)
+
+CENTRE = {"loader.offsets": "1", "loader.flip": "false"}
+CROPS = on_2010({"crops and flips": {}, "centre alone": CENTRE})
+CROPS_SMALL = small(CROPS.arms)
+
+WITHOUT_DROPOUT: Arms = {"dropout": {"net.dropout": "true"}, "none": {"net.dropout": "false"}}
+DROPOUT = on_2010(WITHOUT_DROPOUT)
+DROPOUT_SMALL = small(
+    WITHOUT_DROPOUT,
+    but="fc 1,024 units wide, 5,000 training images and 30 epochs, so that it overfits",
+    ingest__limit=str(FEW),
+    net__fc="[1024,1024]",
+    train__epochs="30",
+    train__schedule="1:*=.002",
+)
+
+DECAY = on_2010({"decay": {}, "none": {"train.weight_decay": "0"}})
+DECAY_SMALL = small(DECAY.arms)
+
+REMOVED = {
+    "all": {},
+    "without conv4": {"net.removed": "conv4"},
+    "without conv3": {"net.removed": "conv3"},
+    "without conv5": {"net.removed": "conv5"},
+}
+MIDDLE = on_2010(REMOVED)
+MIDDLE_SMALL = small(REMOVED)
+
+RELU_SCHEDULE = TANH_SCHEDULE = "1:*=.001 *.bias=.002"  # each its best of a sweep
+FIGURE_1 = Setup(
+    "figure_1",
+    {
+        "ReLU": {"train.schedule": RELU_SCHEDULE},
+        "tanh": {"net.activation": "tanh", "train.schedule": TANH_SCHEDULE},
+    },
+    IMAGES_CIFAR10,
+    TESTED_CIFAR10,
+    LOCAL_PER_S,
+    {"train.epochs": "60"},
+)
+FIGURE_1_SMALL = Setup(
+    "figure_1",
+    {
+        "ReLU": {**FIGURE_1.arms["ReLU"], "train.epochs": "15"},
+        "tanh": {**FIGURE_1.arms["tanh"], "train.epochs": "45"},
+    },
+    PART,
+    TESTED_CIFAR10,
+    {"two cores": 600},
+    {
+        "ingest.limit": str(PART),
+        "net.kernels": "[32,32]",
+        "net.local_kernels": "[16,16]",
+        "train.batch_size": "32",
+    },
+    reduced="20,000 training images of CIFAR-10, half of the four-layer network's kernels, batches of 32",
+)
+
+COMMUNICATION = on_2012({"columns exchange": {}, "at fc8 only": arm_of("as_run_2012", "no_communication")})
+COMMUNICATION_SMALL = small(
+    {
+        "columns exchange": {},
+        "at fc8 only": {"net.communication": "false", "net.kernels": "[24,60,72,72,48]", "net.fc": "[1024,512]"},
+    }
+)
+
+COLOUR = on_2010(ONE_ARM, seeds=5)
+COLOUR_SMALL = small({"two columns": {}}, seeds=5)
