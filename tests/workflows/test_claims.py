@@ -320,10 +320,14 @@ def test_the_command_lists_claims_in_a_fresh_folder(tmp_path):
 def test_the_story_of_a_claim_has_command_cost_and_evidence(tmp_path):
     path = evidence.write(facts_of(paper.ALL["lrn"], "small", [0.013, 0.014, 0.015]), tmp_path / "runs")
     story = run_alexnet("claims", "lrn", cwd=tmp_path).stdout
+    listed = run_alexnet("claims", cwd=tmp_path).stdout
+    assert all(len(line) <= 80 for line in listed.splitlines())
+    assert "lrn                  1.4         1.37     +1.40 ± 0.06  small  sign agrees" in listed
     for words in (
         "ours     +1.40 ± 0.06 at small scale",
         "verdict  sign agrees at small scale: its interval over seeds leaves out zero",
-        "+1.15 to +1.65",
+        "95% interval of the difference, over seeds: +1.15 to +1.65",
+        "measured on CIFAR-10, 20,000 training images",
         f"evidence: {path.relative_to(tmp_path)}",
         "reproduce lrn --at small --set ingest.source=FOLDER",
         "cost: 6 trainings, about 32 min 00 s of two cores",

@@ -56,6 +56,12 @@ def test_a_claim_is_reproduced_once(tmp_path):
     found = evidence.read(tmp_path / "runs" / "claims" / "colour_by_column-small.json", "colour_by_column", "small")
     assert found["arms"][0]["measures"]["colour_differs"]["n"] == 2
     assert 0 <= found["arms"][0]["measures"]["colour_gap"]["mean"] <= 1
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    experiment = client.get_experiment_by_name("alexnet").experiment_id
+    (run,) = client.search_runs([experiment], "tags.`alexnet.kind` = 'comparison'")
+    assert files <= {file.path for file in client.list_artifacts(run.info.run_id)}
     again = run_alexnet(*command)
     assert again.stdout == done.stdout
     assert "run 1 of" not in again.stderr

@@ -241,8 +241,8 @@ def _problem_inside(found: dict[str, Any]) -> str:
                 return f"{part} lack {', '.join(names)}"
     means = [mean for one in found["arms"] for mean in one["measures"].values()]
     pairs = [pair for one in found["pairs"] for pair in one["measures"].values()]
-    whole = all(isinstance(mean.get("mean"), int | float) for mean in means)
-    if not whole or any({"n", "difference", "interval_seeds", "significant"} - pair.keys() for pair in pairs):
+    lacks = any({"n", "mean", "se", "se_of", "interval"} - mean.keys() for mean in means)
+    if lacks or any({"n", "difference", "se_seeds", "interval_seeds", "significant"} - pair.keys() for pair in pairs):
         return "a measure lacks its numbers"
     return "" if {"versions", "common", "arms"} <= found["made_of"].keys() else "made_of lacks what it is made of"
 

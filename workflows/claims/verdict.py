@@ -13,7 +13,7 @@ from typing import Any
 from workflows.claims.claim import ATS, Claim
 from workflows.claims.evidence import Evidence, keys_of
 from workflows.claims.made_of import differences, digest_of, made_of
-from workflows.claims.numbers import headline
+from workflows.claims.numbers import headline, interval
 from workflows.config import UsageError
 from workflows.studies import stored
 
@@ -45,6 +45,10 @@ class Verdict:
     @property
     def text(self) -> str:
         return self.word + (AT_SMALL_SCALE if self.word in _SMALL.values() else "")
+
+    def interval(self, claim: Claim) -> str:
+        """Of the difference that is judged, over seeds; empty where there is none."""
+        return interval(claim, claim.measured(self.at)[0], self.evidence) if self.evidence else ""
 
 
 def verdict(claim: Claim, found: Mapping[str, Evidence], root: Path) -> Verdict:
@@ -102,7 +106,7 @@ def _why_other_runs(evidence: Evidence, root: Path) -> str:
     if name not in stored.names(root):
         return ""  # the folder of the comparison was removed; its evidence stays
     try:
-        runs = [run for run in stored.summary(root, name)["runs"] if run["state"] == "done"]
+        runs = [run for run in stored.summary(root, name).get("runs", []) if run["state"] == "done"]
     except UsageError as error:
         return str(error)
     same = evidence.runs <= keys_of(runs)

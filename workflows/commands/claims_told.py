@@ -13,6 +13,7 @@ from workflows.claims.measures import MEASURES
 from workflows.claims.verdict import Verdict, verdict
 from workflows.commands.given import program
 from workflows.console import duration, table
+from workflows.studies.statistics import LEVEL
 
 WIDTH = 80
 HEADING = ["claim", "paper", "log", "ours", "scale", "verdict"]
@@ -52,6 +53,7 @@ def as_json(claim: Claim, found: Verdict, root: Path) -> dict[str, Any]:
         "logged": {"text": claim.logged.text, "values": list(claim.logged.values)},
         "measures": list(claim.measures),
         "ours": found.ours,
+        "interval": found.interval(claim),
         "scale": found.at,
         "verdict": found.text,
         "why": found.why,
@@ -59,7 +61,7 @@ def as_json(claim: Claim, found: Verdict, root: Path) -> dict[str, Any]:
         "measured_elsewhere": bool(found.evidence and not found.evidence.is_ours),
         "setups": {
             at: {
-                "command": command(claim, at),
+                "command": command(claim, at, root),
                 "reduced": setup.reduced,
                 "trainings": setup.trainings(),
                 "hours": {device: round(hours, 1) for device, hours in setup.hours().items()},
@@ -71,8 +73,10 @@ def as_json(claim: Claim, found: Verdict, root: Path) -> dict[str, Any]:
     }
 
 
-def command(claim: Claim, at: str) -> str:
-    return f"{shlex.join(program())} reproduce {claim.id} --at {at} --set ingest.source=FOLDER"
+def command(claim: Claim, at: str, root: Path) -> str:
+    """What measures it, into this root."""
+    into = "" if root == Path("runs").absolute() else f" --root {shlex.quote(str(root))}"
+    return f"{shlex.join(program())} reproduce {claim.id} --at {at} --set ingest.source=FOLDER{into}"
 
 
 def _where(found: Verdict, root: Path) -> str:
@@ -97,7 +101,7 @@ def story(claim: Claim, found: Verdict, root: Path) -> list[str]:
         if setup := claim.setup(at):
             lines += [
                 "",
-                f"{at}: {command(claim, at)}",
+                f"{at}: {command(claim, at, root)}",
                 *_wrapped(setup.reduced or "the paper's own data and network", "  ", "  "),
             ]
             lines += [f"  arms of {setup.recipe}: {', '.join(setup.arms)}; {setup.seeds} seeds"]
@@ -126,9 +130,10 @@ def _of_evidence(claim: Claim, found: Verdict, facts: Evidence, root: Path) -> l
     for arm in facts["arms"]:
         cells = (numbers.mean(name, arm["measures"].get(name)) for name in measured[:2])
         rows.append([arm["name"], str(arm["n"]), *cells])
-    interval = numbers.interval(claim, measured[0], facts)
+    setup, interval = claim.setup(found.at), found.interval(claim)
     lines = ["", *table(rows)]
-    lines += [f"95 % interval of the difference, over seeds: {interval}"] if interval else []
+    lines += _wrapped(f"measured on {setup.reduced}", "") if setup and setup.reduced else []
+    lines += [f"{LEVEL:.0%} interval of the difference, over seeds: {interval}"] if interval else []
     devices = ", ".join(facts["devices"])
     lines += _wrapped(
         f"made by commit {', '.join(facts['codes'])} on {facts['machine']} ({devices}), "
