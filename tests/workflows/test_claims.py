@@ -158,6 +158,19 @@ def test_a_ratio_is_judged_by_its_size_too(tmp_path):
     assert verdict(claim, found, tmp_path).ours == "0.5 (0.5-0.5)"
 
 
+def test_numbers_are_written_by_their_unit(tmp_path):
+    found = {
+        "lrn": ([0.013, 0.014, 0.015], "+1.40 ± 0.06"),
+        "weight_decay": ([0.01, 0.02, 0.03], "+0.020 ± 0.006"),
+        "two_gpus_faster": ([-1200.0, -1300.0, -1400.0], "−1300 ± 58"),
+        "ten_views": ([0.0155], "1.55"),
+    }
+    for claim, (values, text) in found.items():
+        judged(paper.ALL[claim], tmp_path, full=values)
+        stored, _ = evidence.stored(paper.ALL[claim], tmp_path)
+        assert verdict(paper.ALL[claim], stored, tmp_path).ours == text
+
+
 def test_what_was_not_run_and_what_is_others_is_said(tmp_path):
     assert judged(paper.ALL["lrn"], tmp_path) == ("not run", "nothing is stored of it")
     assert judged(paper.ALL["sparse_coding"], tmp_path)[0] == "cited"

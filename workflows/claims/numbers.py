@@ -67,5 +67,4 @@ def interval(claim: Claim, measure: str, evidence: Evidence) -> str:
 
 def _scale(measure: str) -> tuple[int, int]:
     """Factor and digits."""
-    unit = MEASURES[measure].unit
-    return (100, 2) if unit == "%" else (1, 1) if unit in ("epochs", "images/s") else (1, 4)
+    return {"%": (100, 2), "epochs": (1, 1), "images/s": (1, 0), "": (1, 3)}[MEASURES[measure].unit]
