@@ -155,7 +155,7 @@ REMOVED = {
 MIDDLE = on_2010(REMOVED)
 MIDDLE_SMALL = small(REMOVED)
 
-RELU_SCHEDULE = TANH_SCHEDULE = "1:*=.001 *.bias=.002"  # each its best of a sweep
+RELU_SCHEDULE = TANH_SCHEDULE = "1:*=.001 *.bias=.002"  # to be each the best of a sweep
 FIGURE_1 = Setup(
     "figure_1",
     {
@@ -170,8 +170,8 @@ FIGURE_1 = Setup(
 FIGURE_1_SMALL = Setup(
     "figure_1",
     {
-        "ReLU": {**FIGURE_1.arms["ReLU"], "train.epochs": "15"},
-        "tanh": {**FIGURE_1.arms["tanh"], "train.epochs": "45"},
+        "ReLU": {**FIGURE_1.arms["ReLU"], "train.epochs": "12"},
+        "tanh": {**FIGURE_1.arms["tanh"], "train.epochs": "60"},
     },
     PART,
     TESTED_CIFAR10,
