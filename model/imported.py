@@ -97,9 +97,23 @@ def layer_table(spec: ImportedSpec) -> tuple[ImportedLayer, ...]:
     )
 
 
+_as_first_seen: dict[object, str] = {}  # digests of files, by the modules that were imported from them
+
+
 def source_digest(spec: ImportedSpec) -> str:
-    """sha256 of the file that the function is in."""
-    return sha256(Path(inspect.getsourcefile(inspect.unwrap(_function(spec))) or "").read_bytes()).hexdigest()
+    """sha256 of the file that the function is in.
+
+    Raises:
+        ValueError: The function cannot be imported, or was imported here from other code than is in the file now.
+    """
+    function = inspect.unwrap(_function(spec))
+    file = Path(inspect.getsourcefile(function) or "")
+    now = sha256(file.read_bytes()).hexdigest()
+    if _as_first_seen.setdefault(inspect.getmodule(function), now) != now:
+        raise _wrong(
+            spec, f"{file.name} was changed since it was imported; start again (a notebook: restart its kernel)"
+        )
+    return now
 
 
 def _note(outputs: dict[str, tuple[int, ...]], name: str, module: nn.Module, inputs: tuple, output: object) -> None:
