@@ -11,7 +11,7 @@ demo: install
 install: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev lint
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 quick: $(VENV)/.installed-dev lint
 	$(VENV)/bin/python -m pytest -q -m "not slow and not browser and not gpu"
