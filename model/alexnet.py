@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.columns import OneColumn, OneProcess
-from model.layers import LRN, Dropout, initial_weights, linear, local_response_norm, spatial_norm
+from model.layers import LRN, Dropout, linear, local_response_norm, spatial_norm
 from model.network import Network
 from model.shapes import Layer, layer_table
 from model.specs import AlexNetSpec
@@ -73,15 +73,9 @@ class AlexNet(Network):
             self.add_module(f"drop_{name}", Dropout(seed, name, columns.slice(self.table[name].out)))
         alpha = spec.lrn_alpha / spec.lrn_n if spec.lrn_alpha_over_n else spec.lrn_alpha
         self.lrn = LRN(spec.lrn_n, alpha, spec.lrn_beta, spec.lrn_k)
-        self.initialise(seed)
+        self.initialise(self.table, seed)
         # Channels last is what convolutions like best, and pooling and normalisation need.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare this one
-
-    @torch.no_grad()
-    def initialise(self, seed: int) -> None:
-        for name, layer in self.table.items():
-            for kind, initial in zip(("weight", "bias"), initial_weights(layer, seed), strict=True):
-                self.get_parameter(f"{name}.{kind}").copy_(self.part(name, initial))
 
     def part(self, parameter: str, merged: Tensor) -> Tensor:
         return merged[self.columns.slice(self._outputs(parameter))]

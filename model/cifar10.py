@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from model.cifar10_shapes import POOL, Cifar10Spec, layer_table
 from model.columns import OneColumn, OneProcess
-from model.layers import LRN, initial_weights, linear, local_response_norm, spatial_norm
+from model.layers import LRN, linear, local_response_norm, spatial_norm
 from model.network import Network
 from model.shapes import Layer
 
@@ -49,9 +49,7 @@ class Cifar10Net(Network):
         self.table = {layer.name: layer for layer in layer_table(spec)}
         for name, layer in self.table.items():
             self.add_module(name, _module(layer))
-            with torch.no_grad():
-                for kind, initial in zip(("weight", "bias"), initial_weights(layer, seed), strict=True):
-                    self.get_parameter(f"{name}.{kind}").copy_(initial)
+        self.initialise(self.table, seed)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare this one
 
     def features(self, images_BCHW: Tensor) -> Tensor:

@@ -24,6 +24,10 @@ from model.shapes import ImportedLayer
 from model.specs import ImportedSpec
 
 
+class Changed(ValueError):
+    """The file of a function is not what was imported from it."""
+
+
 class Imported(Network):
     """The network of a spec, whose module's parameters go by their names in it."""
 
@@ -104,15 +108,15 @@ def source_digest(spec: ImportedSpec) -> str:
     """sha256 of the file that the function is in.
 
     Raises:
-        ValueError: The function cannot be imported, or was imported here from other code than is in the file now.
+        Changed: The function was imported here from other code than is in the file now.
+        ValueError: It cannot be imported.
     """
     function = inspect.unwrap(_function(spec))
     file = Path(inspect.getsourcefile(function) or "")
     now = sha256(file.read_bytes()).hexdigest()
     if _as_first_seen.setdefault(inspect.getmodule(function), now) != now:
-        raise _wrong(
-            spec, f"{file.name} was changed since it was imported; start again (a notebook: restart its kernel)"
-        )
+        what = f"{file.name} was changed since it was imported; start again (a notebook: restart its kernel)"
+        raise Changed(f"net.kind={spec.kind}: {what}")
     return now
 
 

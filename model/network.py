@@ -5,12 +5,15 @@ A new network is a class that says `features` and `head`, its spec, and a line i
 Letters: B batch, H, W, U units, K classes.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from model.columns import OneColumn, OneProcess
-from model.layers import Dropout
+from model.layers import Dropout, initial_weights
+from model.shapes import Layer
 from model.specs import NetworkSpec
 
 
@@ -62,6 +65,13 @@ class Network(nn.Module):
         for module in self.modules():
             if isinstance(module, Dropout):
                 module.at(step, first_row)
+
+    @torch.no_grad()
+    def initialise(self, table: Mapping[str, Layer], seed: int) -> None:
+        """Gives the layers of a table, which are modules of these names, their first weights and biases."""
+        for name, layer in table.items():
+            for kind, initial in zip(("weight", "bias"), initial_weights(layer, seed), strict=True):
+                self.get_parameter(f"{name}.{kind}").copy_(self.part(f"{name}.{kind}", initial))
 
     def part(self, parameter: str, merged: Tensor) -> Tensor:
         """What this process holds of a parameter of all columns."""

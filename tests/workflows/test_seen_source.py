@@ -163,6 +163,8 @@ def test_the_code_of_a_network_of_ones_own_is_part_of_what_training_sees(tmp_pat
     config = with_values(tiny.config("demo"), {"net.kind": "module:network_to_change:net"})
     where = places(config, tmp_path / "runs")
     before = see_training(config, where, anew=True)
+    facts = {"stage": "train", "key": "4567", "inputs": {}}
+    where.at_home("train", "4567").begin(facts | {"ingredients": {"net.kind": config.net.kind} | before.identity}, {})
     code.write_text("def net(spec): return spec  # in another way")
     with pytest.raises(UsageError, match=r"network_to_change.py was changed since it was imported; start again"):
         see_training(config, where, anew=True)

@@ -93,10 +93,12 @@ def _weights(config: RunConfig, places: Places) -> Seen:
 def _code(config: RunConfig, places: Places) -> Seen:
     if not isinstance(config.net, ImportedSpec):
         return Seen()
-    from model.imported import source_digest
+    from model.imported import Changed, source_digest
 
     try:
         return Seen({"net.code": source_digest(config.net)})
+    except Changed as error:
+        raise UsageError(str(error)) from error
     except ValueError as error:
         for facts in places.begun("train"):
             if facts["ingredients"].get("net.kind") == config.net.kind and "net.code" in facts["ingredients"]:

@@ -111,7 +111,7 @@ class FinishedRun:
     def conv1_columns(self) -> "list[np.ndarray]":
         """The first layer's kernels [N, 3, k, k] in the weights that were evaluated, one array a column.
 
-        None where no layer has kernels of three colours.
+        Empty where no layer has kernels of three colours.
         """
         import numpy as np
         from safetensors import safe_open
