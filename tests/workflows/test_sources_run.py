@@ -9,7 +9,7 @@ from pipelines.manifest import Manifest
 from pipelines.storage import Folder
 from workflows.compute.workers import InProcess
 from workflows.engine.run import run
-from workflows.workflow import STAGES
+from workflows.workflow import OF_A_RUN, STAGES
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def webdataset(folder) -> dict[str, str]:
 def test_a_source_goes_through_all_stages_with_its_own_labels(tmp_path, write):
     truth = write(tmp_path / "source")
     config = tiny.config(tmp_path / "source", tracking__uri="off", train__epochs=1, train__placement="one")
-    rows = run(STAGES, config, tmp_path / "runs", only=[stage.name for stage in STAGES], compute=lambda *_: InProcess())
+    rows = run(STAGES, config, tmp_path / "runs", only=OF_A_RUN, compute=lambda *_: InProcess())
     assert [row.state for row in rows] == ["ran"] * 5
     ingest, _, _, evaluate, _ = (row.folder for row in rows)
     names = Manifest.load(Folder.at(ingest.local_path())).class_names
