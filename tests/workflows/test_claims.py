@@ -82,7 +82,7 @@ def test_what_measures_a_claim_can_be_run(claim, at):
     assert len(set(configs.values())) == len(setup.arms)
     assert set(claim.measured(at)) <= measures.MEASURES.keys()
     if claim.kind == "value":
-        assert len(setup.arms) == 1
+        assert len(setup.arms) == 1 or claim.id == "colour_by_column"  # beside it, what may decide it
     else:
         assert next(iter(setup.arms)) == claim.pair[0] != claim.pair[1]
         assert claim.pair[1] in setup.arms
@@ -100,7 +100,7 @@ def test_all_small_comparisons_fit_a_working_day_of_two_cores():
                 images = config.train.epochs * setup.images
                 seconds = images / setup.images_per_s["two cores"]
                 hours[config.ingest, config.net, config.loader, config.train] = seconds / 3600
-    assert 4 < sum(hours.values()) < 9
+    assert 1 < sum(hours.values()) < 8
 
 
 def test_counts_are_computed_and_are_those_of_the_reference(tmp_path):
@@ -343,7 +343,7 @@ def test_the_story_of_a_claim_has_command_cost_and_evidence(tmp_path):
         "measured on CIFAR-10, 20,000 training images",
         f"evidence: {path.relative_to(tmp_path)}",
         "reproduce lrn --at small --set ingest.source=FOLDER",
-        "cost: 6 trainings, about 32 min 00 s of two cores",
+        "cost: 6 trainings, about 8 min 53 s of two cores",
     ):
         assert words in story
 

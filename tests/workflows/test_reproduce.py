@@ -1,29 +1,29 @@
 """Evidence is what the runs of a claim's comparison came to."""
 
 import json
+from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tiny
 from conftest import run_alexnet
 
-from workflows.claims import evidence, paper
+from workflows.claims import evidence, keeping, paper
 from workflows.compute.workers import InProcess
 from workflows.config import load
 from workflows.console import Console
+from workflows.studies.comparison import Comparison
 from workflows.studies.running import How, compare
 
 pytestmark = pytest.mark.slow
 
 
 def test_evidence_has_the_means_and_differences_of_its_runs(data, tmp_path):
-    training = tiny.Training(
-        data, tmp_path, tiny.in_process, tracking__uri="off", train__placement="one", train__epochs=1
-    )
     claim = paper.ALL["dropout"]
-    comparison = claim.small.comparison("claim-dropout-small", load(training.config), seeds=2)
-    summary = compare(comparison, training.root, How(Console(), lambda *_: InProcess()))
-    evidence.write(evidence.gather(claim, "small", comparison, summary, training.root), training.root)
-    found, wrong = evidence.stored(claim, training.root, tmp_path)
+    comparison, summary, root = made(claim, data, tmp_path)
+    evidence.write(evidence.gather(claim, "small", comparison, summary, root), root)
+    found, wrong = evidence.stored(claim, root, tmp_path)
     assert not wrong
     rows = {(run["arm"], run["seed"]): run for run in summary["runs"]}
     gaps = {key: run["top1_error"] - run["train_top1_error"] for key, run in rows.items()}
@@ -38,10 +38,39 @@ def test_evidence_has_the_means_and_differences_of_its_runs(data, tmp_path):
     assert found["small"]["hours"] > 0
 
 
+def test_networks_are_averaged_and_their_kernels_looked_at(data, tmp_path):
+    claim = paper.ALL["five_averaged"]
+    comparison, summary, root = made(claim, data, tmp_path)
+    (arm,) = evidence.gather(claim, "small", comparison, summary, root)["arms"]
+    kept = [pq.read_table(root / "evaluate" / run["evaluate_key"] / "probabilities.parquet") for run in summary["runs"]]
+    labels = kept[0]["label"].to_numpy()
+    of_each = [np.stack(table["trained"].to_numpy()).astype(float) for table in kept]
+    wrong = [(one.argmax(1) != labels).mean() for one in of_each]
+    together = (sum(of_each).argmax(1) != labels).mean()
+    gain = arm["measures"]["gain_of_average"]
+    assert gain["mean"] == pytest.approx(np.mean(wrong) - together)
+    assert (gain["n"], gain["se_of"]) == (1, "test images")
+    colour = paper.ALL["colour_by_column"]
+    files = {path.name for path in keeping.keep(colour, "small", comparison, summary, root)}
+    assert files == {"colour_by_column-small.json", "colour_by_column-small.png", "claims.html"}
+    (arm,) = evidence.read(root / "claims" / "colour_by_column-small.json", "colour_by_column", "small")["arms"]
+    assert arm["measures"]["colour_differs"]["n"] == 2
+    assert 0 <= arm["measures"]["colour_gap"]["mean"] <= 1
+
+
+def made(claim, data, tmp_path) -> tuple[Comparison, dict, Path]:
+    """A claim's small comparison on a tiny network and two seeds, its summary, and its root."""
+    training = tiny.Training(
+        data, tmp_path, tiny.in_process, tracking__uri="off", train__placement="one", train__epochs=1
+    )
+    comparison = claim.small.comparison(f"claim-{claim.id}-small", load(training.config), seeds=2)
+    return comparison, compare(comparison, training.root, How(Console(), lambda *_: InProcess())), training.root
+
+
 def test_a_claim_is_reproduced_once(tmp_path):
     source = tiny.write_source(tmp_path / "source")
     settings = tiny.SETTINGS | {"ingest.source": source, "train.epochs": 1, "train.schedule": "constant"}
-    command = ["reproduce", "colour_by_column", "--seeds", 2, "--root", tmp_path / "runs"]
+    command = ["reproduce", "ten_views", "--seeds", 2, "--root", tmp_path / "runs"]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
     done = run_alexnet(*command)
@@ -49,13 +78,7 @@ def test_a_claim_is_reproduced_once(tmp_path):
     assert "ours     " in done.stdout
     assert "verdict  out of date: " in done.stdout  # of the tiny settings
     files = {path.name for path in (tmp_path / "runs" / "claims").iterdir()}
-    assert files == {"claims.html", "colour_by_column-small.png"} | {
-        f"{claim}-small.json"
-        for claim in ("colour_by_column", "ten_views")  # the same runs
-    }
-    found = evidence.read(tmp_path / "runs" / "claims" / "colour_by_column-small.json", "colour_by_column", "small")
-    assert found["arms"][0]["measures"]["colour_differs"]["n"] == 2
-    assert 0 <= found["arms"][0]["measures"]["colour_gap"]["mean"] <= 1
+    assert files == {"claims.html", "ten_views-small.json", "five_averaged-small.json"}  # of the same runs
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")

@@ -80,7 +80,7 @@ def gather(claim: Claim, at: str, comparison: Comparison, summary: dict[str, Any
         "comparison": comparison.name,
         "recipe": comparison.base.recipe,
         "setup": digest_of(made),
-        "arms": [_arm(arm, names, found) for arm in summary["arms"]],
+        "arms": [_arm(arm, names, found, runs) for arm in summary["arms"]],
         "pairs": _pairs(claim, summary, names, found),
         "runs": [{name: row[name] for name in OF_A_RUN} for row in rows],
         "codes": sorted({code for row in rows for code in row["codes"]}),
@@ -104,23 +104,31 @@ def runs_of(comparison: Comparison, summary: dict[str, Any], root: Path) -> dict
     for row in summary["runs"]:
         key = row["arm"], row["seed"]
         if row["state"] == "done" and key in kept:
-            trained = places(members[key], root, may_write=False).output("train", row["train_key"])
-            found[key] = Run(row, members[key], trained.folder)
+            where = places(members[key], root, may_write=False)
+            trained, evaluated = (where.output(stage, row[f"{stage}_key"]).folder for stage in ("train", "evaluate"))
+            found[key] = Run(row, members[key], trained, evaluated)
     return found
 
 
 def _values(name: str, runs: dict[tuple[str, int], Run]) -> dict[tuple[str, int], float]:
     """A measure of each arm and seed that has it."""
+    if measures.MEASURES[name].of_all:
+        return {}
     found = {key: measures.value(name, run) for key, run in runs.items()}
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _arm(arm: dict[str, Any], names: tuple[str, ...], found: dict[str, dict]) -> dict[str, Any]:
+def _arm(
+    arm: dict[str, Any], names: tuple[str, ...], found: dict[str, dict], runs: dict[tuple[str, int], Run]
+) -> dict[str, Any]:
     """Its means: those of the comparison, which knows the test images too, where it has them."""
-    means = {}
+    means: dict[str, Any] = {}
     for name in names:
         of_arm = [value for (of, _), value in found[name].items() if of == arm["name"]]
-        if of_arm:
+        if of_all := measures.MEASURES[name].of_all:
+            together = of_all([run for (of, _), run in runs.items() if of == arm["name"]])
+            means |= {name: together.as_json()} if together else {}
+        elif of_arm:
             means[name] = arm["measures"].get(name) or statistics.mean(of_arm).as_json()
     shown = {name: arm[name] for name in ("name", "settings", "n", "seeds", "num_images", "parameters")}
     return {**shown, "measures": means}

@@ -1,13 +1,15 @@
 """What claims measure of a run, beside what every comparison does; each a function of what the run left behind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from pipelines.storage import Folder
+from workflows.claims import averages
 from workflows.config import RunConfig
 from workflows.folders import MODELS
+from workflows.studies.statistics import Mean
 
 CHANCE = 0.05  # how many random deals of the kernels may differ as much as the columns do
 DEALS = 2000
@@ -16,19 +18,26 @@ Unit = Literal["%", "", "epochs", "images/s"]  # %: a share of images
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its row of the results, its configuration, and the folder of its training."""
+    """A finished run: its row of the results, its configuration, and the folders of its training and evaluation."""
 
     row: dict[str, Any]
     config: RunConfig
     trained: Folder
+    evaluated: Folder
 
 
 class Measure(NamedTuple):
-    """`of` gives its value of a run, None where the run has none; without it, it is the results' column of its name."""
+    """A value of each run, or one of all runs of an arm together.
+
+    Attributes:
+        of: Gives a run's value, None where the run has none; without it, it is the results' column of its name.
+        of_all: Gives that of all runs, whose own values there are none of then.
+    """
 
     title: str
     unit: Unit
     of: Callable[[Run], float | None] | None = None
+    of_all: Callable[[Sequence[Run]], Mean | None] | None = None
 
 
 def value(name: str, run: Run) -> float | None:
@@ -127,6 +136,10 @@ MEASURES = {
     "epochs_to_val_60": Measure(
         "epochs to 60 % validation error", "epochs", partial(_epochs_to, name="val_top1_error", level=0.6)
     ),
+    "average_top1": Measure("top-1 error of the average", "%", of_all=partial(averages.error, column=0)),
+    "average_top5": Measure("top-5 error of the average", "%", of_all=partial(averages.error, column=1)),
+    "gain_of_average": Measure("top-1 error less the average's", "%", of_all=partial(averages.gain, column=0)),
+    "gain_of_average_top5": Measure("top-5 error less the average's", "%", of_all=partial(averages.gain, column=1)),
     "colour_differs": Measure("runs whose columns differ in colour", "%", _colour_differs),
     "colour_gap": Measure("columns' medians of colour apart", "%", _colour_gap),
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipelines.storage import Folder
 from workflows.claims import evidence, numbers, paper
 from workflows.claims.claim import Claim
+from workflows.claims.measures import MEASURES
 from workflows.claims.verdict import CITED, NOT_RUN, Verdict, verdict
 from workflows.report.page import Html, Right, code, element, page, picture, table
 
@@ -97,12 +98,25 @@ def _figure_3(found: Verdict) -> list[Html]:
     claim = paper.ALL[FIGURE_3]
     rows = [(claim.says, Right(claim.paper.text), Right(_ours(claim, found)), found.text)]
     caption = "Ours: % of runs whose columns differ in colour / points between the columns' medians of colour."
-    said = table(["claim", "paper", "ours", "verdict"], rows, caption)
+    said = [table(["claim", "paper", "ours", "verdict"], rows, caption), *_arms_of_figure_3(claim, found)]
     path = found.evidence and found.evidence.path.with_suffix(".png")
     if not path or not path.is_file():
-        return [said]
+        return said
     caption = f"conv1's kernels by column, of the first run: {_scale(claim, found)}."
-    return [picture(path.read_bytes(), caption, "Kernels of conv1 by column", 1040), said]
+    return [picture(path.read_bytes(), caption, "Kernels of conv1 by column", 1040), *said]
+
+
+def _arms_of_figure_3(claim: Claim, found: Verdict) -> list[Html]:
+    """What was tried to find what decides it."""
+    if not found.evidence or len(found.evidence["arms"]) < 2:
+        return []
+    names = claim.measured(found.at)
+    rows = [
+        (arm["name"], Right(str(arm["n"])), *(Right(numbers.mean(name, arm["measures"].get(name))) for name in names))
+        for arm in found.evidence["arms"]
+    ]
+    heading = ["arm", "runs", *(MEASURES[name].title for name in names)]
+    return [table(heading, rows, "What may decide it: the same network in other ways, in %.")]
 
 
 def _ablations(judged: Judged) -> Html:

@@ -115,8 +115,9 @@ def _why_other_runs(evidence: Evidence, root: Path) -> str:
 
 def _value(claim: Claim, at: str, evidence: Evidence) -> tuple[str, str]:
     measure = claim.measured(at)[0]
-    (arm,) = evidence["arms"]
-    mean = evidence.arm(arm["name"], measure)
+    if not evidence["arms"]:
+        return NOT_RUN, "its run is not done"
+    mean = evidence.arm(evidence["arms"][0]["name"], measure)
     if mean is None:
         return NOT_RUN, "its run is not done"
     if claim.paper.values[0] == 1:

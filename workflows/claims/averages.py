@@ -1,0 +1,61 @@
+"""Networks of other seeds averaged: what the probabilities that an arm's runs kept come to together.
+
+N images, R runs, K classes; of two columns the first is top-1, the second top-5.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.storage import Folder
+from pipelines.tables import read_table
+from workflows.studies.statistics import Mean
+
+if TYPE_CHECKING:
+    from workflows.claims.measures import Run
+
+
+def error(runs: Sequence["Run"], column: int) -> Mean | None:
+    """Of the averaged probabilities; None where a run kept none."""
+    wrong = _wrong(runs)
+    return None if wrong is None else _mean(wrong[1][:, column])
+
+
+def gain(runs: Sequence["Run"], column: int) -> Mean | None:
+    """How much less that is than the networks' own errors are on the mean, paired by image."""
+    wrong = _wrong(runs)
+    return None if wrong is None else _mean((wrong[0].mean(0) - wrong[1])[:, column])
+
+
+def _mean(values_N: np.ndarray) -> Mean:
+    """One average is one sample, however many networks are in it: its error bar is that of the test images."""
+    return Mean(1, float(values_N.mean()), None, float(values_N.std(ddof=1) / len(values_N) ** 0.5))
+
+
+def _wrong(runs: Sequence["Run"]) -> tuple[np.ndarray, np.ndarray] | None:
+    """How wrong each network [R, N, 2] and their average [N, 2] are of each labelled image, 0 to 1."""
+    from workflows.stages.evaluate import PROBABILITIES
+
+    if any(run.evaluated.size(PROBABILITIES) is None for run in runs):
+        return None
+    tables = [_probabilities(run.evaluated, PROBABILITIES) for run in runs]
+    single_RN2 = np.stack([_wrong_of(probabilities_NK, labels_N) for probabilities_NK, labels_N in tables])
+    together_NK = np.mean([probabilities_NK for probabilities_NK, _ in tables], axis=0)
+    return single_RN2, _wrong_of(together_NK, tables[0][1])
+
+
+def _probabilities(folder: Folder, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """[N, K] of the trained network and [N] labels, by id."""
+    table = read_table(folder, name, ["label", "trained"])
+    labels_N = table["label"].to_numpy()
+    probabilities_NK = table["trained"].combine_chunks().flatten().to_numpy().reshape(len(labels_N), -1)
+    return probabilities_NK[labels_N >= 0].astype(np.float32), labels_N[labels_N >= 0].astype(np.int64)
+
+
+def _wrong_of(probabilities_NK: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
+    import torch
+
+    from model.metrics import credits
+
+    return 1 - credits(torch.from_numpy(probabilities_NK), torch.from_numpy(labels_N)).numpy()
