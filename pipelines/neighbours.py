@@ -87,7 +87,7 @@ class _Search:
         self._merge(query_P, ids_P, distances_P)
 
     def _tensor(self, values: np.ndarray) -> "Tensor":
-        return self._torch.from_numpy(np.ascontiguousarray(values)).to(self._device).float()
+        return self._torch.from_numpy(np.array(values)).to(self._device).float()
 
     def _candidates(self, values_NU: "Tensor") -> "tuple[Tensor, Tensor]":
         """The pairs that may be among the nearest: the places of their queries and of their rows."""
@@ -141,16 +141,17 @@ def right_class(labels_Q: np.ndarray, neighbours_QK: np.ndarray, at: Sequence[in
     if not known.any():
         return {}
     right_QK = neighbours_QK[known] == labels_Q[known, None]
-    return {k: _mean(right_QK[:, :k].mean(axis=1)) for k in at if k <= right_QK.shape[1]}
+    return {k: mean(right_QK[:, :k].mean(axis=1)) for k in at if k <= right_QK.shape[1]}
 
 
 def chance(labels_Q: np.ndarray, counts: dict[int, int]) -> Share | None:
     """The same of rows drawn at random, from how many have each label; None where no query has a label."""
     known = labels_Q[labels_Q >= 0]
     total = sum(counts.values())
-    return _mean(np.array([counts.get(label, 0) / total for label in known.tolist()])) if len(known) else None
+    return mean(np.array([counts.get(label, 0) / total for label in known.tolist()])) if len(known) else None
 
 
-def _mean(shares_Q: np.ndarray) -> Share:
+def mean(shares_Q: np.ndarray) -> Share:
+    """Of one value for each query."""
     error = float(shares_Q.std(ddof=1) / np.sqrt(len(shares_Q))) if len(shares_Q) > 1 else float("nan")
     return Share(float(shares_Q.mean()), error)

@@ -84,6 +84,26 @@ class FeaturesSpec:
 
 
 @dataclass(frozen=True)
+class NeighboursSpec:
+    """Whose neighbours among the training images are looked for, in the features."""
+
+    split: Annotated[Literal["val", "test", "train"], "split whose images are looked up among the training images"] = (
+        "val"
+    )
+    top: Annotated[int, "neighbours of each image"] = 50
+    duplicate_below: Annotated[
+        float,
+        "a neighbour this near, in medians of the distances to the nearest one, is listed as a duplicate; 0 lists none",
+    ] = 0.3
+
+    def __post_init__(self):
+        if self.top < 1:
+            raise ValueError(f"neighbours.top is {self.top}; use 1 or more")
+        if self.duplicate_below < 0:
+            raise ValueError(f"neighbours.duplicate_below is {self.duplicate_below}; use 0 (none) or more")
+
+
+@dataclass(frozen=True)
 class RaySpec:
     """Where the tasks run."""
 
@@ -126,6 +146,7 @@ class RunConfig:
     train: TrainSpec = field(default_factory=TrainSpec)
     evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
     features: FeaturesSpec = field(default_factory=FeaturesSpec)
+    neighbours: NeighboursSpec = field(default_factory=NeighboursSpec)
     ray: RaySpec = field(default_factory=RaySpec)
     tracking: TrackingSpec = field(default_factory=TrackingSpec)
 
@@ -313,6 +334,16 @@ def require_splits(splits: Sequence[str], counts: dict[str, int]) -> None:
         if split not in have:
             asked = f"features.splits={','.join(splits)}"
             raise UsageError(f"{asked}: there are no images of {split}; set it to some of {','.join(have)}")
+
+
+def require_features_of(config: RunConfig) -> None:
+    """UsageError where neighbours are wanted of or among images whose features are not taken."""
+    taken, wanted = config.features.splits, dict.fromkeys(("train", config.neighbours.split))
+    if lacking := [split for split in wanted if split not in taken]:
+        raise UsageError(
+            f"neighbours of {config.neighbours.split} among train need features of {' and '.join(lacking)}, and "
+            f"features.splits is {','.join(taken)}: set features.splits={','.join([*taken, *lacking])}"
+        )
 
 
 def require_validation(train: TrainSpec, num_val: int) -> None:

@@ -64,6 +64,14 @@ STAGES = (
         ignores=("features.batch_size",),
         optional=True,
     ),
+    Stage(
+        "neighbours",
+        version=1,
+        module="workflows.stages.neighbours",
+        needs=("ingest", "train", "features"),
+        reads=("neighbours.*",),
+        optional=True,
+    ),
 )
 NAMES = tuple(stage.name for stage in STAGES)
 OF_A_RUN = tuple(stage.name for stage in STAGES if not stage.optional)

@@ -124,6 +124,10 @@ def test_a_stage_before_its_inputs(tmp_path):
         ),
         (["features", "--set", "features.splits=val,val"], ["features.splits is val,val"]),
         (["features", "--set", "features.splits=test"], ["there are no images of test", "train,val"]),
+        (
+            ["neighbours", "--set", "neighbours.split=test"],
+            ["neighbours of test among train need features of test", "set features.splits=train,val,test"],
+        ),
         (["run", "--from", "features"], ["--from", "invalid choice"]),
         (["run", "--redo", "features"], ["--redo features: features is not among the stages to run"]),
         (["run", "--set", "evaluate.split=test"], ["evaluate.split=test: there are no such images", "train, val"]),
@@ -324,7 +328,7 @@ def test_help_loads_nothing_but_what_it_prints(tmp_path):
 def test_status_and_plan_are_lists_for_programs(tmp_path):
     for verb in ("status", "plan"):
         rows = json.loads(alexnet(verb, "--json", cwd=tmp_path).stdout)
-        optional = ["features"] if verb == "plan" else []  # status says what is there
+        optional = ["features", "neighbours"] if verb == "plan" else []  # status says what is there
         assert [row["stage"] for row in rows] == ["ingest", "stats", "train", "evaluate", "report", *optional]
         wanted = {"stage", "state", "key", "path", "mlflow_run_id", "seconds", "reasons"}
         assert all(wanted <= row.keys() and row["state"] == "MISSING" for row in rows)

@@ -152,7 +152,7 @@ def test_what_is_half_done_is_counted_finished_and_offered_for_removal(copied):
 def test_a_plan_says_how_large_the_features_of_a_split_will_be(taken):
     root, config = taken
     settings = ["--set=features.splits=val", "--set=features.dtype=float32"]
-    row = json.loads(run_alexnet("plan", "--json", "--root", root, *settings).stdout)[-1]
+    row = json.loads(run_alexnet("plan", "--json", "--root", root, *settings).stdout)[5]
     images = open_run(root).manifest.num_rows("val")
     assert (row["stage"], row["units"], row["shards"]) == ("features", images, 1)
     assert "optional: `alexnet features` makes it" in row["reasons"]

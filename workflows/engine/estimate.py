@@ -16,6 +16,7 @@ DISK_MARGIN = 1.1  # room asked for, as a multiple of the predicted bytes
 RATE_KEYS: tuple[str, ...] = ("net.", "train.batch_size", "train.precision", "evaluate.views")
 RATE_KEYS += ("ingest.size", "ingest.encoding", "ingest.quality")
 _SHARD = re.compile(r"(train|val|test)-(\d+)-of-(\d+).*\.json")  # the record that a finished shard gets
+_BLOCK = re.compile(r"features-\d+-of-(\d+)\.parquet")  # neighbours of a block of images
 _CHECKPOINT = re.compile(r"step-(\d+)/checkpoint\.json")  # here without torch, which `model.checkpoint` imports
 
 
@@ -26,7 +27,7 @@ class Left:
     done: int
     total: int
     unit: str
-    images_done: int
+    images_done: int  # of neighbours pairs of images
 
     def __str__(self) -> str:
         return f"{self.done} of {self.total} {self.unit} done, {self.total - self.done} to do"
@@ -36,7 +37,7 @@ class Left:
 class Prediction:
     """What a stage still has to do; None where nothing like it was measured yet."""
 
-    units: int  # images, counted as often as they are seen
+    units: int  # images, counted as often as they are seen; of neighbours pairs of images
     seconds: float | None
     num_bytes: int | None
     shards: int | None  # of ingest, or files of features
@@ -67,6 +68,8 @@ def left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Left | Non
             return _steps_left(step, config, counts)
         case "features":
             return _files_left(step, config, counts)
+        case "neighbours":
+            return _blocks_left(step, _units(step, config, counts))
         case _:
             return None
 
@@ -94,6 +97,8 @@ def _units(step: Planned, config: RunConfig, counts: dict[str, int]) -> int:
             return counts.get(config.evaluate.split, 0)
         case "features":
             return sum(counts.get(split, 0) for split in config.features.splits)
+        case "neighbours":
+            return counts.get(config.neighbours.split, 0) * train
         case _:
             return 1
 
@@ -120,6 +125,14 @@ def _files_left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Lef
             total[shard[1]] = int(shard[3])  # which stored images, fewer than listed ones, may not say
     images = sum(counts.get(split, 0) * done[split] // total[split] for split in done)
     return Left(done.total(), sum(total.values()), "shards", images)
+
+
+def _blocks_left(step: Planned, units: int) -> Left | None:
+    """None where no block of queries is done yet: how many there are depends on what they run on."""
+    entries = step.output.folder.child("parts").files()
+    totals = Counter(int(block[1]) for entry in entries if (block := _BLOCK.fullmatch(entry.name)))
+    total, done = max(totals.items(), default=(0, 0))
+    return Left(done, total, "blocks", units * done // total) if total else None
 
 
 def _steps_left(step: Planned, config: RunConfig, counts: dict[str, int]) -> Left:
