@@ -112,6 +112,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> _Parser:
+    from pipelines.names import SPLITS
     from workflows.commands import completion, verbs
     from workflows.commands.claims import claims, reproduce
     from workflows.commands.compare import compare
@@ -162,6 +163,11 @@ def _parser() -> _Parser:
     add = command("predict", verbs.predict, "print the five likeliest classes of images", common, json)
     add.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
     add.add_argument("--model", help="folder of an exported model, or models:/NAME@ALIAS (default: the last trained)")
+    add = command("search", verbs.search, "find the stored images that the network finds most like yours", common, json)
+    add.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
+    add.add_argument("--split", choices=SPLITS, default="train", help="images that are looked through (default train)")
+    add.add_argument("--top", type=_count, metavar="N", default=6, help="answers to each image (default 6)")
+    add.add_argument("--open", action="store_true", help="show the picture of the answers")
     add = command("bench", verbs.bench, "time ours and the peers in one run")
     add.add_argument("what", choices=("ingest", "loader", "scale", "trainer"))
     add.add_argument("--images", help="folder or tar of images, as ingest.source (default: generated ones)")

@@ -5,13 +5,17 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipelines.names import Views
 from workflows.config import RunConfig, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
     from model.export import Exported
 
 TOP = 5
@@ -24,6 +28,14 @@ class Guess(NamedTuple):
     name: str
     title: str
     probability: float
+
+
+class Read(NamedTuple):
+    """An image as training images were stored, uint8 [H, W, 3]; or why it could not be looked at."""
+
+    path: str
+    pixels_HWC: "np.ndarray | None"
+    problem: str = ""
 
 
 class Predicted(NamedTuple):
@@ -45,18 +57,28 @@ def predictions(folder: Path, paths: Iterable[str], config: RunConfig) -> Iterat
     Raises:
         UsageError: No model there.
     """
-    with _no_warnings():
-        exported, size_px = _load(folder, config.net.kind)
+    exported, size_px = load_model(folder, config.net.kind)
+    for image in read_images(paths, size_px, config.ingest.max_pixels):
+        if image.problem:
+            yield Predicted(image.path, (), image.problem)
+            continue
+        with _no_warnings():
+            predicted = _predicted(exported, image)
+        yield predicted
+
+
+def read_images(paths: Iterable[str], size_px: int, max_pixels: int) -> Iterator[Read]:
+    """Image files, and those in folders, each as a square of this size; what is no image is said so."""
     for path in paths:
         try:
             files = _files(path)
         except (OSError, ValueError) as error:
-            yield Predicted(path, (), getattr(error, "strerror", None) or str(error))
+            yield Read(path, None, getattr(error, "strerror", None) or str(error))
             continue
         for file in files:
             with _no_warnings():
-                predicted = _predicted(exported, file, size_px, config.ingest.max_pixels)
-            yield predicted
+                image = _read(file, size_px, max_pixels)
+            yield image
 
 
 @contextlib.contextmanager
@@ -67,11 +89,13 @@ def _no_warnings() -> Iterator[None]:
         yield
 
 
-def _load(folder: Path, kind: str) -> "tuple[Exported, int]":
+def load_model(folder: Path, kind: str) -> "tuple[Exported, int]":
+    """An exported model, and the side of the squares that its images were stored as, px. UsageError: none is there."""
     from model.export import load_exported
 
     try:
-        exported = load_exported(folder, kind)
+        with _no_warnings():
+            exported = load_exported(folder, kind)
     except ValueError as error:
         raise UsageError(str(error)) from error
     size_px = exported.provenance.get("size_px")
@@ -97,24 +121,34 @@ def _files(path: str) -> list[str]:
     raise ValueError("the folder holds no images")
 
 
-def _predicted(exported: "Exported", path: str, size_px: int, max_pixels: int) -> Predicted:
-    import torch
-
-    from model.step import predict
+def _read(path: str, size_px: int, max_pixels: int) -> Read:
     from pipelines.images import to_square
-    from pipelines.views import cut_views
     from pipelines.whole import DamagedImage
 
     try:
-        square = to_square(Path(path).read_bytes(), size_px, max_pixels)
+        return Read(path, to_square(Path(path).read_bytes(), size_px, max_pixels).pixels_HWC)
     except DamagedImage as error:
-        return Predicted(path, (), str(error))
+        return Read(path, None, str(error))
     except OSError as error:
-        return Predicted(path, (), error.strerror or str(error))
-    pixels_BCHW = torch.from_numpy(square.pixels_HWC).permute(2, 0, 1)[None].float()
-    likely = predict(exported.net, cut_views(pixels_BCHW, exported.net.spec.input_px, "ten"))[0]
+        return Read(path, None, error.strerror or str(error))
+
+
+def _predicted(exported: "Exported", image: Read) -> Predicted:
+    from model.step import predict
+
+    likely = predict(exported.net, views_of_images([image], exported.net.spec.input_px, "ten"))[0]
     best = likely.topk(min(TOP, len(exported.class_names)))
-    return Predicted(path, tuple(map(_guess, [exported] * TOP, best.indices.tolist(), best.values.tolist())))
+    return Predicted(image.path, tuple(map(_guess, [exported] * TOP, best.indices.tolist(), best.values.tolist())))
+
+
+def views_of_images(images: Sequence[Read], crop_px: int, kind: Views) -> "Tensor":
+    """[B, V, C, crop, crop] of images that could be read."""
+    import torch
+
+    from pipelines.views import cut_views
+
+    pixels_BHWC = torch.stack([torch.from_numpy(image.pixels_HWC) for image in images])
+    return cut_views(pixels_BHWC.permute(0, 3, 1, 2).float(), crop_px, kind)
 
 
 def _guess(exported: "Exported", label: int, probability: float) -> Guess:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import sys
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from workflows.workflow import NAMES, OF_A_RUN, STAGES, needed_by
 
 if TYPE_CHECKING:
     from workflows.commands.classify import Predicted
+    from workflows.engine.outputs import Output
     from workflows.engine.plan import Planned
 
 FAILED = 1
@@ -306,6 +308,44 @@ def _prediction(image: "Predicted") -> dict[str, Any]:
     if image.problem:
         return {"image": image.path, "problem": image.problem}
     return {"image": image.path, "classes": [guess._asdict() for guess in image.guesses]}
+
+
+def search(args: argparse.Namespace) -> int | None:
+    """The stored images nearest to image files, and a picture of them; fails where some could not be looked at."""
+    from workflows.commands import searching
+
+    here = given(args)
+    features = _newest_features(here)
+    here.announce(Console())
+    found = searching.search(features, here.places(), args.images, here.config, args.split, args.top)
+    answers = [answer for answer in found if not answer.problem]
+    for answer in found:
+        if answer.problem:
+            tell(f"alexnet: {answer.path}: {answer.problem}", file=sys.stderr)
+        elif not args.json:
+            tell(answer.path, *(f"  {one.distance:10.4g}  {one.title}  {one.key}" for one in answer.neighbours))
+    if args.json:
+        tell(*_json([searching.as_json(answer) for answer in found]))
+    if answers:
+        picture = searching.draw(answers, here.root / "search.png")
+        Console().say(f"picture: {picture}")
+        if args.open:
+            webbrowser.open(picture.as_uri())
+    return FAILED if len(answers) < len(found) else None
+
+
+def _newest_features(here: Given) -> "Output":
+    """The newest finished features, whatever became of their source since; of a named configuration, its own."""
+    way_out = f"run `{here.command('features')}`"
+    if here.is_named:
+        step = {step.stage.name: step for step in _planned(here)[0]}["features"]
+        if step.state != "CACHED":
+            raise UsageError(f"features is {step.state} for this configuration: {way_out}")
+        return step.output
+    taken = here.places().finished("features")
+    if not taken:
+        raise UsageError(f"no features are taken under {here.root}: {way_out}")
+    return taken[0][0]
 
 
 def _model_folder(here: Given) -> Folder:

@@ -11,6 +11,7 @@ from matplotlib.ticker import LogFormatter
 
 from model.schedules import Phase
 from workflows.report.figures import (
+    COLUMN_COLOURS,
     FAINT,
     GREY,
     INK,
@@ -140,6 +141,29 @@ def _bars(
     for i, c in enumerate(classes):
         axis.text(0.015, i, named(titles, c), va="center", fontsize=8.5)
     axis.set(xlim=(0, 1), ylim=(4.6, -0.6))
+
+
+@styled
+def neighbours(
+    images: Sequence[np.ndarray],
+    names: Sequence[str],
+    neighbours_QK: Sequence[Sequence[np.ndarray]],
+    names_QK: Sequence[Sequence[str]],
+    right_QK: Sequence[Sequence[bool]] = (),
+) -> Figure:
+    """A row for each image: itself, then its neighbours, each under its name, red where it is of another class."""
+    columns = 1 + max(map(len, neighbours_QK))
+    figure, axes = canvas(1.45 * columns, 1.75 * len(images), len(images), columns)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for y, row in enumerate(axes):
+        show(row[0], images[y])
+        row[0].set_title(names[y], loc="center")
+        for x, image in enumerate(neighbours_QK[y]):
+            show(row[x + 1], image, names_QK[y][x])
+            if right_QK and not right_QK[y][x]:
+                row[x + 1].title.set_color(COLUMN_COLOURS[1])
+    return figure
 
 
 @styled
