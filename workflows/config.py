@@ -104,6 +104,28 @@ class NeighboursSpec:
 
 
 @dataclass(frozen=True)
+class CodesSpec:
+    """Short codes of images, by autoencoders of their features and of their pixels."""
+
+    bits: Annotated[tuple[int, ...], "bits of a code; an autoencoder for each"] = (28, 256)
+    epochs: Annotated[int, "passes over the training images"] = 12
+    batch_size: Annotated[int, "images in a batch"] = 256
+    lr: Annotated[float, "Adam's rate"] = 0.001
+    seed: Annotated[int, "seed of the first weights and of the order"] = 0
+
+    def __post_init__(self):
+        if not self.bits or len({*self.bits}) < len(self.bits) or min(self.bits) < 1:
+            raise ValueError(
+                f"codes.bits is {','.join(map(str, self.bits))}; give counts of bits, 1 or more, each once"
+            )
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"codes.{name} is {getattr(self, name)}; use 1 or more")
+        if not 0 < self.lr < 1:
+            raise ValueError(f"codes.lr is {self.lr}; use a rate between 0 and 1")
+
+
+@dataclass(frozen=True)
 class RaySpec:
     """Where the tasks run."""
 
@@ -147,6 +169,7 @@ class RunConfig:
     evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
     features: FeaturesSpec = field(default_factory=FeaturesSpec)
     neighbours: NeighboursSpec = field(default_factory=NeighboursSpec)
+    codes: CodesSpec = field(default_factory=CodesSpec)
     ray: RaySpec = field(default_factory=RaySpec)
     tracking: TrackingSpec = field(default_factory=TrackingSpec)
 

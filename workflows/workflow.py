@@ -72,6 +72,14 @@ STAGES = (
         reads=("neighbours.*",),
         optional=True,
     ),
+    Stage(
+        "codes",
+        version=1,
+        module="workflows.stages.codes",
+        needs=("ingest", "train", "features"),
+        reads=("codes.*", "neighbours.split"),
+        optional=True,
+    ),
 )
 NAMES = tuple(stage.name for stage in STAGES)
 OF_A_RUN = tuple(stage.name for stage in STAGES if not stage.optional)

@@ -4,7 +4,6 @@ N images, R runs, K classes; of two columns the first is top-1, the second top-5
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,19 +11,16 @@ from pipelines.storage import Folder
 from pipelines.tables import read_table
 from workflows.studies.statistics import Mean
 
-if TYPE_CHECKING:
-    from workflows.claims.measures import Run
 
-
-def error(runs: Sequence["Run"], column: int) -> Mean | None:
-    """Of the averaged probabilities; None where a run kept none."""
-    wrong = _wrong(runs)
+def error(evaluated: Sequence[Folder], column: int) -> Mean | None:
+    """Of the averaged probabilities of these evaluations; None where one kept none."""
+    wrong = _wrong(evaluated)
     return None if wrong is None else _mean(wrong[1][:, column])
 
 
-def gain(runs: Sequence["Run"], column: int) -> Mean | None:
+def gain(evaluated: Sequence[Folder], column: int) -> Mean | None:
     """How much less that is than the networks' own errors are on the mean, paired by image."""
-    wrong = _wrong(runs)
+    wrong = _wrong(evaluated)
     return None if wrong is None else _mean((wrong[0].mean(0) - wrong[1])[:, column])
 
 
@@ -33,13 +29,13 @@ def _mean(values_N: np.ndarray) -> Mean:
     return Mean(1, float(values_N.mean()), None, float(values_N.std(ddof=1) / len(values_N) ** 0.5))
 
 
-def _wrong(runs: Sequence["Run"]) -> tuple[np.ndarray, np.ndarray] | None:
+def _wrong(evaluated: Sequence[Folder]) -> tuple[np.ndarray, np.ndarray] | None:
     """How wrong each network [R, N, 2] and their average [N, 2] are of each labelled image, 0 to 1."""
     from workflows.stages.evaluate import PROBABILITIES
 
-    if any(run.evaluated.size(PROBABILITIES) is None for run in runs):
+    if any(folder.size(PROBABILITIES) is None for folder in evaluated):
         return None
-    tables = [_probabilities(run.evaluated, PROBABILITIES) for run in runs]
+    tables = [_probabilities(folder, PROBABILITIES) for folder in evaluated]
     single_RN2 = np.stack([_wrong_of(probabilities_NK, labels_N) for probabilities_NK, labels_N in tables])
     together_NK = np.mean([probabilities_NK for probabilities_NK, _ in tables], axis=0)
     return single_RN2, _wrong_of(together_NK, tables[0][1])

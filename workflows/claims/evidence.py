@@ -126,7 +126,7 @@ def _arm(
     for name in names:
         of_arm = [value for (of, _), value in found[name].items() if of == arm["name"]]
         if of_all := measures.MEASURES[name].of_all:
-            together = of_all([run for (of, _), run in runs.items() if of == arm["name"]])
+            together = of_all([run.evaluated for (of, _), run in runs.items() if of == arm["name"]])
             means |= {name: together.as_json()} if together else {}
         elif of_arm:
             means[name] = arm["measures"].get(name) or statistics.mean(of_arm).as_json()

@@ -31,13 +31,13 @@ class Measure(NamedTuple):
 
     Attributes:
         of: Gives a run's value, None where the run has none; without it, it is the results' column of its name.
-        of_all: Gives that of all runs, whose own values there are none of then.
+        of_all: Gives that of the evaluations of all runs; of one run alone there is none then.
     """
 
     title: str
     unit: Unit
     of: Callable[[Run], float | None] | None = None
-    of_all: Callable[[Sequence[Run]], Mean | None] | None = None
+    of_all: Callable[[Sequence[Folder]], Mean | None] | None = None
 
 
 def value(name: str, run: Run) -> float | None:

@@ -90,7 +90,7 @@ def require_possible(planned: list["Planned"], due: set[str], config: RunConfig)
         configuration.require_split(config.evaluate.split, counts)
     if "features" in due and counts:
         configuration.require_splits(config.features.splits, counts)
-    if "neighbours" in due:
+    if due & {"neighbours", "codes"}:
         configuration.require_features_of(config)
     if due and config.store:
         _require_store(config.store)

@@ -99,6 +99,8 @@ def _units(step: Planned, config: RunConfig, counts: dict[str, int]) -> int:
             return sum(counts.get(split, 0) for split in config.features.splits)
         case "neighbours":
             return counts.get(config.neighbours.split, 0) * train
+        case "codes":
+            return 2 * len(config.codes.bits) * config.codes.epochs * train
         case _:
             return 1
 
