@@ -167,6 +167,9 @@ def _parser() -> _Parser:
     add.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
     add.add_argument("--split", choices=SPLITS, default="train", help="images that are looked through (default train)")
     add.add_argument("--top", type=_count, metavar="N", default=6, help="answers to each image (default 6)")
+    add.add_argument(
+        "--codes", type=_count, metavar="BITS", help="by codes of so many bits (`alexnet codes`), not features"
+    )
     add.add_argument("--open", action="store_true", help="show the picture of the answers")
     add = command("bench", verbs.bench, "time ours and the peers in one run")
     add.add_argument("what", choices=("ingest", "loader", "scale", "trainer"))

@@ -69,3 +69,29 @@ def test_without_features_the_command_that_takes_them_is_named(tmp_path):
     assert refused.returncode == 2
     assert f"no features are taken under {tmp_path}: run `" in refused.stderr
     assert " features --root" in refused.stderr
+
+
+def test_codes_find_what_their_bits_say(taken, tmp_path):
+    command = [
+        "--root",
+        taken / "runs",
+        "--set",
+        "codes.bits=[64]",
+        "--set",
+        "codes.epochs=2",
+        "--set",
+        "tracking.uri=off",
+    ]
+    image = taken / "source" / next(open_run(taken / "runs").features("train")).keys[0]
+    refused = run_alexnet("search", image, "--root", taken / "runs", "--codes", 64)
+    assert refused.returncode == 2
+    assert "--codes: no codes are made of these features: run `" in refused.stderr
+    assert run_alexnet("codes", *command).returncode == 0
+    done = run_alexnet("search", image, "--root", taken / "runs", "--codes", 64, "--json")
+    assert done.returncode == 0, done.stderr
+    near = json.loads(done.stdout)[0]["neighbours"]
+    assert image.name in near[0]["key"]
+    assert all(one["distance"] == int(one["distance"]) <= 64 for one in near)
+    refused = run_alexnet("search", image, "--root", taken / "runs", "--codes", 28)
+    assert "--codes 28: " in refused.stderr
+    assert "holds no codes of so many bits" in refused.stderr

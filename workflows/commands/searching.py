@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.features import FeatureRows, Features
 from pipelines.manifest import Manifest
-from pipelines.neighbour_rows import Named, neighbours_among
+from pipelines.neighbour_rows import neighbours_among
+from pipelines.neighbours import Nearest
 from pipelines.storage import Folder
 from workflows.commands.classify import Read, load_model, read_images, views_of_images
 from workflows.config import RunConfig, UsageError
@@ -33,6 +34,13 @@ class Neighbour(NamedTuple):
     sample: "Sample"
 
 
+class Coded(NamedTuple):
+    """Where codes are, and of how many bits they shall be."""
+
+    folder: Folder
+    bits: int
+
+
 class Answer(NamedTuple):
     """What is near an image, the nearest first; or why it could not be looked at."""
 
@@ -42,11 +50,20 @@ class Answer(NamedTuple):
     problem: str = ""
 
 
-def search(taken: Output, where: Places, paths: Sequence[str], config: RunConfig, split: str, top: int) -> list[Answer]:
+def search(
+    taken: Output,
+    where: Places,
+    paths: Sequence[str],
+    config: RunConfig,
+    split: str,
+    top: int,
+    coded: "Coded | None" = None,
+) -> list[Answer]:
     """The stored images of a split nearest to each image, by features that were taken; in the order of the paths.
 
     Args:
         paths: Image files, and folders of them.
+        coded: Codes of these features, by which images are looked for then.
         config: Images of more pixels than it allows are not decoded; a network of the user's own is made as it says.
 
     Raises:
@@ -66,7 +83,11 @@ def search(taken: Output, where: Places, paths: Sequence[str], config: RunConfig
     readable = [image for image in images if not image.problem]
     if not readable:
         return [Answer(image.path, None, (), image.problem) for image in images]
-    found = neighbours_among(_features(exported, readable), features.rows(split), top)
+    queries = _features(exported, readable)
+    if coded:
+        found = _nearest_by_codes(queries.features_NU, coded, split, top)
+    else:
+        found = neighbours_among(queries, features.rows(split), top).nearest
     answers = iter(_answers(found, readable, shards, split))
     return [Answer(image.path, None, (), image.problem) if image.problem else next(answers) for image in images]
 
@@ -94,14 +115,35 @@ def _features(exported: "Exported", images: Sequence[Read]) -> FeatureRows:
     return FeatureRows(ids_N, [image.path for image in images], np.full(len(images), -1), np.concatenate(found))
 
 
-def _answers(found: Named, images: Sequence[Read], shards: Folder, split: str) -> list[Answer]:
+def _nearest_by_codes(features_QU: "np.ndarray", coded: Coded, split: str, top: int) -> Nearest:
+    """UsageError where there are no codes of so many bits, or of the split."""
+    import torch
+    from safetensors.torch import load
+
+    from model.autoencoder import Autoencoder
+    from pipelines.codes import nearest_codes, packed, read_codes
+    from workflows.stages.codes import WEIGHTS, Coder
+
+    coder = Coder("features", coded.bits)
+    if coded.folder.size(coder.codes) is None:
+        raise UsageError(f"--codes {coded.bits}: {coded.folder.where()} holds no codes of so many bits")
+    rows = read_codes(coded.folder, coder.codes, split)
+    if not len(rows.ids_N):
+        raise UsageError(f"--split {split}: {coded.folder.where(coder.codes)} holds no codes of it")
+    weights = load(coded.folder.read(f"{coder.name}/{WEIGHTS}"))
+    net = Autoencoder(len(weights["mean_U"]), coded.bits)
+    net.load_state_dict(weights)
+    return nearest_codes(packed(net.bits(torch.from_numpy(features_QU)).numpy()), rows, top)
+
+
+def _answers(found: Nearest, images: Sequence[Read], shards: Folder, split: str) -> list[Answer]:
     from workflows.report import samples
 
     manifest = Manifest.load(shards)
-    wanted = sorted({*found.nearest.ids_QK.ravel().tolist()})
+    wanted = sorted({*found.ids_QK.ravel().tolist()})
     stored = {sample.id: sample for sample in samples.with_ids(shards, manifest, split, wanted)}
     answers = []
-    for image, ids, distances in zip(images, *(part.tolist() for part in found.nearest), strict=True):
+    for image, ids, distances in zip(images, *(part.tolist() for part in found), strict=True):
         near = tuple(
             Neighbour(sample.key, sample.label, _title(manifest, sample.label), distance, sample)
             for sample, distance in zip(map(stored.__getitem__, ids), distances, strict=True)

@@ -317,7 +317,8 @@ def search(args: argparse.Namespace) -> int | None:
     here = given(args)
     features = _newest_features(here)
     here.announce(Console())
-    found = searching.search(features, here.places(), args.images, here.config, args.split, args.top)
+    coded = searching.Coded(_codes_of(here, features), args.codes) if args.codes else None
+    found = searching.search(features, here.places(), args.images, here.config, args.split, args.top, coded)
     answers = [answer for answer in found if not answer.problem]
     for answer in found:
         if answer.problem:
@@ -346,6 +347,14 @@ def _newest_features(here: Given) -> "Output":
     if not taken:
         raise UsageError(f"no features are taken under {here.root}: {way_out}")
     return taken[0][0]
+
+
+def _codes_of(here: Given, features: "Output") -> Folder:
+    """The newest finished codes of these features."""
+    for made, record in here.places().finished("codes"):
+        if record["inputs"]["features"] == features.key:
+            return made.folder
+    raise UsageError(f"--codes: no codes are made of these features: run `{here.command('codes')}`")
 
 
 def _model_folder(here: Given) -> Folder:
