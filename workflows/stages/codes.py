@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from pipelines import alike
 from pipelines.codes import Codes, joined, nearest_codes, packed, write_codes
 from pipelines.features import Features, read_features
 from pipelines.manifest import Manifest
 from pipelines.names import TRAIN, Device
-from pipelines.neighbours import AT, Share, right_class
+from pipelines.neighbours import AT, right_class
 from pipelines.pixels import pixel_rows
 from pipelines.storage import Folder
 from workflows.compute import devices
@@ -246,18 +245,25 @@ def _epochs_done(folder: Folder, coder: Coder) -> int:
 
 
 def _summary(job: Job, card: dict[str, Any], coders: list[Coder], images: int) -> dict:
-    shares = {
-        coder.name: {k: Share(**share) for k, share in found["right_class"].items()}
-        for coder, found in zip(coders, card["codes"], strict=True)
-    }
+    shares = {coder: found["right_class"] for coder, found in zip(coders, card["codes"], strict=True)}
     k = str(AT[1])
-    told = ", ".join(f"{name} {alike.percent(share[k])}" for name, share in shares.items() if k in share)
+    told = [
+        f"{of} {', '.join(_percent(found[k]) for coder, found in shares.items() if coder.of == of and k in found)}"
+        for of in get_args(Of)
+    ]
+    bits = ", ".join(map(str, job.spec.bits))
     return {
-        "result": f"of {k} neighbours in {card['split']} of the right class: {told or 'unknown'}",
+        "result": f"{k} neighbours by {bits} bits, of the right class: {'; '.join(told)}",
         "metrics": {
-            f"right_class_{name}_{at}": share.share for name, found in shares.items() for at, share in found.items()
+            f"right_class_{coder.name}_{at}": share["share"]
+            for coder, found in shares.items()
+            for at, share in found.items()
         },
         "units": images,
         "files": (SUMMARY, *(coder.codes for coder in coders), *(f"{coder.name}/{WEIGHTS}" for coder in coders)),
         "made_with": {"device": job.device},
     }
+
+
+def _percent(share: dict[str, float]) -> str:
+    return f"{100 * share['share']:.1f} %"
