@@ -8,31 +8,54 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.neighbours import AT, Share, chance, mean, right_class
+from pipelines.neighbours import Share, chance, mean, right_class
+from pipelines.pixels import Compared, PixelRows, side_px
 
-SHOWN = 6  # neighbours of which the distance in pixels is told, as many as the paper shows
+SHOWN = 6  # neighbours whose distance in pixels is told: as many as the paper shows
 
 
-def shares(
-    labels_Q: np.ndarray, features_QK: np.ndarray, labels_S: np.ndarray, pixels_SK: np.ndarray, counts: dict[int, int]
+def told(
+    labels_Q: np.ndarray,
+    features_QK: np.ndarray,
+    by_pixels: Compared,
+    queries: PixelRows,
+    counts: dict[int, int],
+    crop_px: int,
 ) -> dict[str, Any]:
-    """Of the right class at 1, 6 and 50: among neighbours by features and by pixels (their labels), and by chance."""
+    """The shares of neighbours of the right class, at 1, 6 and 50, and how far neighbours are from queries as pixels.
+
+    Args:
+        features_QK: Labels of the neighbours by features.
+        by_pixels: The neighbours by pixels of some queries, and how far their `others` are.
+        queries: These queries.
+        counts: Training images by label.
+    """
     by_chance = chance(labels_Q, counts)
+    levels = np.sqrt(queries.pixels_NU.shape[1])
+    of = {
+        "feature_neighbours": by_pixels.distances_QM[:, :SHOWN],
+        "pixel_neighbours": by_pixels.nearest.distances_QK[:, :SHOWN],
+        "random_images": by_pixels.distances_QM[:, SHOWN:],
+    }
+    means = {name: mean((distances / levels).mean(axis=1)) for name, distances in of.items()}
     return {
-        "features": _by_k(right_class(labels_Q, features_QK)),
-        "pixels": _by_k(right_class(labels_S, pixels_SK)),
-        "chance": by_chance and by_chance._asdict(),
+        "right_class": {
+            "features": _by_k(right_class(labels_Q, features_QK)),
+            "pixels": _by_k(right_class(queries.labels_N, by_pixels.labels_QK)),
+            "chance": by_chance and by_chance._asdict(),
+        },
+        "pixels": {
+            "queries": len(queries.ids_N),
+            "crop_px": crop_px,
+            "side_px": side_px(crop_px),
+            "rms_levels": {
+                name: {"mean": found.share, "standard_error": found.standard_error} for name, found in means.items()
+            },
+        },
     }
 
 
-def in_pixels(features_S6: np.ndarray, pixels_S6: np.ndarray, random_S6: np.ndarray, values: int) -> dict[str, Any]:
-    """How far from the query: root mean squares over the `values` of an image, in levels of 0 to 255."""
-    of = {"feature_neighbours": features_S6, "pixel_neighbours": pixels_S6, "random_images": random_S6}
-    means = {name: mean((distances_S6 / np.sqrt(values)).mean(axis=1)) for name, distances_S6 in of.items()}
-    return {name: {"mean": found.share, "standard_error": found.standard_error} for name, found in means.items()}
-
-
-def others(neighbours_QK: np.ndarray, train_ids_N: np.ndarray, own_Q: np.ndarray | None) -> np.ndarray:
+def others(neighbours_QK: np.ndarray, train_ids_N: np.ndarray, own_Q: np.ndarray | None = None) -> np.ndarray:
     """Ids [Q, 12]: of the six nearest by features, then of six training images at random; none is the query's own."""
     random = np.random.default_rng([neighbours_QK.shape[0], len(train_ids_N)])
     drawn_Q6 = random.integers(0, len(train_ids_N), (len(neighbours_QK), SHOWN))
@@ -41,19 +64,10 @@ def others(neighbours_QK: np.ndarray, train_ids_N: np.ndarray, own_Q: np.ndarray
     return np.concatenate([neighbours_QK[:, :SHOWN], train_ids_N[drawn_Q6]], axis=1)
 
 
-def lines(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """The shares as they are told: what was compared, and its share in % with its error for 1, 6 and 50."""
-    told = []
-    for name in ("features", "pixels"):
-        known = found[name]
-        told.append((name, [percent(Share(**known[str(k)])) if str(k) in known else "" for k in AT]))
-    by_chance = percent(Share(**found["chance"])) if found["chance"] else ""
-    return [*told, ("chance", [by_chance] * len(AT))]
-
-
 def percent(share: Share) -> str:
     """With its standard error."""
-    return f"{100 * share.share:.1f} ± {100 * share.standard_error:.1f} %"
+    error = "" if share.standard_error is None else f" ± {100 * share.standard_error:.1f}"
+    return f"{100 * share.share:.1f}{error} %"
 
 
 def _by_k(found: Mapping[int, Share]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pipelines.neighbours import Nearest, nearest
 if TYPE_CHECKING:
     import pyarrow as pa
 
+NEIGHBOURS, SUMMARY, DUPLICATES = "neighbours.parquet", "neighbours.json", "duplicates.parquet"
 PARTS = "parts"
 BLOCK_ROWS: dict[Device, int] = {"cpu": 2048, "cuda": 65_536}  # each block reads all training images once
 

@@ -30,10 +30,10 @@ class Nearest(NamedTuple):
 
 
 class Share(NamedTuple):
-    """A mean over queries, as a fraction, with its standard error over them."""
+    """A mean over queries, as a fraction, with its standard error over them; None of one query."""
 
     share: float
-    standard_error: float
+    standard_error: float | None
 
 
 def nearest(
@@ -153,5 +153,5 @@ def chance(labels_Q: np.ndarray, counts: dict[int, int]) -> Share | None:
 
 def mean(shares_Q: np.ndarray) -> Share:
     """Of one value for each query."""
-    error = float(shares_Q.std(ddof=1) / np.sqrt(len(shares_Q))) if len(shares_Q) > 1 else float("nan")
+    error = float(shares_Q.std(ddof=1) / np.sqrt(len(shares_Q))) if len(shares_Q) > 1 else None
     return Share(float(shares_Q.mean()), error)

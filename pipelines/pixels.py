@@ -4,7 +4,7 @@ Letters: B images of a batch, Q queries, N images, U values, K neighbours, M oth
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from pipelines.neighbours import Nearest, nearest
 from pipelines.shard_record import ShardRecord
 from pipelines.shards import read_shard
 from pipelines.storage import Folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SIDE_PX = 32  # at most: of larger crops the means of areas
 
@@ -41,7 +44,7 @@ def pixel_rows(
     crops = CentreCrops(manifest.encoding, manifest.size_px, crop_px, batch_size=128, threads=threads)
     for record in records:
         rows = read_shard(shards, record)
-        found = [_reduced(batch.images_BCHW) for batch in crops.of_shard(shards, record, rows)]
+        found = [reduced(batch.images_BCHW) for batch in crops.of_shard(shards, record, rows)]
         yield PixelRows(rows.ids, rows.labels.astype(np.int64), np.concatenate(found))
 
 
@@ -89,7 +92,8 @@ def side_px(crop_px: int) -> int:
     return min(crop_px, SIDE_PX)
 
 
-def _reduced(images_BCHW) -> np.ndarray:
+def reduced(images_BCHW: "Tensor") -> np.ndarray:
+    """float32 [B, U]: crops as they are compared."""
     from torch.nn.functional import interpolate
 
     side = side_px(images_BCHW.shape[-1])

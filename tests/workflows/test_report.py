@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,14 +13,18 @@ from builders import write_files
 from PIL import Image
 from tiny import config as tiny_config
 
+from pipelines.alike import percent as percent_with_error
 from pipelines.manifest import Manifest
+from pipelines.neighbours import Share
 from pipelines.shards import read_shard
+from pipelines.storage import Folder
 from workflows import config as configuration
 from workflows import recipes
 from workflows.compute.workers import InProcess
 from workflows.config import with_values
 from workflows.engine.run import run
-from workflows.report import figures, figures_net, samples
+from workflows.report import figures, figures_net, likeness, samples, sections_neighbours
+from workflows.report.album import Album
 from workflows.report.finished_run import FinishedRun, open_run
 from workflows.report.page import code, element, page, paragraph, percent, table
 from workflows.report.published import benchmark
@@ -68,7 +73,7 @@ def test_the_page_needs_nothing_but_itself(tiny):
     assert "<script" not in html
     saved = sorted((tiny.output("report").folder.local_path() / "figures").iterdir())
     shown = inline_images(html)
-    assert len(shown) == len(saved) == 14
+    assert len(shown) == len(saved) == 15
     assert sorted(image.size for image in shown) == sorted(Image.open(path).size for path in saved)
 
 
@@ -94,6 +99,32 @@ def test_the_page_says_what_the_stages_found(tiny):
     for damaged in tiny.quarantine.itertuples():
         assert damaged.key in html
         assert damaged.reason.replace("'", "&#x27;") in html
+
+
+@pytest.mark.slow
+def test_neighbours_are_those_of_the_stage_of_its_own(tiny):
+    """The report of few images looks for them itself, in features that nobody has rounded."""
+    report, stage = likeness.likeness(without_neighbours(tiny)), likeness.likeness(tiny)
+    np.testing.assert_array_equal(report.ids_Q, stage.ids_Q)
+    assert np.mean(report.neighbour_ids_QK[:, :6] == stage.neighbour_ids_QK[:, :6]) > 0.9
+    assert report.card["right_class"]["pixels"] == stage.card["right_class"]["pixels"]
+    rms = report.card["pixels"]["rms_levels"]
+    assert rms["random_images"] == pytest.approx(stage.card["pixels"]["rms_levels"]["random_images"])
+    html = report_of(tiny)
+    assert percent_with_error(Share(**report.card["right_class"]["features"]["6"])) in html
+    assert f"by features are {rms['feature_neighbours']['mean']:.1f} levels" in html
+
+
+@pytest.mark.slow
+def test_of_many_images_the_report_shows_neighbours_once_they_are_looked_for(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(likeness, "SMALL_IMAGES", 10)
+    (said,) = sections_neighbours.neighbours(Album(without_neighbours(tiny), Folder.at(tmp_path)))
+    assert "<code>alexnet neighbours</code>, and then <code>alexnet report --redo report</code>" in said
+    assert len(sections_neighbours.neighbours(Album(tiny, Folder.at(tmp_path)))) == 3
+
+
+def without_neighbours(finished: FinishedRun) -> FinishedRun:
+    return replace(finished, outputs={k: v for k, v in finished.outputs.items() if k != "neighbours"})
 
 
 @pytest.mark.slow

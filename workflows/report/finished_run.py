@@ -16,6 +16,7 @@ from model.schedules import Phase, phases
 from pipelines.duplicates import DUPLICATES
 from pipelines.manifest import Manifest
 from pipelines.names import Views
+from pipelines.neighbour_rows import NEIGHBOURS
 from pipelines.quarantine import QUARANTINE
 from pipelines.storage import Folder
 from pipelines.tables import read_table
@@ -155,6 +156,11 @@ class FinishedRun:
 
         return Features.load(self.output("features").folder).rows(split)
 
+    @cached_property
+    def neighbours(self) -> "pd.DataFrame":
+        """What `alexnet neighbours` found: id, key, label, and as lists neighbour_ids, …_keys, …_labels, distances."""
+        return _frame(self.output("neighbours").folder, NEIGHBOURS)
+
 
 def open_run(root: str | Path | None = None) -> FinishedRun:
     """The newest run that came furthest under a root: env ALEXNET_ROOT, or `runs` here or one level up.
@@ -175,6 +181,12 @@ def open_run(root: str | Path | None = None) -> FinishedRun:
     records = _with_optional(where, records)
     outputs = {name: where.output(name, record["key"]) for name, record in records.items()}
     return FinishedRun(root, configuration.with_values(config, _settings(records)), outputs)
+
+
+def optional_too(where: Places, outputs: dict[str, Output]) -> dict[str, Output]:
+    """With the newest output of each optional stage that was made of these."""
+    records = _with_optional(where, {name: output.require_record() for name, output in outputs.items()})
+    return {name: outputs.get(name) or where.output(name, record["key"]) for name, record in records.items()}
 
 
 def _with_optional(where: Places, records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,17 @@ from pipelines.evaluation import stored_ids
 from pipelines.features import Features
 from pipelines.manifest import Manifest
 from pipelines.names import TRAIN, Device
-from pipelines.neighbour_rows import BLOCK_ROWS, PARTS, Block, as_table, blocks, neighbours_of_block
+from pipelines.neighbour_rows import (
+    BLOCK_ROWS,
+    DUPLICATES,
+    NEIGHBOURS,
+    PARTS,
+    SUMMARY,
+    Block,
+    as_table,
+    blocks,
+    neighbours_of_block,
+)
 from pipelines.neighbours import Nearest
 from pipelines.pixels import Compared, PixelRows
 from pipelines.shard_record import ShardRecord
@@ -34,7 +44,6 @@ from workflows.tracking.headline import hardware
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NEIGHBOURS, SUMMARY, DUPLICATES = "neighbours.parquet", "neighbours.json", "duplicates.parquet"
 PIXEL_QUERIES = 2000  # images that are also looked up by their pixels: the first of the split, which is shuffled
 PIXEL_PARTS_IMAGES = 16_384  # training images in a part
 
@@ -93,7 +102,14 @@ def run(context: Context) -> dict:
         "top": config.neighbours.top,
         "num_features": features.card["num_features"],
         "weights": features.card["weights"],
-        **_told(manifest, table, by_pixels, counted, config.net.input_px),
+        **alike.told(
+            table["label"].to_numpy(),
+            _lists(table, "neighbour_labels"),
+            by_pixels,
+            counted,
+            manifest.label_counts(TRAIN),
+            config.net.input_px,
+        ),
         "duplicates": _write_duplicates(folder, table, config.neighbours.split, config.neighbours.duplicate_below),
         "queries_per_s": queries_per_s,
     }
@@ -237,23 +253,6 @@ def _read_part(folder: Folder, part: PixelPart) -> Compared:
     with folder.as_local(part.name) as here, np.load(here / part.name) as found:
         nearest = Nearest(found["ids_QK"], found["distances_QK"])
         return Compared(nearest, found["labels_QK"], found["distances_QM"])
-
-
-def _told(manifest: Manifest, table: "pa.Table", found: Compared, queries: PixelRows, crop_px: int) -> dict[str, Any]:
-    """The shares of right-class neighbours, and how far neighbours are in pixels."""
-    features_QK, by_pixels = _lists(table, "neighbour_labels"), found.nearest.distances_QK[:, : alike.SHOWN]
-    by_features, random = found.distances_QM[:, : alike.SHOWN], found.distances_QM[:, alike.SHOWN :]
-    shares = (table["label"].to_numpy(), features_QK, queries.labels_N, found.labels_QK, manifest.label_counts(TRAIN))
-    side = pixels.side_px(crop_px)
-    return {
-        "right_class": alike.shares(*shares),
-        "pixels": {
-            "queries": len(queries.ids_N),
-            "crop_px": crop_px,
-            "side_px": side,
-            "rms_levels": alike.in_pixels(by_features, by_pixels, random, queries.pixels_NU.shape[1]),
-        },
-    }
 
 
 def _write_duplicates(folder: Folder, table: "pa.Table", split: str, below: float) -> dict[str, Any]:

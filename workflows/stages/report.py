@@ -2,10 +2,11 @@
 
 import time
 
+from workflows.engine.outputs import places
 from workflows.engine.stage import Context
-from workflows.report import sections_data, sections_errors, sections_net
+from workflows.report import sections_data, sections_errors, sections_neighbours, sections_net
 from workflows.report.album import Album
-from workflows.report.finished_run import FinishedRun
+from workflows.report.finished_run import FinishedRun, optional_too
 from workflows.report.fonts import missing
 from workflows.report.page import Html, element, page, percent, tiles
 
@@ -18,6 +19,7 @@ SECTIONS = {
     "Training": sections_net.training,
     "First layer": sections_net.kernels,
     "Errors": sections_errors.errors,
+    "Neighbours": sections_neighbours.neighbours,
     "Provenance": sections_errors.provenance,
 }
 
@@ -25,7 +27,8 @@ SECTIONS = {
 def run(context: Context) -> dict:
     """Writes `report.html` and `figures/*.png`."""
     began = time.perf_counter()
-    finished = FinishedRun(context.root, context.config, context.inputs)
+    outputs = optional_too(places(context.config, context.root), context.inputs)
+    finished = FinishedRun(context.root, context.config, outputs)
     album = Album(finished, context.folder.child("figures"))
     for line in missing(finished.manifest.class_titles):
         context.console.say_once(f"  warning: {line}")
