@@ -94,6 +94,25 @@ def named(pairs_D2: np.ndarray, splits: Sequence[str], keys: Iterable["pa.Table"
     return pa.table(columns)
 
 
+def listed_in(data: bytes, split: str) -> np.ndarray:
+    """The ids of a split's images that such a table, as a file, lists for being in another split too.
+
+    Of other tables that have columns split and id, those of all that they list. ValueError where it is none.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        wanted = pc.equal(table["split"], split)
+        if "first_split" in table.column_names:
+            wanted = pc.and_(wanted, pc.not_equal(table["first_split"], split))
+        return table.filter(wanted)["id"].to_numpy().astype(np.int64)
+    except (pa.ArrowException, KeyError) as error:
+        raise ValueError(f"no Parquet table with columns split and id ({str(error).splitlines()[0]})") from error
+
+
 def summary(table: "pa.Table") -> str:
     """How many there are, in which splits, and with other labels; nothing where there are none."""
     import pyarrow.compute as pc

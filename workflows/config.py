@@ -25,7 +25,8 @@ from pipelines.specs import IngestSpec, LoaderSpec
 from pipelines.storage import redacted, without_redactions
 
 LAST = "config.toml"  # in a root: the resolved configuration of its last run
-PATHS = ("store", "ingest.source", "train.init_from", "evaluate.models", "tracking.uri")  # keys that may hold a path
+PATHS: tuple[str, ...] = ("store", "ingest.source", "train.init_from", "evaluate.models", "evaluate.leave_out")
+PATHS += ("tracking.uri",)  # keys that may hold a path
 NO_PATHS = ("", "demo", "off")  # values of theirs that mean something else
 SCHEMES = ("s3", "gs", "abfs", "hdfs", "file")  # of the object stores and file systems that pyarrow opens
 MAX_WHOLE = 2**63  # seeds and counts are 64-bit integers in the libraries below
@@ -52,6 +53,11 @@ class EvaluateSpec:
         "other models whose probabilities are averaged with the trained one's: folders, models:/NAME@ALIAS, "
         "RECIPE@newest of the same root",
     ] = ()
+    leave_out: Annotated[
+        str,
+        "Parquet file that lists images (split, id), such as duplicates.parquet of stats or neighbours: the error "
+        "without those that are in train too is told beside the error of all",
+    ] = ""
     keep_probabilities: Annotated[bool, "keep each model's probabilities of all classes, as float16"] = False
 
     def __post_init__(self):

@@ -3,7 +3,7 @@
 Their code is imported only when they run.
 """
 
-from workflows.engine.seen_source import record_source, see_models, see_source, see_training
+from workflows.engine.seen_source import record_source, see_evaluation, see_source, see_training
 from workflows.engine.stage import Stage
 
 STAGES = (
@@ -45,8 +45,8 @@ STAGES = (
             *("evaluate.split", "evaluate.weights", "evaluate.views", "evaluate.keep_probabilities"),
             "train.precision",  # also of a time when evaluation had none of its own
         ),
-        ignores=("evaluate.models",),
-        see=see_models,
+        ignores=("evaluate.models", "evaluate.leave_out"),
+        see=see_evaluation,
     ),
     Stage(
         "report",

@@ -144,7 +144,8 @@ def test_a_digest_does_not_depend_on_the_order_of_keys():
 
 def test_a_stage_reads_what_it_declares_and_nothing_else():
     read = config.select(RunConfig(), ("evaluate.*", "recipe"), ("evaluate.batch_size",))
-    of_evaluate = {f"evaluate.{key}" for key in ("split", "weights", "views", "models", "keep_probabilities")}
+    names = ("split", "weights", "views", "models", "leave_out", "keep_probabilities")
+    of_evaluate = {f"evaluate.{key}" for key in names}
     assert set(read) == {"recipe", *of_evaluate}
 
 

@@ -106,12 +106,34 @@ def _code(config: RunConfig, places: Places) -> Seen:
         raise UsageError(str(error)) from error
 
 
-def see_models(config: RunConfig, places: Places, anew: bool, in_tasks: "InTasks" = map) -> Seen:
-    """The digest of the weights of all models that are averaged with the trained one.
+def see_evaluation(config: RunConfig, places: Places, anew: bool, in_tasks: "InTasks" = map) -> Seen:
+    """The digests of the weights of all models that are averaged with the trained one, and of what is left out.
 
     Raises:
         UsageError: One of them is not there.
     """
+    models, left_out = _models(config, places), _left_out(config, places)
+    return Seen(models.identity | left_out.identity, note=left_out.note)
+
+
+def _left_out(config: RunConfig, places: Places) -> Seen:
+    name = config.evaluate.leave_out
+    if not name:
+        return Seen()
+    try:
+        folder, file = Folder.at(name).split()
+        return Seen({"left_out": folder.sha256(file)})
+    except OSError as error:
+        for facts in places.begun("evaluate"):
+            if facts.get("ignored", {}).get("evaluate.leave_out") == redacted(name):
+                return Seen({"left_out": facts["ingredients"]["left_out"]}, note=f"{redacted(name)} is gone")
+        raise UsageError(
+            f"evaluate.leave_out={redacted(name)}: no such file; name a Parquet file that lists images by split and "
+            "id, such as RUNS/neighbours/KEY/duplicates.parquet"
+        ) from error
+
+
+def _models(config: RunConfig, places: Places) -> Seen:
     found = {}
     for name in config.evaluate.models:
         said = f"evaluate.models={redacted(name)}"

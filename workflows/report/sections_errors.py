@@ -24,6 +24,7 @@ def errors(album: Album) -> list[Html]:
     return [
         _error_table(run),
         *_together(run),
+        *_left_out(run),
         *_predictions(
             album,
             run.predictions.sort_values("id").head(IMAGES_SHOWN),
@@ -71,6 +72,22 @@ def _together(run: FinishedRun) -> list[Html]:
         "the average’s top-1 error rises without the model. What follows is the average’s."
     )
     return [table(["", "top-1 error", "top-5 error", "left out"], rows, caption)]
+
+
+def _left_out(run: FinishedRun) -> list[Html]:
+    """Where images were left out: how far that moves the error."""
+    found = run.evaluation.get("left_out")
+    if not found:
+        return []
+    return [
+        paragraph(
+            f"Without the {found['images']:,} images that ",
+            code("evaluate.leave_out"),
+            f" lists, the top-1 error is {percent(found['top1_error'])} instead of "
+            f"{percent(found['top1_error_of_all'])}, the top-5 error {percent(found['top5_error'])} instead of "
+            f"{percent(found['top5_error_of_all'])}, {run.views}.",
+        )
+    ]
 
 
 def _points(difference: float | None) -> str:

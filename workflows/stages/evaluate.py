@@ -7,18 +7,19 @@ import json
 import time
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from model.metrics import TopK
+from pipelines.duplicates import listed_in
 from pipelines.manifest import Manifest
 from pipelines.names import Device, Views
 from pipelines.storage import Folder, redacted
 from pipelines.views import place_of_centre
 from workflows.compute import devices
 from workflows.compute.spread import spread
-from workflows.config import EvaluateSpec, require_split
+from workflows.config import EvaluateSpec, UsageError, require_split
 from workflows.engine.outputs import places
 from workflows.engine.stage import Context
 from workflows.engine.starts import model_folder
@@ -75,7 +76,7 @@ def run(context: Context) -> dict:
     precision = context.config.train.precision
     devices.require_precision(precision, have, "evaluate where there is one, as training did")
     device, cpus_each, num_parts = spread(have, total, spec.batch_size)
-    models = _models(context)
+    models, listed = _models(context), _left_out(spec)
     job = Job(
         shards=shards,
         models=tuple(models.values()),
@@ -100,7 +101,8 @@ def run(context: Context) -> dict:
     assert seen == total, f"{seen} of {total} images were evaluated"
     errors = _errors(parts, spec)
     of_all = ensemble.errors([part.viewed for part in parts], list(models)) if len(models) > 1 else {}
-    context.folder.write(ERRORS, json.dumps(errors | of_all, indent=1) + "\n")
+    without = _without(parts, listed) if spec.leave_out else {}
+    context.folder.write(ERRORS, json.dumps(errors | of_all | without, indent=1) + "\n")
     _write_predictions(parts, context.folder)
     if spec.keep_probabilities:
         _write_probabilities(parts, list(models), context.folder)
@@ -108,8 +110,8 @@ def run(context: Context) -> dict:
     _track(context, manifest, errors, device)
     average = {f"{name}_average": value for name, value in of_all.get("average", {}).items()}
     return {
-        "result": _result(spec, errors, average, len(models)),
-        "metrics": {**errors, **average, "mean_images_per_s": total / (time.perf_counter() - began)},
+        "result": _result(spec, errors, average, len(models)) + _moved(without),
+        "metrics": {**errors, **average, **_flat(without), "mean_images_per_s": total / (time.perf_counter() - began)},
         "units": total,
         "files": (ERRORS, PREDICTIONS, *[PROBABILITIES] * spec.keep_probabilities),
         "made_with": {
@@ -152,6 +154,46 @@ def _track(context: Context, manifest: Manifest, errors: dict, device: str) -> N
     found = errors_of({"metrics": errors})
     context.run.judged(found, trained_by, alias, manifest.source_kind, manifest.digest)
     context.run.tags(hardware(device == "cuda"))
+
+
+def _left_out(spec: EvaluateSpec) -> np.ndarray:
+    """The ids of the split's images that `evaluate.leave_out` lists."""
+    if not spec.leave_out:
+        return np.zeros(0, np.int64)
+    folder, name = Folder.at(spec.leave_out).split()
+    try:
+        return listed_in(folder.read(name), spec.split)
+    except (ValueError, OSError) as error:
+        raise UsageError(f"evaluate.leave_out={redacted(spec.leave_out)}: {error}") from error
+
+
+def _without(parts: list[Part], listed: np.ndarray) -> dict[str, Any]:
+    """The errors of all images and without those listed, by the likeliest classes as `predictions.parquet` has them."""
+    ids_N, labels_N, classes_N5 = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "labels", "classes_N5")
+    )
+    right_N5 = classes_N5 == labels_N[:, None]
+    wrong_2N = np.stack([~right_N5[:, 0], ~right_N5.any(axis=1)])
+    kept_N = ~np.isin(ids_N, listed)
+    if not kept_N.any():
+        raise UsageError("evaluate.leave_out lists all images of the split: name a file that lists fewer")
+    found: dict[str, Any] = {"images": int(len(ids_N) - kept_N.sum())}
+    for name, wrong_N in zip(("top1_error", "top5_error"), wrong_2N, strict=True):
+        found |= {name: float(wrong_N[kept_N].mean()), f"{name}_of_all": float(wrong_N.mean())}
+    return {"left_out": found}
+
+
+def _flat(without: dict[str, Any]) -> dict[str, float]:
+    return {f"left_out_{name}": value for name, value in without.get("left_out", {}).items()}
+
+
+def _moved(without: dict[str, Any]) -> str:
+    """What a result says of it."""
+    if not without:
+        return ""
+    found = without["left_out"]
+    error, of_all = found["top1_error"], found["top1_error_of_all"]
+    return f"; without {found['images']:,} images left out {error:.2%} instead of {of_all:.2%}"
 
 
 def evaluate_part(job: Job, number: int) -> Part:
