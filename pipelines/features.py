@@ -238,6 +238,12 @@ def forget(folder: Folder, names: Iterable[str]) -> None:
         folder.delete(_sidecar(name))
 
 
+def discard(folder: Folder) -> None:
+    """Removes all files of features, which were only on the way to something else."""
+    for name in (_PARTS, DATA):
+        folder.child(name).delete_all()
+
+
 def stem(name: str) -> str:
     """A shard's name, or that of its features, without folder and ending: what both have in common."""
     return name.removeprefix(f"{DATA}/").rpartition(".")[0]

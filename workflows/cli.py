@@ -116,7 +116,7 @@ def _parser() -> _Parser:
     from workflows.commands import completion, verbs
     from workflows.commands.claims import claims, reproduce
     from workflows.commands.compare import compare
-    from workflows.workflow import OF_A_RUN, STAGES
+    from workflows.workflow import BASELINES, OF_A_RUN, STAGES
 
     parser = _Parser(
         prog="alexnet",
@@ -140,11 +140,18 @@ def _parser() -> _Parser:
         "--until", dest="last", metavar="STAGE", choices=OF_A_RUN, default=OF_A_RUN[-1], help="last stage to run"
     )
     add.set_defaults(stage=None)
-    for stage in STAGES:
+    for stage in (stage for stage in STAGES if not stage.command):
         reach = ", and before it what it needs" if stage.optional else " alone"
         command(stage.name, verbs.run, f"run the stage {stage.name}{reach}", common, running).set_defaults(
             stage=stage.name
         )
+    add = command("baseline", verbs.run, "what features made by hand come to on the same images", common, running)
+    add.add_argument(
+        "stage",
+        metavar="BASELINE",
+        choices=BASELINES,
+        help="fisher or sparse: Fisher vectors or sparse codes of dense descriptors",
+    )
     command("plan", verbs.plan, "say what would run, why, how long and how large", common, json)
     command("status", verbs.status, "say what is there", common, json)
     _add_comparing(command("compare", compare, "run arms with seeds, and say how they differ", common))

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from model.networks import KINDS, NetSpec, kind_of, parameter_names
 from model.schedules import require_rates
 from model.specs import AlexNetSpec, TrainSpec
+from pipelines.baselines.specs import FisherSpec, SparseSpec
 from pipelines.names import SPLITS, Views
 from pipelines.specs import IngestSpec, LoaderSpec
 from pipelines.storage import redacted, without_redactions
@@ -176,6 +177,8 @@ class RunConfig:
     features: FeaturesSpec = field(default_factory=FeaturesSpec)
     neighbours: NeighboursSpec = field(default_factory=NeighboursSpec)
     codes: CodesSpec = field(default_factory=CodesSpec)
+    fisher: FisherSpec = field(default_factory=FisherSpec)
+    sparse: SparseSpec = field(default_factory=SparseSpec)
     ray: RaySpec = field(default_factory=RaySpec)
     tracking: TrackingSpec = field(default_factory=TrackingSpec)
 

@@ -6,6 +6,7 @@ Their code is imported only when they run.
 from workflows.engine.seen_source import record_source, see_evaluation, see_source, see_training
 from workflows.engine.stage import Stage
 
+BASELINES = ("fisher", "sparse")
 STAGES = (
     Stage(
         "ingest",
@@ -79,6 +80,18 @@ STAGES = (
         needs=("ingest", "train", "features"),
         reads=("codes.*", "neighbours.split"),
         optional=True,
+    ),
+    *(
+        Stage(
+            name,
+            version=1,
+            module="workflows.stages.baseline",
+            needs=("ingest",),
+            reads=(f"{name}.*", "evaluate.split"),
+            optional=True,
+            command=f"baseline {name}",
+        )
+        for name in BASELINES
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)

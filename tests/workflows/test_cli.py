@@ -129,6 +129,10 @@ def test_a_stage_before_its_inputs(tmp_path):
             ["neighbours of test among train need features of test", "set features.splits=train,val,test"],
         ),
         (["codes", "--set", "codes.bits=[28,0]"], ["codes.bits is 28,0; give counts of bits"]),
+        (["baseline"], ["required: BASELINE"]),
+        (["baseline", "vgg"], ["BASELINE", "invalid choice: 'vgg'"]),
+        (["baseline", "fisher", "--set", "fisher.gaussians=0"], ["fisher.gaussians is 0; use 1 or more"]),
+        (["baseline", "sparse", "--set", "evaluate.split=test"], ["evaluate.split=test: there are no such images"]),
         (["run", "--from", "features"], ["--from", "invalid choice"]),
         (["run", "--redo", "features"], ["--redo features: features is not among the stages to run"]),
         (["run", "--set", "evaluate.split=test"], ["evaluate.split=test: there are no such images", "train, val"]),
@@ -329,7 +333,9 @@ def test_help_loads_nothing_but_what_it_prints(tmp_path):
 def test_status_and_plan_are_lists_for_programs(tmp_path):
     for verb in ("status", "plan"):
         rows = json.loads(alexnet(verb, "--json", cwd=tmp_path).stdout)
-        optional = ["features", "neighbours", "codes"] if verb == "plan" else []  # status says what is there
+        optional = (
+            ["features", "neighbours", "codes", "fisher", "sparse"] if verb == "plan" else []
+        )  # status says what is there
         assert [row["stage"] for row in rows] == ["ingest", "stats", "train", "evaluate", "report", *optional]
         wanted = {"stage", "state", "key", "path", "mlflow_run_id", "seconds", "reasons"}
         assert all(wanted <= row.keys() and row["state"] == "MISSING" for row in rows)

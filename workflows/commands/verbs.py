@@ -14,7 +14,7 @@ from workflows.commands.given import Given, given
 from workflows.config import RunConfig, UsageError
 from workflows.console import Console, duration, size, table, tell
 from workflows.folders import MODELS
-from workflows.workflow import NAMES, OF_A_RUN, STAGES, needed_by
+from workflows.workflow import BASELINES, NAMES, OF_A_RUN, STAGES, needed_by
 
 if TYPE_CHECKING:
     from workflows.commands.classify import Predicted
@@ -86,7 +86,7 @@ def require_possible(planned: list["Planned"], due: set[str], config: RunConfig)
     if "train" in due:
         configuration.check_together(config)
         require_trainable(planned[0].seen.facts.get("classes", 0), counts, config)
-    if "evaluate" in due and counts:
+    if due & {"evaluate", *BASELINES} and counts:
         configuration.require_split(config.evaluate.split, counts)
     if "features" in due and counts:
         configuration.require_splits(config.features.splits, counts)
@@ -144,7 +144,7 @@ def plan(args: argparse.Namespace) -> None:
         row = _status_row(step, here.config, counts)
         row["reasons"] += _notes(step, commit)
         if step.stage.optional and step.state != "CACHED":
-            row["reasons"].append(f"optional: `alexnet {step.stage.name}` makes it")
+            row["reasons"].append(f"optional: `alexnet {step.stage.verb}` makes it")
         if step.state != "CACHED":
             expected = estimate.predict(step, here.config, here.places(), counts)
             row |= {"units": expected.units, "seconds": expected.seconds}

@@ -14,7 +14,7 @@ from workflows.folders import CHECKPOINTS
 
 DISK_MARGIN = 1.1  # room asked for, as a multiple of the predicted bytes
 RATE_KEYS: tuple[str, ...] = ("net.", "train.batch_size", "train.precision", "evaluate.views")
-RATE_KEYS += ("ingest.size", "ingest.encoding", "ingest.quality")
+RATE_KEYS += ("ingest.size", "ingest.encoding", "ingest.quality", "fisher.", "sparse.")
 _SHARD = re.compile(r"(train|val|test)-(\d+)-of-(\d+).*\.json")  # the record that a finished shard gets
 _BLOCK = re.compile(r"features-\d+-of-(\d+)\.parquet")  # neighbours of a block of images
 _CHECKPOINT = re.compile(r"step-(\d+)/checkpoint\.json")  # here without torch, which `model.checkpoint` imports
@@ -101,6 +101,8 @@ def _units(step: Planned, config: RunConfig, counts: dict[str, int]) -> int:
             return counts.get(config.neighbours.split, 0) * train
         case "codes":
             return 2 * len(config.codes.bits) * config.codes.epochs * train
+        case "fisher" | "sparse":
+            return sum(counts.get(split, 0) for split in {"train", config.evaluate.split})
         case _:
             return 1
 

@@ -53,6 +53,7 @@ class Stage:
             Unless it is asked to look anew, what the last outputs were made of will do; `in_tasks` maps over long work.
         saw: Keeps what was seen, once an output that depends on it is there or begun.
         optional: No part of `alexnet run`: its own command makes it, and what it needs.
+        command: That command, where it is not the stage's name.
     """
 
     name: str
@@ -64,6 +65,12 @@ class Stage:
     see: Callable[[RunConfig, Places, bool, "InTasks"], Seen] | None = None
     saw: Callable[[RunConfig, Places, Seen], None] | None = None
     optional: bool = False
+    command: str = ""
+
+    @property
+    def verb(self) -> str:
+        """The command that makes it alone."""
+        return self.command or self.name
 
     def load(self) -> Any:
         """The stage's module, imported only when there is something to do."""

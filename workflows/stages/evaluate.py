@@ -103,7 +103,7 @@ def run(context: Context) -> dict:
     of_all = ensemble.errors([part.viewed for part in parts], list(models)) if len(models) > 1 else {}
     without = _without(parts, listed) if spec.leave_out else {}
     context.folder.write(ERRORS, json.dumps(errors | of_all | without, indent=1) + "\n")
-    _write_predictions(parts, context.folder)
+    write_predictions(parts, context.folder)
     if spec.keep_probabilities:
         _write_probabilities(parts, list(models), context.folder)
     context.log_files(ERRORS, PREDICTIONS)
@@ -267,7 +267,7 @@ def _errors(parts: list[Part], spec: EvaluateSpec) -> dict:
     }
 
 
-def _write_predictions(parts: list[Part], folder: Folder) -> None:
+def write_predictions(parts: list[Part], folder: Folder) -> None:
     """One row an image, by id: key, label, and the five likeliest classes with their probabilities."""
     import pandas as pd
 

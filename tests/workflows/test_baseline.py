@@ -1,0 +1,186 @@
+"""`alexnet baseline`: evaluated as the network is, on the same images; tuned on training images; goes on if killed."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import crash
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tiny
+from conftest import run_alexnet
+from PIL import Image
+
+from pipelines.features import write_features
+from pipelines.formats.rows import ShardRows
+from pipelines.shard_record import ShardRecord
+from pipelines.storage import Folder
+from workflows.compute.workers import InProcess
+from workflows.config import RunConfig, UsageError, with_values
+from workflows.engine.run import Row, run
+from workflows.stages import linear
+from workflows.stages.linear import Course, is_held_out
+from workflows.workflow import BASELINES, STAGES
+
+SMALL = {"fisher__components": 8, "fisher__gaussians": 4, "sparse__atoms": 16, "sparse__grids": "1,2"}
+SMALL |= {f"{name}__{key}": value for name in BASELINES for key, value in (("samples", 2000), ("passes", 3))}
+
+
+def write_stripes(folder: Path) -> Path:
+    """30 images of each of four classes: stripes that run in four directions, with noise."""
+    draw, (y, x) = np.random.default_rng(0), np.mgrid[:32, :32]
+    for number in range(120):
+        along = [x, y, x + y, x - y][number % 4] + draw.uniform(0, 9)
+        grey = 128 + 60 * np.sin(along * draw.uniform(0.8, 1.2)) + draw.normal(size=(32, 32)) * 20
+        path = folder / "abcd"[number % 4] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(path)
+    return folder
+
+
+def made(root: Path, config: RunConfig, *only: str) -> list[Row]:
+    return run(STAGES, config, root, only=only, compute=lambda *_: InProcess())
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> tuple[Path, RunConfig]:
+    """A root with both baselines and a network on the same images, and the configuration."""
+    folder = tmp_path_factory.mktemp("baseline")
+    settings = {**SMALL, "train__placement": "one", "train__epochs": 1}
+    config = tiny.config(write_stripes(folder / "source"), **settings)
+    made(folder / "runs", config, "ingest", "stats", "train", "evaluate", *BASELINES)
+    return folder / "runs", config
+
+
+def output(root: Path, stage: str) -> Path:
+    (found,) = (root / stage).iterdir()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BASELINES)
+def test_predictions_and_errors_are_as_the_network_s(shared, name):
+    root, config = shared
+    ours, network = (pq.read_table(output(root, stage) / "predictions.parquet") for stage in (name, "evaluate"))
+    assert ours.schema.equals(network.schema)
+    for column in ("id", "key", "label"):
+        assert ours[column].to_pylist() == network[column].to_pylist()
+    errors = json.loads((output(root, name) / "evaluate.json").read_text())
+    labels_N, best_N5 = ours["label"].to_numpy(), np.stack(ours["classes"].to_pylist())
+    assert errors["top1_error"] == pytest.approx((best_N5[:, 0] != labels_N).mean())
+    assert errors["top1_error"] < 0.2  # of four classes
+    assert errors["num_images"] == len(ours)
+    probabilities_N5 = np.stack(ours["probabilities"].to_pylist())
+    np.testing.assert_allclose(probabilities_N5.sum(1), 1, atol=1e-5)  # of four classes all are there
+    spec = getattr(config, name)
+    assert [model["model"] for model in errors["models"]] == list(spec.descriptors)
+    assert {model["rate"] for model in errors["models"]} <= {*spec.rates}
+
+
+@pytest.mark.slow
+def test_vocabulary_and_classifier_stay_and_what_was_encoded_goes(shared):
+    kept = {path.name for path in (output(shared[0], "fisher") / "sift").iterdir()}
+    assert kept == {"vocabulary.npz", "choosing.npz", "chosen.json", "classifier.npz"}
+
+
+@pytest.mark.slow
+def test_a_second_call_does_nothing_and_mlflow_has_the_errors(shared):
+    root, _ = shared
+    again = run_alexnet("baseline", "fisher", "--root", root)
+    assert again.returncode == 0, again.stderr
+    assert "nothing to do" in again.stdout
+    errors = json.loads((output(root, "fisher") / "evaluate.json").read_text())
+    query = (
+        "select m.value from latest_metrics m join tags t using (run_uuid) "
+        "where t.key = 'alexnet.stage' and t.value = 'fisher' and m.key = 'top1_error'"
+    )
+    with sqlite3.connect(root / "mlflow.db") as database:
+        assert database.execute(query).fetchall() == [(errors["top1_error"],)]
+
+
+@pytest.mark.slow
+def test_keys_of_one_baseline_leave_the_other_as_it_is(shared):
+    root, _ = shared
+    said = run_alexnet("plan", "--json", "--root", root, "--set=sparse.threshold=.5")
+    rows = {row["stage"]: row for row in json.loads(said.stdout)}
+    assert (rows["fisher"]["state"], rows["sparse"]["state"]) == ("CACHED", "STALE")
+    assert "optional: `alexnet baseline sparse` makes it" in rows["sparse"]["reasons"]
+    assert rows["sparse"]["units"] == 120
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"fisher.gaussians": 5000}, "descriptors are too few for fisher.gaussians=5000"),
+        ({"fisher.grids": "8", "fisher.patches": "1"}, "fisher.grids=8: a part of the image has no patch"),
+        ({"evaluate.split": "test"}, "evaluate.split=test: there are no such images"),
+    ],
+)
+def test_what_cannot_be_done_is_a_line(shared, settings, said):
+    root, config = shared
+    with pytest.raises(UsageError, match=said):
+        made(root, with_values(config, settings), "fisher")
+
+
+def finished(root: Path) -> dict[Path, int]:
+    """When the vocabularies and the whole files of encoded images were written."""
+    files = [*root.glob("fisher/*/*/vocabulary.npz")]
+    files += [part.parents[1] / "data" / f"{part.stem}.parquet" for part in root.glob("fisher/*/*/parts/*.json")]
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+@pytest.mark.slow
+def test_a_killed_baseline_goes_on_with_what_is_missing(shared, tmp_path):
+    settings = {**SMALL, "ingest__rows_per_shard": 4, "fisher__passes": 12, "tracking__uri": "off"}
+    config = tiny.write_config(tmp_path / "config.toml", shared[0].parent / "source", **settings)
+    contents = []
+    for name, kills in (("undisturbed", ()), ("killed", ("parts/*", "choosing.npz", "classifier.npz"))):
+        root, log = tmp_path / name, tmp_path / f"{name}.log"
+        crash.finish(crash.start_in_process(root, config, "ingest", log=log), log)
+        known: dict[Path, int] = {}
+        for pattern in kills:
+            driver = crash.start_in_process(root, config, "fisher", log=log)
+            crash.wait_until(lambda r=root, p=pattern: [*r.glob(f"fisher/*/sift/{p}")], pattern, 120, driver)
+            driver.kill()
+            driver.wait()
+            assert known.items() <= finished(root).items()
+            known = finished(root)
+            assert not [*root.glob("fisher/*/evaluate.json")]
+        crash.finish(crash.start_in_process(root, config, "fisher", log=log), log)
+        names = ("evaluate.json", "predictions.parquet")
+        contents.append([path.read_bytes() for each in names for path in root.glob(f"fisher/*/{each}")])
+    assert len(contents[0]) == 2
+    assert contents[1] == contents[0]
+
+
+def encoded(folder: Folder, labels_N: np.ndarray, values_NF: np.ndarray, **keys) -> Course:
+    """A course over one file of such images."""
+    ids_N, count = np.arange(len(labels_N)), len(labels_N)
+    record = ShardRecord("data/train-00000-of-00001.parquet", "train", 0, count, count, 0, "")
+    rows = ShardRows(ids_N, labels_N, [*ids_N], [str(i) for i in ids_N], ids_N, ids_N, [""] * count)
+    file = write_features(folder, record, rows, [values_NF.astype(np.float32)], "float16")
+    config = with_values(RunConfig(), {f"fisher.{name}": value for name, value in keys.items()})
+    return Course(folder, (file,), config.fisher, 2, 1)
+
+
+def test_held_out_images_choose_and_are_not_learned_from(tmp_path):
+    """Images of which the first value tells the class; those held out are labelled the other way round."""
+    labels_N = np.arange(200) % 2
+    values_NF = np.random.default_rng(0).normal(size=(200, 4)) * 0.1
+    values_NF[:, 0] += labels_N
+    held_N = is_held_out(np.arange(200), 0.15)
+    assert held_N.sum() == 30
+    settings = {"rates": "0,5", "decays": "0", "passes": 4, "batch_size": 10, "held_out": 0.15}
+    for name, wrong_N, rate in (("as_is", False, 5), ("turned", held_N, 0)):
+        course = encoded(Folder.at(tmp_path / name), labels_N ^ wrong_N, values_NF, **settings)
+        for _ in range(4):
+            linear.one_pass("choosing", course)
+        linear.choose(course)
+        assert (linear.chosen(course).rate, linear.chosen(course).held_out_error < 0.1) == (rate, rate == 5)
+        linear.one_pass("classifier", course)
+        assert (linear.passes_done(course, "choosing"), linear.passes_done(course, "classifier")) == (4, 1)
+    learned = [np.load(tmp_path / name / "choosing.npz")["weights"] for name in ("as_is", "turned")]
+    assert np.array_equal(*learned)
+    assert np.abs(learned[0]).max() > 1
