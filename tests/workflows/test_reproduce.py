@@ -58,6 +58,25 @@ def test_networks_are_averaged_and_their_kernels_looked_at(data, tmp_path):
     assert 0 <= arm["measures"]["colour_gap"]["mean"] <= 1
 
 
+def test_optional_stages_are_made_of_each_run_and_measured(data, tmp_path):
+    claim = paper.ALL["short_codes"]
+    comparison, summary, root = made(claim, data, tmp_path)
+    (arm,) = evidence.gather(claim, "small", comparison, summary, root)["arms"]
+    cards = {
+        name: [json.loads(path.read_text()) for path in (root / name).glob(f"*/{name}.json")]
+        for name in ("neighbours", "codes")
+    }
+    by_codes = [
+        {(one["of"], one["bits"]): one["right_class"]["6"]["share"] for one in card["codes"]} for card in cards["codes"]
+    ]
+    assert len(by_codes) == 2  # seeds
+    gains = [shares["features", 256] - shares["pixels", 256] for shares in by_codes]
+    assert arm["measures"]["codes_over_pixels"]["mean"] == pytest.approx(np.mean(gains))
+    by_features = np.mean([card["right_class"]["features"]["6"]["share"] for card in cards["neighbours"]])
+    lost = by_features - np.mean([shares["features", 256] for shares in by_codes])
+    assert arm["measures"]["lost_by_codes"]["mean"] == pytest.approx(lost)
+
+
 def made(claim, data, tmp_path) -> tuple[Comparison, dict, Path]:
     """A claim's small comparison on a tiny network and two seeds, its summary, and its root."""
     training = tiny.Training(

@@ -37,6 +37,7 @@ class Setup:
         images_per_s: About how many are trained a second, by device.
         reduced: What is smaller than the paper's, in words; empty for its own data and network.
         measures: Where this setup measures something else than the claim says.
+        also: Optional stages that each run makes too.
     """
 
     recipe: str
@@ -48,6 +49,7 @@ class Setup:
     seeds: int = 3
     reduced: str = ""
     measures: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
     def base(self) -> RunConfig:
         """What its arms share. UsageError where a key or value does not fit."""
@@ -55,7 +57,7 @@ class Setup:
 
     def comparison(self, name: str, base: RunConfig, seeds: int) -> Comparison:
         arms = tuple(Arm(arm, dict(settings)) for arm, settings in self.arms.items())
-        return Comparison(name, base, arms, tuple(range(seeds)))
+        return Comparison(name, base, arms, tuple(range(seeds)), self.also)
 
     def trainings(self, seeds: int = 0) -> int:
         return len(self._trained()) * (seeds or self.seeds)

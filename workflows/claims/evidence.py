@@ -17,9 +17,8 @@ from workflows.claims.claim import ATS, Claim
 from workflows.claims.made_of import digest_of, made_of
 from workflows.claims.measures import Run
 from workflows.config import UsageError
-from workflows.engine.outputs import places
 from workflows.studies import statistics
-from workflows.studies.comparison import Comparison
+from workflows.studies.comparison import Comparison, Member, Plans
 from workflows.studies.words import warnings
 
 CLAIMS = "claims"  # folder in the root
@@ -99,14 +98,20 @@ def gather(claim: Claim, at: str, comparison: Comparison, summary: dict[str, Any
 def runs_of(comparison: Comparison, summary: dict[str, Any], root: Path) -> dict[tuple[str, int], Run]:
     """The runs that a summary averages, by arm and seed."""
     kept = {(arm["name"], seed) for arm in summary["arms"] for seed in arm["seeds"]}
-    members = {(member.arm.name, member.seed): member.config for member in comparison.members}
+    members = {(member.arm.name, member.seed): member for member in comparison.members}
+    plans = Plans(root)
     found = {}
+
+    def also(member: Member) -> dict[str, Folder]:
+        steps = plans.of(member) if comparison.also else {}
+        return {name: steps[name].output.folder for name in comparison.also}
+
     for row in summary["runs"]:
         key = row["arm"], row["seed"]
         if row["state"] == "done" and key in kept:
-            where = places(members[key], root, may_write=False)
+            where = plans.places(members[key])
             trained, evaluated = (where.output(stage, row[f"{stage}_key"]).folder for stage in ("train", "evaluate"))
-            found[key] = Run(row, members[key], trained, evaluated)
+            found[key] = Run(row, members[key].config, trained, evaluated, also(members[key]))
     return found
 
 

@@ -3,34 +3,36 @@
 The place of the data is no part of it, nor are seeds: more of them make the same claim's interval smaller.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from workflows.config import digest, keys, select
+from workflows.engine.stage import Stage
 from workflows.studies.arms import SEEDS
-from workflows.studies.comparison import UNTIL_EVALUATE, Comparison
+from workflows.studies.comparison import Comparison
 from workflows.workflow import STAGES
 
-_STAGES = tuple(stage for stage in STAGES if stage.name in UNTIL_EVALUATE)
 MOST_NAMED = 3  # of differences, in a line
 
 
 def made_of(comparison: Comparison) -> dict[str, Any]:
     """As JSON values: the stages' versions, the keys that all arms have alike, and those of each arm."""
     first = comparison.members[: len(comparison.arms)]
-    arms = {member.arm.name: _read(member.config) for member in first}
+    stages = [stage for stage in STAGES if stage.name in comparison.stages]
+    arms = {member.arm.name: _read(member.config, stages) for member in first}
     one, *others = arms.values()
     common = {key: value for key, value in one.items() if all(key in arm and arm[key] == value for arm in others)}
     return {
-        "versions": {stage.name: stage.version for stage in _STAGES},
+        "versions": {stage.name: stage.version for stage in stages},
         "common": common,
         "arms": {name: {k: v for k, v in arm.items() if k not in common} for name, arm in arms.items()},
     }
 
 
-def _read(config: Any) -> dict[str, Any]:
+def _read(config: Any, stages: Iterable[Stage]) -> dict[str, Any]:
     """The keys that the stages read."""
     found: dict[str, Any] = {}
-    for stage in _STAGES:
+    for stage in stages:
         found |= select(config, stage.reads, stage.ignores)
     return {key: value for key, value in found.items() if key not in SEEDS}
 

@@ -1,7 +1,8 @@
 """What claims measure of a run, beside what every comparison does; each a function of what the run left behind."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -13,17 +14,19 @@ from workflows.studies.statistics import Mean
 
 CHANCE = 0.05  # how many random deals of the kernels may differ as much as the columns do
 DEALS = 2000
+NEIGHBOURS = "6"  # as many as Figure 4 shows
 Unit = Literal["%", "", "epochs", "images/s"]  # %: a share of images
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its row of the results, its configuration, and the folders of its training and evaluation."""
+    """A finished run: its row of the results, its configuration, and the folders of its stages."""
 
     row: dict[str, Any]
     config: RunConfig
     trained: Folder
     evaluated: Folder
+    also: Mapping[str, Folder] = field(default_factory=dict)  # of optional stages
 
 
 class Measure(NamedTuple):
@@ -72,6 +75,30 @@ def _epochs_to(run: Run, name: str, level: float) -> float | None:
 def _less(run: Run, one: str, other: str) -> float | None:
     first, second = run.row.get(one), run.row.get(other)
     return None if first is None or second is None else first - second
+
+
+def _neighbours_over_pixels(run: Run) -> float:
+    """The share of right-class neighbours by features less that by pixels."""
+    found = json.loads(run.also["neighbours"].read("neighbours.json"))["right_class"]
+    return found["features"][NEIGHBOURS]["share"] - found["pixels"][NEIGHBOURS]["share"]
+
+
+def _codes_over_pixels(run: Run, bits: int) -> float:
+    """The same by codes of features less that by codes of pixels."""
+    shares = _by_codes(run, bits)
+    return shares["features"] - shares["pixels"]
+
+
+def _lost_by_codes(run: Run, bits: int) -> float:
+    """The share by features less that by their codes."""
+    found = json.loads(run.also["neighbours"].read("neighbours.json"))["right_class"]
+    return found["features"][NEIGHBOURS]["share"] - _by_codes(run, bits)["features"]
+
+
+def _by_codes(run: Run, bits: int) -> dict[str, float]:
+    """Shares by what is coded."""
+    found = json.loads(run.also["codes"].read("codes.json"))["codes"]
+    return {one["of"]: one["right_class"][NEIGHBOURS]["share"] for one in found if one["bits"] == bits}
 
 
 def _colour_differs(run: Run) -> float | None:
@@ -140,6 +167,14 @@ MEASURES = {
     "average_top5": Measure("top-5 error of the average", "%", of_all=partial(averages.error, column=1)),
     "gain_of_average": Measure("top-1 error less the average's", "%", of_all=partial(averages.gain, column=0)),
     "gain_of_average_top5": Measure("top-5 error less the average's", "%", of_all=partial(averages.gain, column=1)),
+    "neighbours_over_pixels": Measure("right of 6 neighbours, less by pixels", "%", _neighbours_over_pixels),
+    "codes_over_pixels": Measure(
+        "right of 6 by 256 bits, less by 256 of pixels", "%", partial(_codes_over_pixels, bits=256)
+    ),
+    "codes_over_pixels_28": Measure(
+        "right of 6 by 28 bits, less by 28 of pixels", "%", partial(_codes_over_pixels, bits=28)
+    ),
+    "lost_by_codes": Measure("right of 6 by features, less by 256 bits", "%", partial(_lost_by_codes, bits=256)),
     "colour_differs": Measure("runs whose columns differ in colour", "%", _colour_differs),
     "colour_gap": Measure("columns' medians of colour apart", "%", _colour_gap),
 }

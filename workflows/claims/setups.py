@@ -198,6 +198,10 @@ COMMUNICATION_SMALL = small({"columns exchange": {}, "at fc8 only": APART})
 FIVE = on_2012({"as it is": {"evaluate.keep_probabilities": "true"}}, seeds=5)
 FIVE_SMALL = small({"two columns": {"evaluate.keep_probabilities": "true"}}, seeds=5)
 
+SEARCHED = ("neighbours", "codes")
+FEATURES = replace(TABLE_2, seeds=3, also=SEARCHED)
+FEATURES_SMALL = replace(small({"two columns": {}}), also=SEARCHED)
+
 COLOUR = on_2010(ONE_ARM, seeds=5)
 KERNELS_ALONE = {"evaluate.views": "one"}  # all that is looked at
 COLOUR_SMALL = small(

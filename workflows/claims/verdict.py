@@ -120,9 +120,9 @@ def _value(claim: Claim, at: str, evidence: Evidence) -> tuple[str, str]:
     mean = evidence.arm(evidence["arms"][0]["name"], measure)
     if mean is None:
         return NOT_RUN, "its run is not done"
-    if claim.paper.values[0] == 1:
+    if claim.paper.values[:1] == (1,):
         return (SHOWN if mean["mean"] == 1 else NOT_SHOWN), f"it was so in {mean['mean']:.0%} of {mean['n']} runs"
-    if at == "small":
+    if at == "small" or not claim.paper.values:
         return _sign(claim, mean["mean"], mean["interval"], mean["n"])
     assert claim.tolerance is not None, f"{claim.id} is a value"
     off = mean["mean"] - claim.paper.values[0]

@@ -13,7 +13,7 @@ from workflows.engine.outputs import Output, Places, places
 from workflows.engine.plan import Planned
 from workflows.engine.stage import Seen, Stage
 from workflows.studies.arms import Arm
-from workflows.workflow import NAMES, STAGES
+from workflows.workflow import NAMES, STAGES, needed_by
 
 COMPARE = "compare"  # folder in the root
 UNTIL_EVALUATE = NAMES[: NAMES.index("evaluate") + 1]
@@ -22,11 +22,12 @@ SHARED = ("ingest", "stats")  # what arms share unless they vary the data
 
 @dataclass(frozen=True)
 class Member:
-    """One run of a comparison."""
+    """One run of a comparison, and the stages that it is made of."""
 
     arm: Arm
     seed: int
     config: RunConfig
+    stages: tuple[str, ...] = UNTIL_EVALUATE
 
     @property
     def title(self) -> str:
@@ -35,12 +36,23 @@ class Member:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Arms over a base configuration, each with the same seeds. All paths of the base are absolute."""
+    """Arms over a base configuration, each with the same seeds. All paths of the base are absolute.
+
+    Attributes:
+        also: Optional stages that each run makes too.
+    """
 
     name: str
     base: RunConfig
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
+    also: tuple[str, ...] = ()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Of each run, in the workflow's order."""
+        wanted = {*UNTIL_EVALUATE, *self.also}.union(*map(needed_by, self.also))
+        return tuple(name for name in NAMES if name in wanted)
 
     @cached_property
     def members(self) -> tuple[Member, ...]:
@@ -50,7 +62,8 @@ class Comparison:
             UsageError: An arm's keys or values do not fit, or two arms are the same.
         """
         base = self._base()
-        found = tuple(Member(arm, seed, arm.config(base, seed)) for seed in self.seeds for arm in self.arms)
+        stages = self.stages
+        found = tuple(Member(arm, seed, arm.config(base, seed), stages) for seed in self.seeds for arm in self.arms)
         found = tuple(replace(m, config=configuration.with_absolute_paths(m.config, Path.cwd())) for m in found)
         known: dict[RunConfig, Arm] = {}
         for member in found[: len(self.arms)]:
@@ -80,16 +93,17 @@ def _require_other(one: Arm, other: Arm, what: str) -> None:
 
 
 class Plans:
-    """The plans of members, up to evaluate; a source is looked at once for all that read it alike."""
+    """The plans of members; a source is looked at once for all that read it alike."""
 
     def __init__(self, root: Path, in_tasks: Callable = map):
         self.root, self._in_tasks = root, in_tasks
         self._seen: dict[object, Seen] = {}
-        self._stages = tuple(replace(stage, see=self._once(stage)) for stage in STAGES if stage.name in UNTIL_EVALUATE)
+        self._stages = tuple(replace(stage, see=self._once(stage)) for stage in STAGES)
 
     def of(self, member: Member) -> dict[str, Planned]:
         where = self.places(member)
-        steps = planning.plan(self._stages, member.config, where, in_tasks=self._in_tasks)
+        stages = tuple(stage for stage in self._stages if stage.name in member.stages)
+        steps = planning.plan(stages, member.config, where, in_tasks=self._in_tasks)
         return {step.stage.name: step for step in steps}
 
     def places(self, member: Member) -> Places:

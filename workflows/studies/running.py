@@ -15,13 +15,12 @@ from workflows.console import Console
 from workflows.engine import run as running
 from workflows.engine.plan import Planned
 from workflows.studies import page, parallel, results, stored, tracked
-from workflows.studies.comparison import SHARED, UNTIL_EVALUATE, Comparison, Member, Plans, require_different
+from workflows.studies.comparison import SHARED, Comparison, Member, Plans, require_different
 from workflows.studies.parallel import Order
 from workflows.studies.results import Result
 from workflows.studies.summary import SUMMARY, summarise
 from workflows.workflow import STAGES
 
-RUNS = UNTIL_EVALUATE[len(SHARED) :]  # the stages of each run
 SHOWN = "shown.json"  # which summary the page and MLflow show
 
 
@@ -149,7 +148,7 @@ class _Study:
             self.how.console.say(f"run {number} of {len(due)}: {member.title}")
             reason = ""
             try:
-                self._run(member, RUNS)
+                self._run(member, _of_its_own(member))
             except Exception as error:  # whatever it was: the other runs know nothing of it
                 reason = failures.line(error)
                 for line in failures.keep_trace(error, self.root):
@@ -164,7 +163,9 @@ class _Study:
 
     def _order(self, member: Member, address: str, at_once: int) -> Order:
         config = replace(member.config, ray=replace(member.config.ray, address=address))
-        return Order(config, self.root, RUNS, self.comparison.base, self.how.take_lock, at_once, self.how.debug)
+        return Order(
+            config, self.root, _of_its_own(member), self.comparison.base, self.how.take_lock, at_once, self.how.debug
+        )
 
     def conclude(self) -> dict[str, Any]:
         """The page, and the comparison's run in MLflow, unless they show these results already."""
@@ -202,6 +203,11 @@ class _Study:
         if self.folder.size(SUMMARY) is None or self.folder.read(SUMMARY).decode() != text:
             results.write(self.results.values(), self.folder)
             self.folder.write(SUMMARY, text)
+
+
+def _of_its_own(member: Member) -> tuple[str, ...]:
+    """The stages that its run makes."""
+    return tuple(stage for stage in member.stages if stage not in SHARED)
 
 
 def _as_text(summary: dict[str, Any]) -> str:
