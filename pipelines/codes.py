@@ -15,6 +15,7 @@ from pipelines.tables import read_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
+SUMMARY = "codes.json"  # beside the codes: what they are worth
 _PAIRS = 1 << 22  # that are compared at once
 _ID_BITS = 48  # of the number that orders neighbours: by distance, then by id
 

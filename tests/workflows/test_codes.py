@@ -18,6 +18,7 @@ from workflows.config import RunConfig, with_values
 from workflows.engine.outputs import places
 from workflows.engine.plan import plan
 from workflows.engine.run import run
+from workflows.report import sections_neighbours
 from workflows.report.finished_run import open_run
 from workflows.workflow import STAGES
 
@@ -62,6 +63,9 @@ def test_codes_are_those_of_the_stored_autoencoder(taken):
     assert [f"{found['of']}-{found['bits']}" for found in card["codes"]] == list(NAMES)
     finished = open_run(root)
     rows = {split: joined(finished.features(split)) for split in ("train", "val")}
+    shown = sections_neighbours.by_codes(finished)
+    assert list(shown)[0] == f"9 bits of features, of {card['codes'][0]['queries']}"
+    assert list(shown.values()) == [found["right_class"] for found in card["codes"]]
     for found in card["codes"][:2]:
         name, bits = f"features-{found['bits']}", found["bits"]
         net = Autoencoder(rows["train"].features_NU.shape[1], bits)
@@ -87,7 +91,8 @@ def test_an_interrupted_run_goes_on_at_the_epoch_with_the_same_codes(taken, tmp_
     config = with_values(config, {"neighbours.split": "train"})  # another key, the same autoencoders
     with pytest.raises(KeyboardInterrupt):
         made(root, config, Interrupted(6))
-    parts = plan(STAGES, config, places(config, root))[-1].output.folder.local_path() / "parts"
+    planned = {step.stage.name: step for step in plan(STAGES, config, places(config, root))}
+    parts = planned["codes"].output.folder.local_path() / "parts"
     assert {path.name for path in parts.iterdir()} == {
         f"{name}-after-{epochs}.pt" for name, epochs in zip(NAMES, (2, 2, 1, 1), strict=True)
     }

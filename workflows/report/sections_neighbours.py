@@ -1,13 +1,17 @@
 """What the report says of neighbours (the paper's Figure 4, right): which images the network finds alike."""
 
+import json
+
 import numpy as np
 
 from pipelines.alike import SHOWN, percent
+from pipelines.codes import SUMMARY as CODES
 from pipelines.names import TRAIN
 from pipelines.neighbours import AT, Share
 from workflows.report import figures_results, samples
 from workflows.report.album import Album
 from workflows.report.figures import named
+from workflows.report.finished_run import FinishedRun
 from workflows.report.likeness import Likeness, likeness
 from workflows.report.page import Html, Right, code, paragraph, table
 
@@ -23,7 +27,7 @@ def neighbours(album: Album) -> list[Html]:
     if found is None:
         way_out = code("alexnet neighbours"), ", and then ", code("alexnet report --redo report")
         return [paragraph("Not looked for yet, which takes a while for this many images: ", *way_out, " draws them.")]
-    return [_pictures(album, found), _shares(found), _in_pixels(found)]
+    return [_pictures(album, found), _shares(album.run, found), _in_pixels(found)]
 
 
 def _pictures(album: Album, found: Likeness) -> Html:
@@ -52,17 +56,26 @@ def _name(titles: tuple[str, ...], label: int) -> str:
     return named(titles, label, 16) if label >= 0 else "no label"
 
 
-def _shares(found: Likeness) -> Html:
+def _shares(run: FinishedRun, found: Likeness) -> Html:
     shares, pixels = found.card["right_class"], found.card["pixels"]
     size = f"{pixels['side_px']} px" if pixels["side_px"] == pixels["crop_px"] else f"reduced to {pixels['side_px']} px"
     of = {
         f"features, of {len(found.ids_Q):,} images": shares["features"],
         f"pixels (centre crop, {size}), of {pixels['queries']:,}": shares["pixels"],
+        **by_codes(run),
         "chance": dict.fromkeys(map(str, AT), shares["chance"]),
     }
     rows = [(name, *(_share(known.get(str(k))) for k in AT)) for name, known in of.items()]
     caption = "Share of the nearest training images that are of the image’s class, with its standard error over images."
     return table(["nearest by", *(f"the first {k}" if k > 1 else "the first" for k in AT)], rows, caption)
+
+
+def by_codes(run: FinishedRun) -> dict[str, dict[str, dict[str, float]]]:
+    """Shares by k of each code that `alexnet codes` made, under its name; none where it did not."""
+    if "codes" not in run.outputs:
+        return {}
+    made = json.loads(run.output("codes").folder.read(CODES))["codes"]
+    return {f"{one['bits']} bits of {one['of']}, of {one['queries']:,}": one["right_class"] for one in made}
 
 
 def _share(known: dict[str, float] | None) -> Right:

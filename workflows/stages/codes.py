@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from pipelines.codes import Codes, joined, nearest_codes, packed, write_codes
+from pipelines.codes import SUMMARY, Codes, joined, nearest_codes, packed, write_codes
 from pipelines.features import Features, read_features
 from pipelines.manifest import Manifest
 from pipelines.names import TRAIN, Device
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from model.autoencoder import Autoencoder
 
-SUMMARY, WEIGHTS = "codes.json", "autoencoder.safetensors"
+WEIGHTS = "autoencoder.safetensors"
 QUERIES = 10_000  # images that are looked up, at most: the first of the split, which is shuffled
 Of = Literal["features", "pixels"]
 _PARTS = "parts"
