@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import difflib
 import hashlib
+import importlib.util
 import json
 import math
 import tomllib
@@ -98,6 +99,11 @@ class NeighboursSpec:
         "val"
     )
     top: Annotated[int, "neighbours of each image"] = 50
+    index: Annotated[
+        Literal["none", "flat", "ivfpq"],
+        "FAISS index of the training images that is kept for `alexnet search`: exact (flat), or small, fast and "
+        "approximate; needs pip install '.[search]'",
+    ] = "none"
     duplicate_below: Annotated[
         float,
         "a neighbour this near, in medians of the distances to the nearest one, is listed as a duplicate; 0 lists none",
@@ -376,6 +382,12 @@ def require_features_of(config: RunConfig) -> None:
             f"neighbours of {config.neighbours.split} among train need features of {' and '.join(lacking)}, and "
             f"features.splits is {','.join(taken)}: set features.splits={','.join([*taken, *lacking])}"
         )
+
+
+def require_faiss(index: str) -> None:
+    """UsageError where an index is wanted and nothing here can make one."""
+    if index != "none" and importlib.util.find_spec("faiss") is None:
+        raise UsageError(f"neighbours.index={index} needs FAISS: pip install '.[search]', or set neighbours.index=none")
 
 
 def require_validation(train: TrainSpec, num_val: int) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from conftest import run_alexnet
 
 from pipelines.neighbour_rows import BLOCK_ROWS, joined
 from workflows.compute.workers import InProcess
@@ -117,6 +118,26 @@ def test_duplicates_are_the_images_with_a_neighbour_at_nearly_no_distance(taken)
     assert 0 < len(listed) < len(frame)
     assert listed.iloc[0]["first_key"] == frame.set_index("key").loc[listed.iloc[0]["key"], "neighbour_keys"][0]
     assert json.loads((folder / "neighbours.json").read_text())["duplicates"]["count"] == len(listed)
+
+
+def test_an_index_is_kept_and_judged_and_search_uses_it(taken, tmp_path):
+    pytest.importorskip("faiss")
+    root, config = taken
+    folder = found_in(root, with_values(config, {"neighbours.index": "flat", "neighbours.top": 6}))
+    card = json.loads((folder / "neighbours.json").read_text())["index"]
+    assert card["kind"] == "flat"
+    assert card["bytes"] == (folder / "index.faiss").stat().st_size
+    assert card["recall"]["6"] > 0.95
+    assert card["queries_per_s"] > 0
+    key = open_run(root).neighbours["neighbour_keys"][0][0]
+    image = Path(config.ingest.source) / key
+    found = run_alexnet("search", image, "--root", root, "--json", "--top", 3)
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)[0]["neighbours"][0]["key"] == key
+    (folder / "index.faiss").write_bytes(b"no index")
+    assert "index.faiss" in run_alexnet("search", image, "--root", root).stderr
+    with pytest.raises(UsageError, match=r"ivfpq needs 9,984 training images or more, and there are 106: .*=flat"):
+        found_in(root, with_values(config, {"neighbours.index": "ivfpq"}))
 
 
 def test_a_split_without_features_is_refused(taken):

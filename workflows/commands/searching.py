@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipelines.faiss_index import INDEX, is_installed, nearest_by, read_index
 from pipelines.features import FeatureRows, Features
 from pipelines.manifest import Manifest
+from pipelines.names import TRAIN
 from pipelines.neighbour_rows import neighbours_among
 from pipelines.neighbours import Nearest
 from pipelines.storage import Folder
@@ -15,6 +17,7 @@ from workflows.engine.outputs import Output, Places
 from workflows.folders import MODELS
 
 if TYPE_CHECKING:
+    import faiss
     import numpy as np
 
     from model.export import Exported
@@ -86,10 +89,27 @@ def search(
     queries = _features(exported, readable)
     if coded:
         found = _nearest_by_codes(queries.features_NU, coded, split, top)
+    elif index := _index_of(taken, where, split):
+        found = nearest_by(index, queries.features_NU, top)
     else:
         found = neighbours_among(queries, features.rows(split), top).nearest
     answers = iter(_answers(found, readable, shards, split))
     return [Answer(image.path, None, (), image.problem) if image.problem else next(answers) for image in images]
+
+
+def _index_of(taken: Output, where: Places, split: str) -> "faiss.Index | None":
+    """The newest index of these features, where there is one and it can be read here."""
+    if split != TRAIN or not is_installed():
+        return None
+    of_these = (made for made, record in where.finished("neighbours") if record["inputs"]["features"] == taken.key)
+    folder = next((made.folder for made in of_these if made.folder.size(INDEX) is not None), None)
+    if folder is None:
+        return None
+    try:
+        return read_index(folder)
+    except RuntimeError as error:  # which is what FAISS raises
+        way_out = "`alexnet neighbours --redo neighbours` makes it again"
+        raise UsageError(f"{folder.where(INDEX)} is no index that FAISS can read: {way_out}") from error
 
 
 def _require_same_network(folder: Folder, features: Features) -> None:
@@ -140,13 +160,14 @@ def _answers(found: Nearest, images: Sequence[Read], shards: Folder, split: str)
     from workflows.report import samples
 
     manifest = Manifest.load(shards)
-    wanted = sorted({*found.ids_QK.ravel().tolist()})
+    wanted = sorted({*found.ids_QK.ravel().tolist()} - {-1})
     stored = {sample.id: sample for sample in samples.with_ids(shards, manifest, split, wanted)}
     answers = []
     for image, ids, distances in zip(images, *(part.tolist() for part in found), strict=True):
         near = tuple(
             Neighbour(sample.key, sample.label, _title(manifest, sample.label), distance, sample)
-            for sample, distance in zip(map(stored.__getitem__, ids), distances, strict=True)
+            for sample, distance in zip(map(stored.get, ids), distances, strict=True)
+            if sample  # an index may find fewer
         )
         answers.append(Answer(image.path, image.pixels_HWC, near))
     return answers

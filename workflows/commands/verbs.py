@@ -92,6 +92,7 @@ def require_possible(planned: list["Planned"], due: set[str], config: RunConfig)
         configuration.require_splits(config.features.splits, counts)
     if due & {"neighbours", "codes"}:
         configuration.require_features_of(config)
+        configuration.require_faiss(config.neighbours.index)
     if due and config.store:
         _require_store(config.store)
 

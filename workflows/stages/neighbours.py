@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines import alike, pixels
+from pipelines import alike, faiss_index, pixels
 from pipelines.evaluation import stored_ids
 from pipelines.features import Features
 from pipelines.manifest import Manifest
@@ -36,7 +36,7 @@ from pipelines.storage import Folder
 from pipelines.tables import read_table
 from workflows.compute import devices
 from workflows.compute.spread import spread
-from workflows.config import require_features_of
+from workflows.config import UsageError, require_faiss, require_features_of
 from workflows.engine.stage import Context
 from workflows.stages.ingest import log_dataset
 from workflows.tracking.headline import hardware
@@ -91,6 +91,7 @@ def run(context: Context) -> dict:
     require_features_of(config)
     features = Features.load(context.inputs["features"].folder)
     manifest = Manifest.load(context.inputs["ingest"].folder)
+    _require_index(config.neighbours.index, manifest.num_rows(TRAIN))
     folder.remove_stale_temporaries()
     job, found, queries_per_s = _by_features(context, features)
     table = _joined(folder, found)
@@ -112,6 +113,7 @@ def run(context: Context) -> dict:
         ),
         "duplicates": _write_duplicates(folder, table, config.neighbours.split, config.neighbours.duplicate_below),
         "queries_per_s": queries_per_s,
+        **_indexed(context, job, features, table),
     }
     folder.write(SUMMARY, json.dumps(card, indent=1) + "\n")
     folder.child(PARTS).delete_all()
@@ -119,6 +121,15 @@ def run(context: Context) -> dict:
     log_dataset(context, manifest, context.inputs["ingest"].folder, "neighbours")
     context.run.tags(hardware(job.device == "cuda"))
     return _summary(job, card, len(found))
+
+
+def _require_index(kind: faiss_index.Index, num_rows: int) -> None:
+    """UsageError where it cannot be made, before hours are spent."""
+    require_faiss(kind)
+    try:
+        faiss_index.require_enough(kind, num_rows)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _by_features(context: Context, features: Features) -> tuple[Job, list[Block], float]:
@@ -279,6 +290,38 @@ def _write_duplicates(folder: Folder, table: "pa.Table", split: str, below: floa
     return {"count": len(near), "below": below, "distance_below": limit}
 
 
+def _indexed(context: Context, job: Job, features: Features, table: "pa.Table") -> dict[str, Any]:
+    """With the index that was wanted: its size, its speed, and how many of the exact neighbours it finds."""
+    if context.config.neighbours.index == "none":
+        return {}
+    exact_SK = _lists(table.slice(0, PIXEL_QUERIES), "neighbour_ids")
+    make = partial(make_index, job, kind=context.config.neighbours.index, exact_SK=exact_SK)
+    (found,) = context.compute.map(make, [context.config.neighbours.split], 0, job.num_cpus)
+    return {"index": found}
+
+
+def make_index(job: Job, split: str, kind: faiss_index.Index, exact_SK: np.ndarray) -> dict[str, Any]:
+    """A task: the index of all training images, and what becomes of the first images of the split in it."""
+    features = Features.load(job.features)
+    num_bytes = faiss_index.write_index(features, kind, job.folder)
+    index = faiss_index.read_index(job.folder)
+    queries, seen = [], 0
+    for rows in features.rows(split):
+        queries.append(rows.features_NU[: len(exact_SK) - seen])
+        seen += len(queries[-1])
+        if seen == len(exact_SK):
+            break
+    began = time.perf_counter()
+    is_train = split == TRAIN  # then the nearest is the image itself
+    found = faiss_index.nearest_by(index, np.concatenate(queries), exact_SK.shape[1] + is_train)
+    return {
+        "kind": kind,
+        "bytes": num_bytes,
+        "recall": faiss_index.recall(exact_SK, found.ids_QK[:, is_train:]),
+        "queries_per_s": len(exact_SK) / (time.perf_counter() - began),
+    }
+
+
 def _lists(table: "pa.Table", name: str) -> np.ndarray:
     """A column of lists of one length as [Q, K]."""
     flat = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -299,6 +342,6 @@ def _summary(job: Job, card: dict[str, Any], num_blocks: int) -> dict:
             "queries_per_s": card["queries_per_s"],
         },
         "units": card["queries"] * card["rows"],
-        "files": (NEIGHBOURS, SUMMARY, DUPLICATES),
+        "files": (NEIGHBOURS, SUMMARY, DUPLICATES, *[faiss_index.INDEX] * ("index" in card)),
         "made_with": {"device": job.device, "cpus_per_task": job.num_cpus, "blocks": num_blocks},
     }
