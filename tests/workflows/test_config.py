@@ -1,6 +1,7 @@
 """A configuration survives its file, and wrong keys and values get a line that helps."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -227,3 +228,10 @@ def test_the_kind_of_network_decides_its_keys():
 def test_a_configuration_with_another_network_is_read_back(name, tmp_path):
     (tmp_path / "run.toml").write_text(config.dump(recipes.named(name)))
     assert config.load(tmp_path / "run.toml") == recipes.named(name)
+
+
+def test_an_index_without_its_package_is_refused_with_the_way_to_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    config.require_faiss("none")
+    with pytest.raises(UsageError, match=r"neighbours.index=flat needs FAISS: pip install '.\[search\]'"):
+        config.require_faiss("flat")
