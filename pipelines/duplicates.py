@@ -104,7 +104,8 @@ def listed_in(data: bytes, split: str) -> np.ndarray:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            table = file.read(use_threads=False)
         wanted = pc.equal(table["split"], split)
         if "first_split" in table.column_names:
             wanted = pc.and_(wanted, pc.not_equal(table["first_split"], split))

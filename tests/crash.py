@@ -79,19 +79,21 @@ def family(process: subprocess.Popen | psutil.Process) -> list[psutil.Process]:
 def kill(process: subprocess.Popen) -> list[str]:
     """SIGKILL of this process alone; returns who is left of its family after a while, which should be nobody.
 
-    Two agents of Ray's, which do no work, try for a minute to tell the dead of their death, and are not counted.
+    Two agents of Ray's, which do no work, try for a minute to tell the dead of their death, and are not counted. They
+    are `python` until they have started, and so are workers, which then wait half a minute for the dead.
     """
-    watched = {relative: relative.name() for relative in family(process) if not relative.name().endswith("Agent")}
+    watched = {relative: relative.name() for relative in family(process)}
     process.kill()
     process.wait()
     with contextlib.suppress(TimeoutError):
-        wait_until(lambda: not any(map(_lives, watched)), "their end", 20)
+        wait_until(lambda: not any(map(_lives, watched)), "their end", 60)
     return [name for relative, name in watched.items() if _lives(relative)]
 
 
 def _lives(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        is_there = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return is_there and not process.name().endswith("Agent")
     except psutil.NoSuchProcess:
         return False
 

@@ -27,8 +27,10 @@ from pipelines.specs import IngestSpec, LoaderSpec
 from pipelines.storage import redacted, without_redactions
 
 LAST = "config.toml"  # in a root: the resolved configuration of its last run
-PATHS: tuple[str, ...] = ("store", "ingest.source", "train.init_from", "evaluate.models", "evaluate.leave_out")
-PATHS += ("tracking.uri",)  # keys that may hold a path
+PATHS = (  # keys that may hold a path
+    *("store", "ingest.source", "train.init_from"),
+    *("evaluate.models", "evaluate.leave_out", "tracking.uri"),
+)
 NO_PATHS = ("", "demo", "off")  # values of theirs that mean something else
 SCHEMES = ("s3", "gs", "abfs", "hdfs", "file")  # of the object stores and file systems that pyarrow opens
 MAX_WHOLE = 2**63  # seeds and counts are 64-bit integers in the libraries below
