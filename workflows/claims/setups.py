@@ -161,7 +161,7 @@ MIDDLE_SMALL = small(REMOVED)
 
 # Each the soonest at 25 % of .0003, .001, .002 and .004 (small scale, one seed); at full scale the same are taken.
 RELU_SCHEDULE = "1:*=.001 *.bias=.002"
-TANH_SCHEDULE = "1:*=.002 *.bias=.004"
+TANH_SCHEDULE = "1:*=.004 *.bias=.008"
 FIGURE_1 = Setup(
     "figure_1",
     {
