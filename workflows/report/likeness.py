@@ -74,7 +74,7 @@ def _looks(run: FinishedRun, split: str) -> Iterator[tuple[FeatureRows, PixelRow
         net = load_exported(folder, run.config.net.kind).net
     manifest, crop_px = run.manifest, run.net.input_px
     crops = CentreCrops(manifest.encoding, manifest.size_px, crop_px, batch_size=128, threads=1)
-    for record in manifest.splits[split]:
+    for record in (record for record in manifest.splits[split] if record.rows):
         rows = read_shard(run.shards, record)
         batches = [batch.images_BCHW for batch in crops.of_shard(run.shards, record, rows)]
         found_NU = np.concatenate([features(net, images_BCHW).numpy() for images_BCHW in batches])
