@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.features import FeatureFile, FeatureRows, Features, read_features
 from pipelines.names import TRAIN, Device
-from pipelines.neighbours import Nearest, nearest
+from pipelines.neighbours import Nearest, nearest, places_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,8 +78,7 @@ def neighbours_among(
 
     found = nearest(queries.features_NU, noted(), top, device, queries.ids_N if leave_out else None)
     known = joined(names)
-    order = np.argsort(known.ids_N)
-    places_QK = order[np.searchsorted(known.ids_N, found.ids_QK, sorter=order)]
+    places_QK = places_of(found.ids_QK, known.ids_N)
     keys = [[known.keys[place] for place in places] for places in places_QK.tolist()]
     return Named(queries.ids_N, queries.keys, queries.labels_N, found, keys, known.labels_N[places_QK])
 

@@ -135,6 +135,12 @@ def _squares(values_NU: "Tensor") -> "Tensor":
     return values_NU.double().square().sum(1).float()
 
 
+def places_of(ids: np.ndarray, ids_N: np.ndarray) -> np.ndarray:
+    """Where in `ids_N` each of these ids stands, in their shape; all are there."""
+    order_N = np.argsort(ids_N)
+    return order_N[np.searchsorted(ids_N, ids, sorter=order_N)]
+
+
 def right_class(labels_Q: np.ndarray, neighbours_QK: np.ndarray, at: Sequence[int] = AT) -> dict[int, Share]:
     """By k: the share of the k nearest that have the query's label, of queries with a label; for k up to K."""
     known = labels_Q >= 0

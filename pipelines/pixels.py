@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.evaluation import CentreCrops
 from pipelines.manifest import Manifest
-from pipelines.neighbours import Nearest, nearest
+from pipelines.neighbours import Nearest, nearest, places_of
 from pipelines.shard_record import ShardRecord
 from pipelines.shards import read_shard
 from pipelines.storage import Folder
@@ -66,9 +66,9 @@ def compared(
     def noted() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for part in rows:
             labels.update(zip(part.ids_N.tolist(), part.labels_N.tolist(), strict=True))
-            order = np.argsort(part.ids_N)
-            for query, other in np.argwhere(np.isin(others_QM, part.ids_N)).tolist():
-                row = order[np.searchsorted(part.ids_N, others_QM[query, other], sorter=order)]
+            is_here_QM = np.isin(others_QM, part.ids_N)
+            rows_P = places_of(others_QM[is_here_QM], part.ids_N)
+            for (query, other), row in zip(np.argwhere(is_here_QM).tolist(), rows_P.tolist(), strict=True):
                 distances_QM[query, other] = np.linalg.norm(queries.pixels_NU[query] - part.pixels_NU[row])
             yield part.ids_N, part.pixels_NU
 

@@ -12,7 +12,10 @@ from builders import class_folders, write_files
 from safetensors.torch import load_file
 
 from workflows import recipes
+from workflows.compute.workers import InProcess
 from workflows.config import RunConfig, dump, with_values
+from workflows.engine.run import run
+from workflows.workflow import STAGES
 
 SETTINGS = {
     "ingest.size": 32,
@@ -43,6 +46,28 @@ def config(source: Path | str, **settings) -> RunConfig:
     """The tiny configuration; `train__epochs=3` sets train.epochs."""
     given = {name.replace("__", "."): value for name, value in settings.items()}
     return with_values(recipes.demo(), {**SETTINGS, "ingest.source": str(source), **given})
+
+
+def features_taken(folder: Path) -> tuple[Path, RunConfig]:
+    """A root in which features were taken of `folder/source`, and its configuration."""
+    made = config(write_source(folder / "source"), train__placement="one", train__epochs=1, tracking__uri="off")
+    until_features = ("ingest", "stats", "train", "features")
+    run(STAGES, made, folder / "runs", only=until_features, compute=lambda *_: InProcess())
+    return folder / "runs", made
+
+
+class Interrupted(InProcess):
+    """Ends as by Ctrl-C after so many results."""
+
+    def __init__(self, results: int):
+        self.results = results
+
+    def map(self, *args, **options):
+        for found in super().map(*args, **options):
+            yield found
+            self.results -= 1
+            if not self.results:
+                raise KeyboardInterrupt
 
 
 def write_config(path: Path, source: Path | str, **settings) -> Path:

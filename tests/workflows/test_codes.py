@@ -29,25 +29,8 @@ NAMES = ("features-9", "features-70", "pixels-9", "pixels-70")
 @pytest.fixture(scope="module")
 def taken(tmp_path_factory) -> tuple[Path, RunConfig]:
     """A root in which features were taken, and its configuration."""
-    folder = tmp_path_factory.mktemp("taken")
-    settings = {"train__placement": "one", "train__epochs": 1, "tracking__uri": "off"}
-    config = tiny.config(tiny.write_source(folder / "source"), **settings)
-    run(STAGES, config, folder / "runs", only=("ingest", "stats", "train", "features"), compute=lambda *_: InProcess())
-    return folder / "runs", with_values(config, {"codes.bits": "[9,70]", "codes.epochs": 3})
-
-
-class Interrupted(InProcess):
-    """Ends as by Ctrl-C after so many tasks."""
-
-    def __init__(self, tasks: int):
-        self.tasks = tasks
-
-    def map(self, *args, **options):
-        for found in super().map(*args, **options):
-            yield found
-            self.tasks -= 1
-            if not self.tasks:
-                raise KeyboardInterrupt
+    root, config = tiny.features_taken(tmp_path_factory.mktemp("taken"))
+    return root, with_values(config, {"codes.bits": "[9,70]", "codes.epochs": 3})
 
 
 def made(root: Path, config: RunConfig, compute: InProcess | None = None) -> Path:
@@ -90,7 +73,7 @@ def test_an_interrupted_run_goes_on_at_the_epoch_with_the_same_codes(taken, tmp_
     whole = made(root, config)
     config = with_values(config, {"neighbours.split": "train"})  # another key, the same autoencoders
     with pytest.raises(KeyboardInterrupt):
-        made(root, config, Interrupted(6))
+        made(root, config, tiny.Interrupted(6))
     planned = {step.stage.name: step for step in plan(STAGES, config, places(config, root))}
     parts = planned["codes"].output.folder.local_path() / "parts"
     assert {path.name for path in parts.iterdir()} == {

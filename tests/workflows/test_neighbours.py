@@ -20,30 +20,12 @@ from workflows.report.finished_run import open_run
 from workflows.workflow import STAGES
 
 pytestmark = pytest.mark.slow
-UP_TO_FEATURES = ("ingest", "stats", "train", "features")
 
 
 @pytest.fixture(scope="module")
 def taken(tmp_path_factory) -> tuple[Path, RunConfig]:
     """A root in which features were taken, and its configuration."""
-    folder = tmp_path_factory.mktemp("taken")
-    settings = {"train__placement": "one", "train__epochs": 1, "tracking__uri": "off"}
-    config = tiny.config(tiny.write_source(folder / "source"), **settings)
-    run(STAGES, config, folder / "runs", only=UP_TO_FEATURES, compute=lambda *_: InProcess())
-    return folder / "runs", config
-
-
-class Interrupted(InProcess):
-    """Ends as by Ctrl-C after so many results."""
-
-    def __init__(self, results: int):
-        self.results = results
-
-    def map(self, *args, **options):
-        for number, found in enumerate(super().map(*args, **options)):
-            yield found
-            if number + 1 == self.results:
-                raise KeyboardInterrupt
+    return tiny.features_taken(tmp_path_factory.mktemp("taken"))
 
 
 def found_in(root: Path, config: RunConfig, compute: InProcess | None = None) -> Path:
@@ -89,7 +71,7 @@ def test_an_interrupted_search_goes_on_with_the_missing_blocks(taken, monkeypatc
     monkeypatch.setitem(BLOCK_ROWS, "cpu", 32)
     config = with_values(config, {"neighbours.split": "train", "neighbours.top": 3})
     with pytest.raises(KeyboardInterrupt):
-        found_in(root, config, Interrupted(2))
+        found_in(root, config, tiny.Interrupted(2))
     planned = plan(STAGES, config, places(config, root))
     step = next(step for step in planned if step.stage.name == "neighbours")
     counts = counts_of(planned)
@@ -98,7 +80,7 @@ def test_an_interrupted_search_goes_on_with_the_missing_blocks(taken, monkeypatc
     assert predict(step, config, places(config, root), counts).units == counts["train"] ** 2 // 2
     parts = {path.name: path.stat().st_ino for path in (step.output.folder.local_path() / "parts").iterdir()}
     with pytest.raises(KeyboardInterrupt):
-        found_in(root, config, Interrupted(1))
+        found_in(root, config, tiny.Interrupted(1))
     again = {path.name: path.stat().st_ino for path in (step.output.folder.local_path() / "parts").iterdir()}
     assert len(again) == 3
     assert parts.items() < again.items()

@@ -8,10 +8,7 @@ import tiny
 from conftest import run_alexnet
 from PIL import Image
 
-from workflows.compute.workers import InProcess
-from workflows.engine.run import run
 from workflows.report.finished_run import open_run
-from workflows.workflow import STAGES
 
 pytestmark = pytest.mark.slow
 
@@ -20,9 +17,7 @@ pytestmark = pytest.mark.slow
 def taken(tmp_path_factory) -> Path:
     """A folder with `source` and `runs`, in which features were taken."""
     folder = tmp_path_factory.mktemp("taken")
-    settings = {"train__placement": "one", "train__epochs": 1, "tracking__uri": "off"}
-    config = tiny.config(tiny.write_source(folder / "source"), **settings)
-    run(STAGES, config, folder / "runs", only=("ingest", "stats", "train", "features"), compute=lambda *_: InProcess())
+    tiny.features_taken(folder)
     return folder
 
 

@@ -8,7 +8,7 @@ the classifier (see `linear.py`). Whatever an interrupted run finished of these 
 import json
 import time
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 
@@ -222,19 +222,12 @@ def judge(courses: dict[str, Course], files: dict[str, FeatureFile]) -> Part:
 
 def _errors(split: str, results: list[Part], courses: dict[str, Course]) -> dict:
     """Fractions, of all classifiers together, and of each with how it was trained."""
-    together = sum_of([part.centre for part in results])
+    together = reduce(TopK.merge, (part.centre for part in results))
     of_each = ensemble.errors([part.viewed for part in results], list(courses))["models"]
     for model, course in zip(of_each, courses.values(), strict=True):
         model |= {"values": course.files[0].num_features, **asdict(linear.chosen(course))}
     errors = {"top1_error": together.top1_error, "top5_error": together.top5_error}
     return {"split": split, "num_images": together.num_images, **errors, "models": of_each}
-
-
-def sum_of(tops: list[TopK]) -> TopK:
-    total = TopK()
-    for top in tops:
-        total = total.merge(top)
-    return total
 
 
 def _summary(errors: dict, courses: dict[str, Course], images_per_s: float, units: int) -> dict:

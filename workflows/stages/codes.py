@@ -18,7 +18,7 @@ from pipelines.codes import SUMMARY, Codes, joined, nearest_codes, packed, write
 from pipelines.features import Features, read_features
 from pipelines.manifest import Manifest
 from pipelines.names import TRAIN, Device
-from pipelines.neighbours import AT, right_class
+from pipelines.neighbours import AT, places_of, right_class
 from pipelines.pixels import pixel_rows
 from pipelines.storage import Folder
 from workflows.compute import devices
@@ -145,8 +145,7 @@ def judge(job: Job, coder: Coder) -> tuple[Coder, dict[str, Any]]:
     own = queries.ids_N if job.split == TRAIN else None
     found = nearest_codes(queries.codes_NW, codes[TRAIN], max(AT), own)
     seconds = time.perf_counter() - began
-    order = np.argsort(codes[TRAIN].ids_N)
-    places_QK = order[np.searchsorted(codes[TRAIN].ids_N, found.ids_QK, sorter=order)]
+    places_QK = places_of(found.ids_QK, codes[TRAIN].ids_N)
     shares = right_class(queries.labels_N, codes[TRAIN].labels_N[places_QK])
     return coder, {
         "of": coder.of,
