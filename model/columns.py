@@ -15,6 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# torch 2.13 has these under new names; one collective each way, which a CUDA graph can hold.
+_ALL_GATHER = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+_REDUCE_SCATTER = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
+
 
 def share(total: int, column: int, columns: int) -> slice:
     """The outputs of a layer that a column holds; the first column takes the odd one."""
@@ -49,7 +53,6 @@ class OneColumn:
 
     def __init__(self, column: int, group: dist.ProcessGroup):
         self.column, self.group = column, group
-        self.sister = dist.get_global_rank(group, 1 - column)
         self.staged = dist.get_backend(group) == "gloo"  # gloo moves host memory only
         self.bytes_for = Counter[str]()  # bytes sent by both columns together, for "layers", "batches" or "state"
 
@@ -66,59 +69,67 @@ class OneColumn:
 
     def merge(self, tensor: Tensor, total: int) -> Tensor:
         """Both columns' parts of a parameter, along its first dimension; both ranks must call it."""
-        return self._join(tensor, total, "state")
+        return self.join(tensor, total, "state")
 
     def share_batch(self, images: Tensor, labels: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
         """The whole batch on both ranks: the first brings its first rows, however many, and the second the others."""
-        return self._join(images, batch_size, "batches"), self._join(labels, batch_size, "batches")
+        return self.join(images, batch_size, "batches"), self.join(labels, batch_size, "batches")
 
-    def _join(self, mine: Tensor, total: int, purpose: str) -> Tensor:
-        theirs = self.swap(mine, (total - len(mine), *mine.shape[1:]), purpose)
-        return torch.cat(self.ordered(mine.contiguous(), theirs))
+    def join(self, mine: Tensor, total: int, purpose: str = "layers") -> Tensor:
+        """The first column's rows, then the second's; what is smaller travels with zeros up to the other's size."""
+        sizes = (len(mine), total - len(mine)) if self.column == 0 else (total - len(mine), len(mine))
+        padded = mine.new_zeros((max(sizes), *mine.shape[1:]))
+        padded[: len(mine)] = mine
+        both = [rows[:size] for rows, size in zip(self.gather(padded), sizes, strict=True)]
+        self.bytes_for[purpose] += sum(rows.nbytes for rows in both)
+        return torch.cat(both)
 
-    def ordered(self, mine: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-        return (mine, theirs) if self.column == 0 else (theirs, mine)
+    def gather(self, mine: Tensor) -> Tensor:
+        """[2, ...]: both columns' tensors, which have one shape; the first column's first."""
+        mine = mine.detach()
+        sent = mine.to("cpu" if self.staged else mine.device).contiguous()
+        both = sent.new_empty((2, *sent.shape))
+        if sent.numel():
+            _ALL_GATHER(both.view(-1), sent.view(-1), group=self.group)
+        return both.to(mine.device)
 
-    def swap(self, mine: Tensor, theirs_shape: tuple[int, ...], purpose: str = "layers") -> Tensor:
-        """Sends a tensor to the other column and returns what it sends at the same time."""
-        device = mine.device
-        mine = mine.detach().to("cpu" if self.staged else device).contiguous()
-        theirs = torch.empty(theirs_shape, dtype=mine.dtype, device=mine.device)
-        self.bytes_for[purpose] += (mine.numel() + theirs.numel()) * mine.element_size()
-        ops = [dist.P2POp(dist.isend, mine, self.sister, self.group)] if mine.numel() else []
-        ops += [dist.P2POp(dist.irecv, theirs, self.sister, self.group)] if theirs.numel() else []
-        for work in dist.batch_isend_irecv(ops) if ops else []:
-            work.wait()
-        return theirs.to(device)
+    def scatter_sum(self, for_each: Tensor) -> Tensor:
+        """Of [2, ...], what is for each column, this column's, summed over both ranks."""
+        sent = for_each.detach().to("cpu" if self.staged else for_each.device).contiguous()
+        mine = sent.new_empty(sent.shape[1:])
+        if sent.numel():
+            _REDUCE_SCATTER(mine.view(-1), sent.view(-1), group=self.group)
+        return mine.to(for_each.device)
 
 
 class _Exchange(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, place: OneColumn) -> Tensor:
-        ctx.place, ctx.size = place, x.shape[1]
-        return torch.cat(place.ordered(x, _swap_maps(place, x)), dim=1)
+        ctx.place = place
+        place.bytes_for["layers"] += 2 * x.nbytes
+        return torch.cat([_maps_first(part) for part in place.gather(_maps_last(x))], dim=1)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        first, second = grad.split(ctx.size, dim=1)
-        mine, theirs = (first, second) if ctx.place.column == 0 else (second, first)
-        return mine + _swap_maps(ctx.place, theirs), None
+        ctx.place.bytes_for["layers"] += grad.nbytes
+        for_each = torch.stack([_maps_last(part) for part in grad.chunk(2, dim=1)])
+        return _maps_first(ctx.place.scatter_sum(for_each)), None
 
 
-def _swap_maps(place: OneColumn, x: Tensor) -> Tensor:
-    """Swaps tensors of one shape; maps travel channels last, as the convolutions keep them, and are not copied."""
-    if x.dim() != 4:
-        return place.swap(x, x.shape)
-    x_BHWC = x.permute(0, 2, 3, 1)
-    return place.swap(x_BHWC, x_BHWC.shape).permute(0, 3, 1, 2)
+def _maps_last(x: Tensor) -> Tensor:
+    """As maps lie in memory: the convolutions keep them channels last."""
+    return x.permute(0, 2, 3, 1) if x.dim() == 4 else x
+
+
+def _maps_first(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2) if x.dim() == 4 else x
 
 
 class _GatherLogits(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits: Tensor, place: OneColumn, num_classes: int) -> Tensor:
         ctx.mine = place.slice(num_classes)
-        other = place.swap(logits, (len(logits), num_classes - logits.shape[1]))
-        return torch.cat(place.ordered(logits, other), dim=1)
+        return place.join(logits.T, num_classes).T.contiguous()
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
