@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from pipelines.shard_record import ShardRecord
 from pipelines.shards import HashingFile, read_bytes, sizes_in
 from pipelines.storage import Folder
 from pipelines.tables import read_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CARD, FILES = "features.json", "_files.parquet"
 REDO = "run `alexnet verify` and then `alexnet features`, which writes anew what is damaged"
@@ -96,10 +99,14 @@ def read_features(folder: Folder, file: FeatureFile) -> Iterator[FeatureRows]:
     table = pq.ParquetFile(pa.BufferReader(data))
     for group in range(table.num_row_groups):
         rows = table.read_row_group(group, use_threads=False)
-        flat = rows["features"].combine_chunks().flatten().to_numpy(zero_copy_only=True)
-        yield FeatureRows(
-            rows["id"].to_numpy(), rows["key"].to_pylist(), rows["label"].to_numpy(), flat.reshape(len(rows), -1)
-        )
+        flat = _values(rows["features"].combine_chunks().flatten())
+        ids_N, labels_N = (_values(rows[name].combine_chunks()) for name in ("id", "label"))
+        yield FeatureRows(ids_N, rows["key"].to_pylist(), labels_N, flat.reshape(len(rows), -1))
+
+
+def _values(numbers: "pa.Array") -> np.ndarray:
+    """Without a copy; pyarrow's own `to_numpy` would first import pandas, which takes a while."""
+    return np.from_dlpack(numbers)
 
 
 _checked: set[tuple[str, str]] = set()

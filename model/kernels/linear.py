@@ -7,14 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.kernels.operator import operator
 
-@torch.library.custom_op("alexnet::linear", mutates_args=(), device_types="cpu")
+
+@operator("linear", device="cpu")
 def linear(x_BU: Tensor, weight_OU: Tensor, bias_O: Tensor) -> Tensor:
     """`F.linear` of float32 tensors."""
     return F.linear(x_BU.to_mkldnn(), weight_OU, bias_O).to_dense()
 
 
-@torch.library.custom_op("alexnet::linear_backward", mutates_args=(), device_types="cpu")
+@operator("linear_backward", device="cpu")
 def linear_backward(grad_BO: Tensor, x_BU: Tensor, weight_OU: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, weight and bias."""
     x, grad = x_BU.to_mkldnn(), grad_BO.to_mkldnn()
@@ -23,12 +25,12 @@ def linear_backward(grad_BO: Tensor, x_BU: Tensor, weight_OU: Tensor) -> tuple[T
     return of_x, of_weight.to_dense().contiguous(), of_bias.to_dense()
 
 
-@linear.register_fake
+@torch.library.register_fake(linear)
 def _(x_BU: Tensor, weight_OU: Tensor, bias_O: Tensor) -> Tensor:
     return x_BU.new_empty(x_BU.shape[0], weight_OU.shape[0])
 
 
-@linear_backward.register_fake
+@torch.library.register_fake(linear_backward)
 def _(grad_BO: Tensor, x_BU: Tensor, weight_OU: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(x_BU), torch.empty_like(weight_OU), weight_OU.new_empty(weight_OU.shape[0])
 
@@ -41,4 +43,4 @@ def _backward(ctx, grad_BO: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return linear_backward(grad_BO, *ctx.saved_tensors)
 
 
-linear.register_autograd(_backward, setup_context=_keep)
+torch.library.register_autograd(linear, _backward, setup_context=_keep)

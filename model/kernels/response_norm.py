@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.kernels.operator import operator
+
 PART_VALUES = 2**18  # 1 MiB of float32: with a few temporaries of the same size it fits the caches
 
 
@@ -94,7 +96,7 @@ def _windows(x: Tensor, n: int) -> _Maps | _Pixels:
     return _Maps(n, x.shape[1]) if x.dim() == 2 else _Pixels(n)
 
 
-@torch.library.custom_op("alexnet::response_norm", mutates_args=())
+@operator("response_norm")
 def response_norm(x: Tensor, n: int, alpha: float, beta: float, k: float, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The normalised x, then the denominators and their powers -beta for the backward (empty if none is to `keep`).
 
@@ -116,7 +118,7 @@ def response_norm(x: Tensor, n: int, alpha: float, beta: float, k: float, keep: 
     return y, denominators, powers
 
 
-@torch.library.custom_op("alexnet::response_norm_backward", mutates_args=())
+@operator("response_norm_backward")
 def response_norm_backward(
     grad: Tensor, x: Tensor, denominators: Tensor, powers: Tensor, n: int, alpha: float, beta: float
 ) -> Tensor:
@@ -161,12 +163,12 @@ def _power(x: Tensor, beta: float, out: Tensor) -> None:
     torch.mul(root, root.sqrt(), out=out)
 
 
-@response_norm.register_fake
+@torch.library.register_fake(response_norm)
 def _(x: Tensor, n: int, alpha: float, beta: float, k: float, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
     return _empty_results(x, n, keep)
 
 
-@response_norm_backward.register_fake
+@torch.library.register_fake(response_norm_backward)
 def _(grad, x: Tensor, denominators, powers, n: int, alpha: float, beta: float) -> Tensor:
     return torch.empty_like(x)
 
@@ -183,4 +185,4 @@ def _backward(ctx, grad: Tensor, *unused: None) -> tuple[Tensor | None, ...]:
     return of_x, None, None, None, None, None
 
 
-response_norm.register_autograd(_backward, setup_context=_keep)
+torch.library.register_autograd(response_norm, _backward, setup_context=_keep)

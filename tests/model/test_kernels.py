@@ -74,6 +74,14 @@ def test_the_compiler_sees_one_node_for_each_layer():
         torch.testing.assert_close(ours.grad, parameter.grad, msg=name)
 
 
+def test_no_compiler_is_imported_for_a_forward_alone():
+    """It takes a second, of a command that looks at one image."""
+    code = "from model.kernels import linear as fc, response_norm as norm; import sys, torch; x = torch.ones(4, 8);"
+    code += "norm.response_norm(fc.linear(x, torch.ones(6, 8), torch.ones(6)), 5, 1e-3, 0.75, 2.0, False);"
+    code += "sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 WITHOUT_THIS_PROJECT = """
 import sys
 sys.path.append(sys.argv[3])

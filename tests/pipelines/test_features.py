@@ -1,6 +1,8 @@
 """Files of features: what is written is read, by others too, in small pieces; what is damaged or missing is named."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,14 @@ def test_what_is_written_is_read_in_stored_order(shards, tmp_path, dtype):
         assert (features_NU == values(np.array(ids)).astype(dtype)).all()
     with pytest.raises(ValueError, match="no features of split 'test', but of train, val"):
         next(found.rows("test"))
+
+
+def test_reading_imports_no_pandas(shards, tmp_path):
+    """As pyarrow would for numbers: a third of a second, of a command that looks at one image and of every worker."""
+    write(shards, Folder.at(tmp_path))
+    code = "import sys; from pipelines.features import *; [*Features.load(Folder.at(sys.argv[1])).rows('train')];"
+    code += "sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode == 0
 
 
 def test_row_groups_are_small_and_do_not_depend_on_the_batches(shards, tmp_path, monkeypatch):
