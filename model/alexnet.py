@@ -86,9 +86,9 @@ class AlexNet(Network):
     def _outputs(self, parameter: str) -> int:
         return self.table[parameter.split(".")[0]].out
 
-    def features(self, images_BCHW: Tensor) -> Tensor:
+    def features(self, images_BCHW: Tensor, shift_B3: Tensor | None = None) -> Tensor:
         communicate = self.columns.exchange if self.spec.communication else _stay
-        x = self.conv1(self.centre(images_BCHW, self.overhang))
+        x = self.conv1(self.centre(images_BCHW, shift_B3, self.overhang))
         if self.spec.conv1_order == "relu_norm_pool":
             x = self.pool(self.norm(self.neuron(x)))
         else:

@@ -52,8 +52,9 @@ class Cifar10Net(Network):
         self.initialise(self.table, seed)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare this one
 
-    def features(self, images_BCHW: Tensor) -> Tensor:
-        x = self.norm(F.max_pool2d(self.neuron("conv1", self.centre(images_BCHW)), *POOL, ceil_mode=True))
+    def features(self, images_BCHW: Tensor, shift_B3: Tensor | None = None) -> Tensor:
+        x = self.neuron("conv1", self.centre(images_BCHW, shift_B3))
+        x = self.norm(F.max_pool2d(x, *POOL, ceil_mode=True))
         x = self.neuron("conv2", x)
         if "conv3" in self.table:
             x = self.neuron("conv3", self.norm(_average(x)))

@@ -10,6 +10,7 @@ Ranks are numbered replica by replica: rank 2r and 2r + 1 hold the two columns o
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -71,9 +72,15 @@ class OneColumn:
         """Both columns' parts of a parameter, along its first dimension; both ranks must call it."""
         return self.join(tensor, total, "state")
 
-    def share_batch(self, images: Tensor, labels: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-        """The whole batch on both ranks: the first brings its first rows, however many, and the second the others."""
-        return self.join(images, batch_size, "batches"), self.join(labels, batch_size, "batches")
+    def share_batch(
+        self, images: Tensor, labels: Tensor, shift: Tensor | None, batch_size: int
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The whole batch on both ranks: the first brings its first rows, however many, and the second the others.
+
+        Images travel channels last, as they lie in memory.
+        """
+        join = partial(self.join, total=batch_size, purpose="batches")
+        return _maps_first(join(_maps_last(images))), join(labels), None if shift is None else join(shift)
 
     def join(self, mine: Tensor, total: int, purpose: str = "layers") -> Tensor:
         """The first column's rows, then the second's; what is smaller travels with zeros up to the other's size."""

@@ -49,17 +49,17 @@ class Imported(Network):
     def at(self, step: int, first_row: int = 0) -> None:
         torch.manual_seed(generator("cpu", self.seed, "step", step, first_row).initial_seed())
 
-    def features(self, images_BCHW: Tensor) -> Tensor:
+    def features(self, images_BCHW: Tensor, shift_B3: Tensor | None = None) -> Tensor:
         found: list[Tensor] = []
         with self.last.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0])):
-            self(images_BCHW)
+            self(images_BCHW, shift_B3)
         return found[-1].flatten(1)
 
     def head(self, features_BU: Tensor) -> Tensor:
         return self.last(features_BU)
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        return self.module(self.centre(images_BCHW))
+    def forward(self, images_BCHW: Tensor, shift_B3: Tensor | None = None) -> Tensor:
+        return self.module(self.centre(images_BCHW, shift_B3))
 
     @property
     def last(self) -> nn.Linear:

@@ -32,17 +32,17 @@ class Network(nn.Module):
         side = spec.input_px if spec.mean == "image" else 1
         self.register_buffer("mean", torch.zeros(3, side, side), persistent=False)
 
-    def features(self, images_BCHW: Tensor) -> Tensor:
-        """What the last layer reads (B, U), of images (0..255, float or uint8)."""
+    def features(self, images_BCHW: Tensor, shift_B3: Tensor | None = None) -> Tensor:
+        """What the last layer reads (B, U), of images (0..255, float or uint8), lit by a shift of their colours."""
         raise NotImplementedError
 
     def head(self, features_BU: Tensor) -> Tensor:
         """Logits (B, K): the last layer."""
         raise NotImplementedError
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Logits (B, K) of images (0..255, float or uint8)."""
-        return self.head(self.features(images_BCHW))
+    def forward(self, images_BCHW: Tensor, shift_B3: Tensor | None = None) -> Tensor:
+        """Logits (B, K) of images (0..255, float or uint8), lit by a shift of their colours."""
+        return self.head(self.features(images_BCHW, shift_B3))
 
     @property
     def named(self) -> nn.Module:
@@ -82,13 +82,16 @@ class Network(nn.Module):
         return part.clone(memory_format=torch.contiguous_format)
 
     @torch.no_grad()
-    def centre(self, images_BCHW: Tensor, overhang: int = 0) -> Tensor:
-        """The images less the mean, with px of zeros on the right and at the bottom."""
+    def centre(self, images_BCHW: Tensor, shift_B3: Tensor | None = None, overhang: int = 0) -> Tensor:
+        """The images, lit, less the mean, with px of zeros on the right and at the bottom."""
         side, mean = self.spec.input_px, self.mean
         assert images_BCHW.shape[1:] == (3, side, side), f"images are {tuple(images_BCHW.shape)}, not B x 3 x {side}^2"
         shape = (images_BCHW.shape[0], 3, side + overhang, side + overhang)  # len() would fix the batch in an export
         x = torch.empty(shape, dtype=mean.dtype, device=mean.device, memory_format=torch.channels_last).zero_()
-        inner = x[:, :, :side, :side].copy_(images_BCHW).sub_(mean)
+        inner = x[:, :, :side, :side].copy_(images_BCHW)
+        if shift_B3 is not None:
+            inner.add_(shift_B3[:, :, None, None])
+        inner.sub_(mean)
         if self.training and self.input_scale != 1:
             inner.mul_(self.input_scale)
         return x

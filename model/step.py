@@ -18,21 +18,31 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def allow_tf32(device: torch.device, precision: str) -> None:
-    """From now on a GPU multiplies in TF32, also what autocast leaves to it, unless float32 is asked for."""
+def set_arithmetic(device: torch.device, precision: str) -> None:
+    """From now on a GPU computes the same numbers every time, in TF32 unless float32 is asked for.
+
+    TF32 is also for what autocast leaves. Without `deterministic` cuDNN may add gradients up in any order, and with
+    `benchmark` it takes whatever algorithm was the fastest that day.
+    """
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
 def backward(
-    net: Network, images_BCHW: Tensor, labels_B: Tensor, batch_size: int | None = None, precision: str = "float32"
+    net: Network,
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    shift_B3: Tensor | None = None,
+    batch_size: int | None = None,
+    precision: str = "float32",
 ) -> Tensor:
     """Leaves in `.grad` these images' part of the mean gradient of a global batch (by default these images alone).
 
     Returns the sums over these images: loss, images classified wrongly, images (3 values, on the network's device).
     """
     with autocast(images_BCHW.device, precision):
-        logits_BK = net(images_BCHW)
+        logits_BK = net(images_BCHW, shift_B3)
     logits_BK = logits_BK if logits_BK.dtype == torch.float64 else logits_BK.float()
     loss = F.cross_entropy(logits_BK, labels_B, reduction="sum")
     (loss / (batch_size or len(labels_B))).backward()
@@ -57,7 +67,7 @@ def features(net: Network, images_BCHW: Tensor, precision: str = "float32") -> T
     """What the last layer reads (B, U), float32, of images on the network's device; in test mode."""
     was_training = net.training
     net.eval()
-    allow_tf32(images_BCHW.device, precision)
+    set_arithmetic(images_BCHW.device, precision)
     with autocast(images_BCHW.device, precision):
         features_BU = net.features(images_BCHW)
     net.train(was_training)
@@ -84,7 +94,7 @@ def predictions(
     The networks are on one device.
     """
     device = nets[0].mean.device
-    allow_tf32(device, precision)
+    set_arithmetic(device, precision)
     for images, labels_B, *rest in batches:
         images = images.to(device, non_blocking=True)
         yield [predict_views(net, images, precision) for net in nets], labels_B.to(device), rest

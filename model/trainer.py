@@ -17,7 +17,7 @@ from model.networks import NetSpec, build
 from model.optimizer import Momentum
 from model.schedules import Schedule
 from model.specs import TrainSpec
-from model.step import allow_tf32, backward, evaluate
+from model.step import backward, evaluate, set_arithmetic
 
 
 class NonFiniteLoss(ValueError):
@@ -50,7 +50,7 @@ class Trainer:
         self.net = build(net_spec, columns, seed=spec.seed)
         self.net.set_mean(mean_HWC)
         self.net.to(self.device)
-        allow_tf32(self.device, spec.precision)
+        set_arithmetic(self.device, spec.precision)
         self.schedule = Schedule(spec, steps_per_epoch, net_spec.num_classes)
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, wrong, images since last asked
         # A GPU shall find gradients where they were in the step before; on a CPU adding to them would cost a pass more.
@@ -71,11 +71,21 @@ class Trainer:
         return self.schedule.rate(self.step, weights[-1])
 
     def train_step(
-        self, images_BCHW: Tensor, labels_B: Tensor, batch_size: int | None = None, first_row: int | None = None
+        self,
+        images_BCHW: Tensor,
+        labels_B: Tensor,
+        shift_B3: Tensor | None = None,
+        *,
+        batch_size: int | None = None,
+        first_row: int | None = None,
     ) -> None:
         """One update from this replica's rows of a global batch of `batch_size`, from `first_row` on.
 
         With one replica both have their obvious values. Reads nothing back from a GPU; see `metrics`.
+
+        Args:
+            images_BCHW: 0..255, float or uint8.
+            shift_B3: What lighting adds to their colours.
         """
         assert self.replicas.count == 1 or (batch_size is not None and first_row is not None), "whose rows are these?"
         self.net.train()
@@ -83,7 +93,8 @@ class Trainer:
         sums = torch.zeros_like(self.sums)
         if len(labels_B):  # a last batch may be too short for every replica
             images_BCHW, labels_B = (t.to(self.device, non_blocking=True) for t in (images_BCHW, labels_B))
-            sums += backward(self.net, images_BCHW, labels_B, batch_size, self.spec.precision)
+            shift_B3 = None if shift_B3 is None else shift_B3.to(self.device, non_blocking=True)
+            sums += backward(self.net, images_BCHW, labels_B, shift_B3, batch_size, self.spec.precision)
         sums = self._sum_over_replicas(sums)
         for average in self.running:  # each replica has seen its own rows
             self.replicas.take_first(average)

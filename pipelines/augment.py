@@ -2,6 +2,7 @@
 
 The graph holds no random operator and no reader; it takes encoded (or raw) images and their parameters, so that what
 comes out for a sample does not depend on threads, workers, batches or restarts. One definition serves CPU and GPU.
+What it hands on are crops of bytes: the lighting's shift is added with the mean, in one step on the training device.
 Crop: offsets y and x uniform over 0..size-crop inclusive; flip with probability 1/2. With `crop_chunk=32` as in 2012,
 32 consecutive positions of the epoch share crop and flip. Lighting adds one RGB shift per image (grey levels):
 "sigma" coeff * V (sqrt(lambda) * z), of the 2012 code; "eigenvalue" the paper's 255 * coeff * V (lambda / 255^2 * z).
@@ -108,20 +109,21 @@ def component_levels(lighting: str, coefficient: float, eigenvalues: np.ndarray)
     return coefficient * (np.sqrt(eigenvalues) if lighting == "sigma" else eigenvalues / 255)
 
 
-def augment(images, y, x, mirror, mean, *, crop_px: int, is_jpeg: bool, on_gpu: bool):
-    """DALI graph: JPEGs, or raw [H, W, 3], to float [3, crop, crop], RGB 0..255 minus `mean`, the negative shift.
+def augment(images, y, x, mirror, *, crop_px: int, is_jpeg: bool, on_gpu: bool):
+    """DALI graph: JPEGs, or raw [H, W, 3], to uint8 [crop, crop, 3], RGB.
 
     `y` and `x` are fractions of (size - crop), as DALI wants them; it rounds back to whole pixels.
     Decoding only the region gives the very pixels of decoding everything and cutting (on the CPU; tested).
+    On a GPU all JPEGs go to its engine: by default DALI gives the engine 65 % of each run and decodes the others
+    otherwise, so that pixels would depend on an image's place in its run.
     """
     from nvidia.dali import fn, types
 
     where = {"crop": (crop_px, crop_px), "crop_pos_y": y, "crop_pos_x": x}
     if is_jpeg:
-        device = "mixed" if on_gpu else "cpu"
-        images, where = fn.decoders.image_crop(images, device=device, jpeg_fancy_upsampling=True, **where), {}
+        decoder = {"device": "mixed", "hw_decoder_load": 1.0} if on_gpu else {"device": "cpu"}
+        images, where = fn.decoders.image_crop(images, jpeg_fancy_upsampling=True, **decoder, **where), {}
     elif on_gpu:
         images, where = fn.crop(images, **where).gpu(), {}  # so that only the crop crosses the bus
-    return fn.crop_mirror_normalize(
-        images, mirror=mirror, mean=mean, std=[1.0] * 3, dtype=types.DALIDataType.FLOAT, output_layout="CHW", **where
-    )
+    # Which normalises nothing unless it is told a mean.
+    return fn.crop_mirror_normalize(images, mirror=mirror, dtype=types.DALIDataType.UINT8, output_layout="HWC", **where)

@@ -22,15 +22,25 @@ RUN_IMAGES = 256
 
 
 class Batch(NamedTuple):
-    images_BCHW: torch.Tensor  # float32, RGB 0..255; several views are [B, V, C, H, W]
+    """Images as they are decoded and cut, on the training device, and what lighting adds to them there."""
+
+    crops_BCHW: torch.Tensor  # uint8, RGB, channels last; several views are [B, V, C, H, W]
     labels_B: torch.Tensor  # int64; -1 unknown
     ids_B: np.ndarray  # int64
+    shift_B3: torch.Tensor | None = None  # float32, grey levels; None where nothing is lit
+
+    @property
+    def images_BCHW(self) -> torch.Tensor:
+        """float32, RGB 0..255 plus the shift."""
+        images = self.crops_BCHW.to(torch.float32, memory_format=torch.contiguous_format)
+        return images if self.shift_B3 is None else images.add_(self.shift_B3[:, :, None, None])
 
 
 class Run(NamedTuple):
     samples: Samples
     parameters: Parameters
     sizes: list[int]  # of the batches, which may be empty
+    is_lit: bool = False
 
 
 def batches_per_run(batch_size: int) -> int:
@@ -46,10 +56,10 @@ def decode_runs(runs: Iterable[Run], decoder: Decoder, reader: ShardReader, timi
     while started:
         run = started.popleft()
         before = perf_counter()
-        images_BCHW = _finish(run, decoder, reader)
+        crops_BCHW = _finish(run, decoder, reader)
         decoding_s = perf_counter() - before
         reading_s += _start(runs, started, decoder)
-        for batch in _cut(run, images_BCHW):
+        for batch in _cut(run, crops_BCHW):
             handed_out = perf_counter()
             timings.add(len(batch.ids_B), BatchTiming(handed_out - asked, reading_s, decoding_s))
             yield batch
@@ -81,11 +91,19 @@ def _finish(run: Run, decoder: Decoder, reader: ShardReader) -> torch.Tensor:
         raise ValueError(f"{where} cannot be decoded: {error.reason}; {REDO}") from error
 
 
-def _cut(run: Run, images_BCHW: torch.Tensor) -> Iterator[Batch]:
-    labels_B = torch.from_numpy(run.samples.labels_B).to(images_BCHW.device)
+def _cut(run: Run, crops_BCHW: torch.Tensor) -> Iterator[Batch]:
+    labels_B = _sent(run.samples.labels_B, crops_BCHW.device)
+    shift_B3 = _sent(run.parameters.shift_B3, crops_BCHW.device) if run.is_lit else None
     start = 0
     for size in run.sizes:
-        stop = start + size
-        yield Batch(images_BCHW[start:stop], labels_B[start:stop], run.samples.ids_B[start:stop])
-        start = stop
+        part = slice(start, start + size)
+        shift_of_part = None if shift_B3 is None else shift_B3[part]
+        yield Batch(crops_BCHW[part], labels_B[part], run.samples.ids_B[part], shift_of_part)
+        start += size
     assert start == len(run.samples.images)
+
+
+def _sent(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """On the device; to a GPU from pinned memory, since it would finish all its work before it took from other."""
+    tensor = torch.from_numpy(values)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -6,6 +6,7 @@ out its memory without a copy and takes other memory for later runs, so that a t
 
 from collections import deque
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,8 @@ class Decoder:
 
     def _restart(self) -> None:
         self._under_way: deque[dict] = deque()  # the inputs, which DALI reads where they are
+        self._latest: Any = None
+        self._in_use: list[tuple[torch.cuda.Event, Any]] = []
         self._pipe = _augmenting_pipeline(**self._definition, **self._execution)
         self._pipe.build()
         self._warm_up()
@@ -73,14 +76,13 @@ class Decoder:
             "y": (parameters.y_B / slack_px).astype(np.float32),
             "x": (parameters.x_B / slack_px).astype(np.float32),
             "mirror": parameters.mirror_B,
-            "mean": -parameters.shift_B3,
         }
         for name, data in inputs.items():
             self._pipe.feed_input(name, data)
         self._under_way.append(inputs)
 
     def finish(self) -> torch.Tensor:
-        """images_BCHW of the oldest run: float32, RGB 0..255 plus the shift. UndecodableImage says which is damaged."""
+        """crops_BCHW of the oldest run: uint8, RGB, channels last. UndecodableImage says which is damaged."""
         stream = torch.cuda.current_stream() if self.device == "cuda" else None
         inputs = self._under_way.popleft()
         try:
@@ -88,7 +90,17 @@ class Decoder:
         except RuntimeError as error:
             self._restart()  # after a failure, DALI answers for nothing
             raise (_undecodable(inputs["images"]) or error) from error
-        return torch.from_dlpack(output.as_tensor())
+        self._keep_until_used(inputs, output)
+        return torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)
+
+    def _keep_until_used(self, inputs: dict, output) -> None:
+        """On a GPU what was handed out, and what it is made of, lives until all work is done that was waiting then."""
+        if self.device == "cpu":
+            return
+        used = torch.cuda.Event()
+        used.record()  # behind whatever was done with the run before
+        self._in_use = [(event, held) for event, held in self._in_use if not event.query()] + [(used, self._latest)]
+        self._latest = (inputs, output)
 
     def begin(self) -> int:
         """Begin a new pass: drop what an earlier one left under way. Returns the number of the pass."""
@@ -103,15 +115,15 @@ class Decoder:
 
     def no_images(self) -> torch.Tensor:
         """What a run of no images gives."""
-        return torch.empty((0, 3, self.crop_px, self.crop_px), device=self.device)
+        return torch.empty((0, 3, self.crop_px, self.crop_px), dtype=torch.uint8, device=self.device)
 
 
 @pipeline_def
 def _augmenting_pipeline(crop_px: int, is_jpeg: bool, on_gpu: bool):
     layout = None if is_jpeg else "HWC"
     images = fn.external_source(name="images", no_copy=True, layout=layout)
-    y, x, mirror, mean = (fn.external_source(name=name, no_copy=True) for name in ("y", "x", "mirror", "mean"))
-    return augment(images, y, x, mirror, mean, crop_px=crop_px, is_jpeg=is_jpeg, on_gpu=on_gpu)
+    y, x, mirror = (fn.external_source(name=name, no_copy=True) for name in ("y", "x", "mirror"))
+    return augment(images, y, x, mirror, crop_px=crop_px, is_jpeg=is_jpeg, on_gpu=on_gpu)
 
 
 def _undecodable(images: list[np.ndarray]) -> UndecodableImage | None:

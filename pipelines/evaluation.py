@@ -3,7 +3,7 @@
 Several views of an image are all cut from one decode.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import numpy as np
@@ -32,10 +32,15 @@ def eval_batches(
     views: Views = "one",
     worker: int = 0,
     num_workers: int = 1,
+    part: int = 0,
+    num_parts: int = 1,
     threads: int,
     device: Device = "cpu",
 ) -> Iterator[Batch]:
-    """This worker's contiguous share of the split: images [B, C, H, W] of one view, or [B, V, C, H, W] of several."""
+    """This worker's contiguous share of the split: images [B, C, H, W] of one view, or [B, V, C, H, W] of several.
+
+    Of each batch it is the contiguous `part` of `num_parts`, which may be empty.
+    """
     size_px, records = manifest.size_px, manifest.splits.get(split, ())
     first, end = share(0, manifest.num_rows(split), worker, num_workers)
     if first == end:
@@ -45,15 +50,23 @@ def eval_batches(
     decoder = Decoder(manifest.encoding, size_px, decoded_px, batches_in_run * batch_size, threads, device)
     reader = ShardReader(folder, records)
     samples = OrderedSamples(reader, EpochOrder([record.rows for record in records], window_shards=1))
-    runs = _runs(samples.take, first, end, batch_size, batches_in_run, (size_px - decoded_px) // 2)
+    slices = list(batch_slices(first, end, batch_size, part, num_parts))
+    runs = _runs(samples.take, slices, batches_in_run, (size_px - decoded_px) // 2)
     seen = []
     for batch in decode_runs(runs, decoder, reader, Timings()):
         seen.append(batch.ids_B)
         if views != "one":
-            batch = batch._replace(images_BCHW=cut_views(batch.images_BCHW, crop_px, views))
+            batch = batch._replace(crops_BCHW=cut_views(batch.crops_BCHW, crop_px, views))
         yield batch
-    expected = np.concatenate([stored_ids(record) for record in records])[first:end]
+    expected = np.concatenate([stored_ids(record) for record in records])
+    expected = expected[np.concatenate([np.arange(*rows) for rows in slices])]
     assert np.array_equal(np.concatenate(seen), expected), f"{split}: not the samples of the manifest"
+
+
+def batch_slices(first: int, end: int, batch_size: int, part: int = 0, num_parts: int = 1) -> Iterator[tuple[int, int]]:
+    """Where, among rows first..end-1, each batch begins and ends, or a contiguous part of it."""
+    for start in range(first, end, batch_size):
+        yield share(start, min(start + batch_size, end), part, num_parts)
 
 
 class CentreCrops:
@@ -75,7 +88,7 @@ class CentreCrops:
             images = [rows.images[row] for row in at_B]
             return Samples(images, labels_N[at_B], rows.ids[at_B], no_N[at_B], row_N[at_B])
 
-        runs = _runs(take, 0, len(rows), self._batch_size, self._batches_in_run, self._offset_px)
+        runs = _runs(take, batch_slices(0, len(rows), self._batch_size), self._batches_in_run, self._offset_px)
         return decode_runs(runs, self._decoder, ShardReader(folder, [record]), Timings())
 
 
@@ -87,16 +100,14 @@ def stored_ids(record: ShardRecord) -> np.ndarray:
 
 def _runs(
     take: Callable[[np.ndarray], Samples],
-    first: int,
-    end: int,
-    batch_size: int,
+    slices: Iterable[tuple[int, int]],
     batches_in_run: int,
     offset_px: int,
 ) -> Iterator[Run]:
-    starts = iter(range(first, end, batch_size))
-    while group := list(islice(starts, batches_in_run)):
-        sizes = [min(batch_size, end - start) for start in group]
-        taken = take(np.arange(group[0], group[0] + sum(sizes)))
+    waiting = iter(slices)
+    while group := list(islice(waiting, batches_in_run)):
+        sizes = [stop - start for start, stop in group]
+        taken = take(np.concatenate([np.arange(*rows) for rows in group]))
         yield Run(taken, _unchanged(sum(sizes), offset_px), sizes)
 
 

@@ -25,6 +25,8 @@ from pipelines.specs import LoaderSpec
 from pipelines.storage import Folder
 from pipelines.timings import Timings
 
+UNSAID = {"decoder": "CPU"}  # what fingerprints once left out; raw pixels are the same on every device
+
 
 class TrainLoader:
     """This replica's contiguous slice of each global batch; of that, the contiguous `part` of `num_parts`."""
@@ -65,7 +67,7 @@ class TrainLoader:
         self._shares = ((replica, num_replicas), (part, num_parts))
         self._augmentation = Augmentation(spec, manifest.size_px, crop_px, eigenvalues, eigenvectors, light)
         self.fingerprint = _fingerprint(
-            manifest, split, spec, crop_px, batch_size, light, self._augmentation.lighting_33
+            manifest, split, spec, crop_px, batch_size, light, self._augmentation.lighting_33, device
         )
         self.timings = Timings()
         self._reader = ShardReader(folder, records)
@@ -97,7 +99,7 @@ class TrainLoader:
 
     def check_fingerprint(self, saved: str) -> None:
         """ValueError where a step saved under another fingerprint means other samples here, naming what differs."""
-        was, now = json.loads(saved), json.loads(self.fingerprint)
+        was, now = UNSAID | json.loads(saved), json.loads(self.fingerprint)
         differing = [
             f"{name} was {was.get(name)}, is {now.get(name)}"
             for name in sorted(was.keys() | now.keys())
@@ -119,7 +121,8 @@ class TrainLoader:
             positions_B = np.concatenate([np.arange(start, stop) for start, stop in slices])
             taken = samples.take(positions_B)
             parameters = self._augmentation.draw(epoch, taken.ids_B, positions_B)
-            yield Run(taken, parameters, [stop - start for start, stop in slices])
+            is_lit = self._augmentation.coefficient(epoch) != 0
+            yield Run(taken, parameters, [stop - start for start, stop in slices], is_lit)
 
     def _order(self, epoch: int) -> EpochOrder:
         key = (self.spec.seed, epoch if self.spec.reshuffle else 0)
@@ -147,9 +150,11 @@ def _fingerprint(
     batch_size: int,
     light: Light,
     lighting_33: np.ndarray,
+    device: Device,
 ) -> str:
     """JSON of all that decides which pixels come at which step; not of threads or replicas."""
     values = {"manifest": manifest.digest, "split": split, "crop_px": crop_px, "batch_size": batch_size}
+    values["decoder"] = "GPU" if device == "cuda" and manifest.encoding == "jpeg" else UNSAID["decoder"]
     values |= {name: value for name, value in asdict(spec).items() if name != "threads"}
     if spec.lighting != "off":
         values["lighting_levels"] = _rounded_digest(lighting_33)

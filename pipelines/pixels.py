@@ -44,7 +44,7 @@ def pixel_rows(
     crops = CentreCrops(manifest.encoding, manifest.size_px, crop_px, batch_size=128, threads=threads)
     for record in records:
         rows = read_shard(shards, record)
-        found = [reduced(batch.images_BCHW) for batch in crops.of_shard(shards, record, rows)]
+        found = [reduced(batch.crops_BCHW) for batch in crops.of_shard(shards, record, rows)]
         yield PixelRows(rows.ids, rows.labels.astype(np.int64), np.concatenate(found))
 
 

@@ -81,7 +81,7 @@ def test_the_full_network_has_the_papers_parameters_and_shapes():
 
 def test_conv1_overhangs_on_the_right_and_at_the_bottom_only():
     net = network()
-    padded = net.centre(images(1), net.overhang)
+    padded = net.centre(images(1), overhang=net.overhang)
     assert padded.shape == (1, 3, 67, 67)
     assert torch.equal(padded[:, :, :64, :64], images(1) - net.mean)
     assert padded[:, :, 64:].abs().max() == padded[:, :, :, 64:].abs().max() == 0
@@ -100,6 +100,14 @@ def test_pixels_may_be_bytes():
     net = network().eval()
     pixels = images(2).round().to(torch.uint8)
     assert torch.equal(net(pixels), net(pixels.double()))
+
+
+def test_bytes_that_are_lit_are_the_floats_that_the_loader_lit():
+    net = network().train()
+    pixels, shift = images(2).round().to(torch.uint8), torch.tensor([[3.25, -7.5, 0.1], [-20.0, 0.0, 1.7]])
+    net.input_scale = 0.9
+    assert torch.equal(net.centre(pixels, shift), net.centre(pixels.float() + shift[:, :, None, None]))
+    assert not torch.equal(net.centre(pixels, shift), net.centre(pixels))
 
 
 def test_the_input_is_scaled_in_training_alone():

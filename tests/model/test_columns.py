@@ -63,9 +63,10 @@ def shared_as_loaded(columns: OneColumn, size: int) -> bool:
     """Whether a batch, of which this rank brings what its loader cuts, is whole again; no byte moves twice."""
     whole, before = batch(size), columns.bytes_for["batches"]
     start, stop = order.share(0, size, columns.column, 2)
-    shared = columns.share_batch(whole[0][start:stop], whole[1][start:stop], size)
+    shift = torch.arange(3.0 * size).view(size, 3)
+    *shared, lit = columns.share_batch(*(tensor[start:stop] for tensor in (*whole, shift)), size)
     moved = columns.bytes_for["batches"] - before
-    return all(map(torch.equal, shared, whole)) and moved == sum(tensor.nbytes for tensor in whole)
+    return all(map(torch.equal, (*shared, lit), (*whole, shift))) and moved == sum(t.nbytes for t in (*whole, shift))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def train(made: Trainer, steps: range) -> None:
     for step in steps:
         images, labels = batch(BATCH_SIZES[step % 3], seed=step)
         mine = share(len(images), made.replicas.index, made.replicas.count)
-        made.train_step(images[mine], labels[mine], len(images), mine.start)
+        made.train_step(images[mine], labels[mine], batch_size=len(images), first_row=mine.start)
 
 
 def four_ranks(rank: int, world: int) -> dict:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import shard_builder
+import torch
 from pixel_reference import decoded, views_one_by_one
 
-from pipelines.batches import Batch
 from pipelines.evaluation import CentreCrops, eval_batches, stored_ids
 from pipelines.shards import read_shard
 
@@ -45,6 +45,16 @@ def test_every_sample_comes_once_for_any_number_of_workers(shards, num_workers):
     assert all(0 < len(batch.ids_B) <= 16 for batch in taken)
 
 
+def test_two_parts_of_each_batch_are_the_batch(shards):
+    """82 samples in batches of 9: the last one has a row, and its second part none."""
+    whole = batches(shards, batch_size=9)
+    halves = zip(*(batches(shards, batch_size=9, part=part, num_parts=2) for part in range(2)), strict=True)
+    for batch, (first, second) in zip(whole, halves, strict=True):
+        assert torch.equal(batch.crops_BCHW, torch.cat([first.crops_BCHW, second.crops_BCHW]))
+        assert batch.ids_B.tolist() == [*first.ids_B, *second.ids_B]
+    assert abs(len(first.ids_B) - len(second.ids_B)) == 1
+
+
 def test_one_view_is_the_central_crop(shards):
     for batch in batches(shards):
         for image_CHW, id in zip(batch.images_BCHW.numpy(), batch.ids_B, strict=True):
@@ -77,6 +87,6 @@ def test_centre_crops_of_one_shard_after_the_other_are_those_of_the_split(shards
     records = manifest.splits["val"]
     found = [batch for record in records for batch in crops.of_shard(folder, record, read_shard(folder, record))]
     assert [len(batch.ids_B) for batch in found] == [16, 16, 7, 16, 15, 12]
-    for name in Batch._fields:
+    for name in ("crops_BCHW", "labels_B", "ids_B"):
         parts = [np.concatenate([np.asarray(getattr(b, name)) for b in taken]) for taken in (found, batches(shards))]
         assert (parts[0] == parts[1]).all()

@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from devices import DEVICES
 
 from pipelines import neighbours
 from pipelines.neighbours import chance, nearest, right_class
-
-no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, no_gpu])]
 
 
 def made(num_rows: int, num_units: int = 24, seed: int = 0) -> np.ndarray:

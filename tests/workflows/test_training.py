@@ -77,7 +77,8 @@ def test_evaluation_averages_the_probabilities_of_all_views_and_takes_the_centre
 ):
     """28 px are the whole image."""
     shards, manifest = write_shards(tmp_path / "shards", {"val": [9]}, encoding="raw", size_px=size_px)
-    ((whole, labels, _),) = eval_batches(shards, manifest, "val", crop_px=size_px, batch_size=9, threads=1)
+    (batch,) = eval_batches(shards, manifest, "val", crop_px=size_px, batch_size=9, threads=1)
+    whole, labels = batch.images_BCHW, batch.labels_B
     every = torch.from_numpy(np.stack([views_one_by_one(image, 28, views) for image in whole.numpy()]))
     centre = torch.from_numpy(np.stack([views_one_by_one(image, 28, "one") for image in whole.numpy()]))
     net = AlexNet(replace(NET, middle_std=0.3), seed=5).eval()

@@ -1,6 +1,7 @@
 """The loop of a training worker, whole: schedule, best model, warnings, checkpoints, and going on from them."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -164,8 +165,6 @@ def test_other_data_order_is_not_gone_on_with(tmp_path):
 
 def two_with_folders_of_their_own(rank: int, world: int) -> str:
     """Rank 0 has checkpoints that rank 1 does not see."""
-    import os
-
     there = Path(os.environ["FOLDER_OF_TEST"])
     with pytest.raises(ValueError, match="different checkpoints") as refused:
         loop(
@@ -181,3 +180,28 @@ def test_workers_that_share_no_folder_are_refused(tmp_path, monkeypatch):
         run(job(tmp_path / "0"), stopping_after(1, []))
     monkeypatch.setenv("FOLDER_OF_TEST", str(tmp_path))
     assert all("--set store=" in text for text in run_ranks(two_with_folders_of_their_own, 2))
+
+
+def _trained(folder: Path, columns_per_rank: int, worker: Worker) -> tuple[dict, dict]:
+    """Result and weights of a training on images whose halves are odd; each rank must call it."""
+    shards = Folder.at(folder / "shards")
+    components = {"eigenvalues": np.array([900.0, 90.0, 9.0]), "eigenvectors": np.eye(3), "light": ((1, 0.0),)}
+    train, mean = TrainSpec(epochs=2, batch_size=7, eval_batch_size=4), np.full((32, 32, 3), 120, np.float32)
+    target = folder / f"train{worker.world}"
+    loader = LoaderSpec(threads=1)
+    result = loop(TrainJob(NET, train, loader, shards, Folder.at(target), columns_per_rank, mean, **components), worker)
+    return result, load_file(target / "model" / "model.safetensors") if worker.rank == 0 else {}
+
+
+def _column_of_two(rank: int, world: int) -> tuple[dict, dict]:
+    return _trained(Path(os.environ["FOLDER_OF_TEST"]), 1, Worker(rank, world, lambda report: None, num_cpus=1))
+
+
+def test_two_columns_that_decode_half_of_each_batch_train_and_validate_as_one_process_does(tmp_path, monkeypatch):
+    write_shards(tmp_path / "shards", {"train": [12, 10], "val": [9]}, encoding="jpeg", size_px=32)
+    monkeypatch.setenv("FOLDER_OF_TEST", str(tmp_path))
+    alone, weights = _trained(tmp_path, 2, Worker(0, 1, lambda report: None, num_cpus=1))
+    (of_first, weights_of_two), (of_second, _) = run_ranks(_column_of_two, 2)
+    assert of_first["val_top1_error"] == of_second["val_top1_error"] == alone["val_top1_error"]
+    for name, weight in weights.items():
+        torch.testing.assert_close(weights_of_two[name], weight, atol=1e-5, rtol=1e-4)

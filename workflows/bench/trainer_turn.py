@@ -29,7 +29,7 @@ PRODUCT = {"cpu": (2048, torch.float32), "cuda": (8192, torch.bfloat16)}  # side
 def main(name: str, seconds: float, folder: Path, device: Device, meeting: str, world: int, rank: int) -> None:
     if world > 1:  # gloo, also where both share one GPU, which NCCL refuses
         dist.init_process_group("gloo", init_method=f"file://{meeting}/ranks", rank=rank, world_size=world)
-    batches = _stored(folder, device) if name in ("loader", "end_to_end") else _synthetic(device)
+    batches = _stored(folder, device) if name in ("loader", "end_to_end") else _synthetic(name, device)
     trainer: Any = None if name == "loader" else _trainer(name, device, world, rank)
     for _ in range(WARM_UP):
         _step(trainer, batches)
@@ -50,7 +50,7 @@ def main(name: str, seconds: float, folder: Path, device: Device, meeting: str, 
     os._exit(0)  # what loads ahead is not waited for
 
 
-def _step(trainer: Any, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
+def _step(trainer: Any, batches: Iterator[tuple]) -> None:
     """Takes a batch, and trains on it if there is a trainer."""
     batch = next(batches)
     if trainer:
@@ -66,7 +66,7 @@ def _all_agree(mine: bool, world: int) -> bool:
     return bool(answer)
 
 
-def _stored(folder: Path, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
+def _stored(folder: Path, device: Device) -> Iterator[tuple]:
     from pipelines.manifest import Manifest
     from pipelines.storage import Folder
     from workflows.bench.peers.ours import open_loader
@@ -76,15 +76,19 @@ def _stored(folder: Path, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
     epoch = 0
     while True:
         for batch in loader.epoch(epoch):
-            yield batch.images_BCHW, batch.labels_B
+            yield batch.crops_BCHW, batch.labels_B, batch.shift_B3
         epoch += 1
 
 
-def _synthetic(device: Device) -> Iterator[tuple[Tensor, Tensor]]:
+def _synthetic(name: str, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Bytes, channels last, as our loader gives them; floats for the plain trainer, as a DataLoader gives them."""
     generator = torch.Generator().manual_seed(0)
-    images_BCHW = 255 * torch.rand(BATCH_SIZE[device], 3, 224, 224, generator=generator)
+    images_BHWC = torch.randint(256, (BATCH_SIZE[device], 224, 224, 3), dtype=torch.uint8, generator=generator)
     labels_B = torch.randint(1000, (BATCH_SIZE[device],), generator=generator)
-    batch = images_BCHW.to(device), labels_B.to(device)
+    images_BCHW = images_BHWC.to(device).permute(0, 3, 1, 2)
+    if name.startswith("plain"):
+        images_BCHW = images_BCHW.to(torch.float32, memory_format=torch.contiguous_format)
+    batch = images_BCHW, labels_B.to(device)
     while True:
         yield batch
 

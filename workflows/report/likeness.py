@@ -76,7 +76,7 @@ def _looks(run: FinishedRun, split: str) -> Iterator[tuple[FeatureRows, PixelRow
     crops = CentreCrops(manifest.encoding, manifest.size_px, crop_px, batch_size=128, threads=1)
     for record in (record for record in manifest.splits[split] if record.rows):
         rows = read_shard(run.shards, record)
-        batches = [batch.images_BCHW for batch in crops.of_shard(run.shards, record, rows)]
+        batches = [batch.crops_BCHW for batch in crops.of_shard(run.shards, record, rows)]
         found_NU = np.concatenate([features(net, images_BCHW).numpy() for images_BCHW in batches])
         labels_N = rows.labels.astype(np.int64)
         as_pixels = PixelRows(rows.ids, labels_N, np.concatenate([pixels.reduced(images) for images in batches]))

@@ -222,7 +222,7 @@ def evaluate_part(job: Job, number: int) -> Part:
         threads=job.threads,
         device=job.device,
     )
-    for of_views, labels_B, (ids_B,) in predictions(nets, batches, job.precision):
+    for of_views, labels_B, (ids_B, *_) in predictions(nets, batches, job.precision):
         of_models_MBK = torch.stack([over_views(of_views_BVK) for of_views_BVK in of_views])
         centre.update(of_views[0][:, centre_view], labels_B)
         viewed.update(of_models_MBK, labels_B)

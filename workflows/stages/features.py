@@ -124,7 +124,7 @@ def write_shard_s_features(job: Job, shard: ShardRecord) -> FeatureFile:
     net, crops = _prepared(job)
     rows = read_shard(job.shards, shard)
     batches = crops.of_shard(job.shards, shard, rows)
-    found = (features(net, batch.images_BCHW, job.precision).cpu().numpy() for batch in batches)
+    found = (features(net, batch.crops_BCHW, job.precision).cpu().numpy() for batch in batches)
     return write_features(job.features, shard, rows, found, job.dtype)
 
 

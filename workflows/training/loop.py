@@ -22,7 +22,8 @@ from model.networks import NetSpec, tensor_shapes
 from model.specs import TrainSpec
 from model.trainer import Trainer
 from pipelines.augment import Light
-from pipelines.evaluation import eval_batches
+from pipelines.batches import Batch
+from pipelines.evaluation import batch_slices, eval_batches
 from pipelines.loader import TrainLoader
 from pipelines.manifest import Manifest
 from pipelines.names import VAL
@@ -35,6 +36,7 @@ from workflows.folders import CHECKPOINTS, MODELS
 from workflows.training import checkpoints
 
 REPORTS_PER_EPOCH = 10
+Pixels = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]  # images, labels, and what lighting adds
 REPORTS_KEPT = 3 * REPORTS_PER_EPOCH  # in a checkpoint, for a driver that was killed before it had them
 
 
@@ -75,8 +77,7 @@ class _Training:
         self.job, self.worker = job, worker
         self.manifest = Manifest.load(job.shards)
         columns, self.replicas = _places(job, worker)
-        # The column, where each of the two decodes half a batch.
-        self.sharing = columns if isinstance(columns, OneColumn) and worker.device == "cuda" else None
+        self.sharing = columns if isinstance(columns, OneColumn) else None  # each of the two decodes half a batch
         self.loader = self._loader()
         self.trainer = Trainer(
             job.net,
@@ -139,7 +140,7 @@ class _Training:
         self.trainer.net.input_scale = self.loader.input_scale(epoch)
         began, images, spec = time.perf_counter(), 0, self.job.train
         for batch, size, row in self._batches(epoch, first):
-            self.trainer.train_step(batch[0], batch[1], batch_size=size, first_row=row)
+            self.trainer.train_step(*batch, batch_size=size, first_row=row)
             images += size
             step = self.trainer.step
             is_last = step % self.loader.steps_per_epoch == 0 or step == self.num_steps
@@ -163,16 +164,18 @@ class _Training:
         self.worker.report(report)
         self.num_sent += 1
 
-    def _batches(self, epoch: int, first: int) -> Iterator[tuple[tuple, int, int]]:
-        """This replica's batches, with the size of the global batch and the first of its rows that is ours."""
+    def _batches(self, epoch: int, first: int) -> Iterator[tuple[Pixels, int, int]]:
+        """This replica's images, labels and shifts; the size of the global batch, and its first row that is ours."""
         rows, size = self.manifest.num_rows("train"), self.job.train.batch_size
         for number, batch in enumerate(self.loader.epoch(epoch, first), first):
             whole = min(size, rows - number * size)
             start, stop = share(0, whole, self.replicas.index, self.replicas.count)
-            pixels = (batch.images_BCHW, batch.labels_B)
-            if self.sharing:
-                pixels = self.sharing.share_batch(*pixels, stop - start)
-            yield pixels, whole, start
+            yield self._shared(batch, stop - start), whole, start
+
+    def _shared(self, batch: Batch, size: int) -> Pixels:
+        """The whole batch of this many images, of which a column of two has decoded its half."""
+        mine = batch.crops_BCHW, batch.labels_B, batch.shift_B3
+        return self.sharing.share_batch(*mine, batch_size=size) if self.sharing else mine
 
     def _report_step(self, metrics: dict[str, float], images_per_s: float) -> None:
         warning = self.trainer.stalled(metrics["loss"])
@@ -236,18 +239,33 @@ class _Training:
             **self.last,
         }
 
-    def _val_batches(self) -> Iterator:
-        return eval_batches(
+    def _val_batches(self) -> Iterator[Pixels]:
+        size = self.job.train.eval_batch_size
+        batches = eval_batches(
             self.job.shards,
             self.manifest,
             VAL,
             crop_px=self.job.net.input_px,
-            batch_size=self.job.train.eval_batch_size,
+            batch_size=size,
             worker=self.replicas.index,
             num_workers=self.replicas.count,
+            part=self._part,
+            num_parts=self._num_parts,
             threads=self.job.loader.threads or self.worker.num_cpus,
             device=self.worker.device,
         )
+        rows = share(0, self.manifest.num_rows(VAL), self.replicas.index, self.replicas.count)
+        for batch, (start, stop) in zip(batches, batch_slices(*rows, size), strict=True):
+            yield self._shared(batch, stop - start)
+
+    @property
+    def _part(self) -> int:
+        """Which part of each batch of its replica this worker decodes."""
+        return self.sharing.column if self.sharing else 0
+
+    @property
+    def _num_parts(self) -> int:
+        return 2 if self.sharing else 1
 
     def _loader(self) -> TrainLoader:
         from dataclasses import replace
@@ -265,8 +283,8 @@ class _Training:
             eigenvectors=job.eigenvectors,
             replica=self.replicas.index,
             num_replicas=self.replicas.count,
-            part=self.sharing.column if self.sharing else 0,
-            num_parts=2 if self.sharing else 1,
+            part=self._part,
+            num_parts=self._num_parts,
             device=self.worker.device,
         )
 
