@@ -157,7 +157,7 @@ def _parser() -> _Parser:
     _add_comparing(command("compare", compare, "run arms with seeds, and say how they differ", common))
     _add_claims(command("claims", claims, "say what the paper claims, and what was measured of it", json))
     _add_reproducing(command("reproduce", reproduce, "run what measures a claim, and keep the evidence"))
-    command("verify", verbs.verify, "read every shard and file of features again, against their records", common)
+    command("verify", verbs.verify, "read all that is finished again, every shard too, against the records", common)
     add = command("clean", verbs.clean, "list what was left half done, and what is named, and remove it", common)
     add.add_argument("outputs", nargs="*", metavar="STAGE/KEY", help="outputs that go whatever their state")
     add.add_argument("--finished", action="store_true", help="also finished outputs that nothing refers to")

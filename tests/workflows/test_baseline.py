@@ -16,8 +16,11 @@ from pipelines.features import write_features
 from pipelines.formats.rows import ShardRows
 from pipelines.shard_record import ShardRecord
 from pipelines.storage import Folder
+from workflows.commands.verifying import verified, way_out
 from workflows.compute.workers import InProcess
 from workflows.config import RunConfig, UsageError, with_values
+from workflows.engine.outputs import places
+from workflows.engine.plan import plan
 from workflows.engine.run import Row, run
 from workflows.stages import linear
 from workflows.stages.linear import Course, is_held_out
@@ -82,6 +85,21 @@ def test_predictions_and_errors_are_as_the_network_s(shared, name):
 def test_vocabulary_and_classifier_stay_and_what_was_encoded_goes(shared):
     kept = {path.name for path in (output(shared[0], "fisher") / "sift").iterdir()}
     assert kept == {"vocabulary.npz", "choosing.npz", "chosen.json", "classifier.npz"}
+
+
+@pytest.mark.slow
+def test_a_damaged_file_is_found_by_verify_which_names_the_baseline_s_command(shared):
+    root, config = shared
+    file = output(root, "fisher") / "sift" / "classifier.npz"
+    good = file.read_bytes()
+    file.write_bytes(good[:-9])
+    found = {each.stage.name: each for each in verified(plan(STAGES, config, places(config, root)), map)}
+    file.write_bytes(good)
+    assert [name for name, each in found.items() if each.problems] == ["fisher"]
+    ((problem,),) = found["fisher"].problems.values()
+    assert problem.startswith(f"{file} is not the file that stage fisher made")
+    said = way_out(found["fisher"].stage, lambda *words: " ".join(["alexnet", *words]))
+    assert said == "`alexnet baseline fisher --redo fisher` makes it again"
 
 
 @pytest.mark.slow

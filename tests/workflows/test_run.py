@@ -13,6 +13,7 @@ from dataclasses import replace
 import crash
 import pytest
 
+from workflows.commands.verifying import verified
 from workflows.compute.workers import InProcess
 from workflows.config import RunConfig, UsageError, with_values
 from workflows.console import Console
@@ -41,7 +42,7 @@ def tiny(monkeypatch):
                 os.kill(os.getpid(), signal.SIGKILL)
             read = {key: context.inputs[key].record["key"] for key in NEEDS[name]}
             context.folder.write("whole", json.dumps(read))
-            return {"result": name, "metrics": {"one": 1}, "units": 1}
+            return {"result": name, "metrics": {"one": 1}, "units": 1, "files": ("whole",)}
 
         made = types.ModuleType(f"tiny_{name}")
         made.run = stage_run
@@ -154,6 +155,23 @@ def test_what_is_mended_after_a_look_at_it_makes_nothing_stale(tiny, tmp_path):
     tiny.ran.clear()
     execute(config, tmp_path)
     assert tiny.ran == ["first"]
+
+
+def test_a_file_that_is_not_as_a_stage_recorded_it_is_found_and_refused_with_the_way_out(tiny, tmp_path):
+    config = with_values(RunConfig(), UNTRACKED)
+    rows = execute(config, tmp_path)
+    planned = plan(STAGES, config, places(config, tmp_path))
+    assert [found.problems for found in verified(planned, map)] == [{}, {}, {}]
+    rows[0].folder.write("whole", "else")
+    rows[2].folder.delete("whole")
+    first, second, third = verified(planned, map)
+    assert (list(first.problems), second.problems, list(third.problems)) == (["whole"], {}, ["whole"])
+    assert "is not the file that stage first made (sha256 " in first.problems["whole"][0]
+    assert "is gone, which stage third made" in third.problems["whole"][0]
+    with pytest.raises(UsageError, match="whole is not the file .*: `alexnet first --redo first` makes it again"):
+        execute(config, tmp_path, only=["second"], redo=["second"])
+    execute(config, tmp_path, only=["first"], redo=["first"])
+    assert not next(verified(plan(STAGES, config, places(config, tmp_path)), map)).problems
 
 
 def test_a_removed_output_makes_what_was_made_of_it_stale(tiny, tmp_path):
@@ -486,7 +504,7 @@ def test_what_a_stage_reads_must_be_what_its_maker_wrote(tiny, tmp_path, monkeyp
     config = with_values(RunConfig(), UNTRACKED)
     folder = execute(config, tmp_path)[0].folder
     folder.write("numbers", b"else") if change == "another's" else folder.delete("numbers")
-    with pytest.raises(UsageError, match=r"first/\w+/numbers is .*`alexnet run --redo first` makes it again"):
+    with pytest.raises(UsageError, match=r"first/\w+/numbers is .*`alexnet first --redo first` makes it again"):
         execute(with_values(config, {"loader.seed": 9}), tmp_path)
     execute(with_values(config, {"loader.seed": 9}), tmp_path, redo=["first"])
 

@@ -46,11 +46,11 @@ class Given:
         """The first line that the user sees, once it is clear that the command can do what it was asked for."""
         console.say(f"configuration: {self.config.recipe}, {self.origin}")
 
-    def command(self, verb: str) -> str:
-        """This command line with another verb: the same recipe or file, settings and root."""
+    def command(self, *verb: str) -> str:
+        """This command line with another verb, of a word or more: the same recipe or file, settings and root."""
         chosen = [f"--{name}={given}" for name in ("recipe", "config") if (given := getattr(self.args, name))]
         chosen += [f"--set={setting}" for setting in self.args.settings]
-        return shlex.join([*program(), verb, *chosen, *self._root()])
+        return shlex.join([*program(), *verb, *chosen, *self._root()])
 
     def ui(self) -> str:
         return shlex.join([*program(), "ui", *self._root()])

@@ -260,8 +260,8 @@ def clean(args: argparse.Namespace) -> None:
 
 
 def verify(args: argparse.Namespace) -> int | None:
-    """Reads every shard and file of features again, one Ray task each; what is damaged counts as unfinished then."""
-    from workflows.commands.verifying import CHECKED, verified
+    """Reads again all that is finished, a Ray task for each shard or file of features; fails where some is damaged."""
+    from workflows.commands import verifying
     from workflows.compute.on_ray import OnRay
 
     here, console, failed = given(args), Console(), False
@@ -271,13 +271,13 @@ def verify(args: argparse.Namespace) -> int | None:
         raise UsageError(f"nothing to verify: ingest is {planned[0].state} for this configuration; {way_out}")
     here.announce(console)
     with contextlib.closing(OnRay(here.config.ray, console.say, debug=args.debug)) as compute:
-        for stage, folder, problems in verified(planned, compute.map):
+        for stage, folder, problems in verifying.verified(planned, compute.map):
             failed = failed or bool(problems)
             if not problems:
-                tell(f"{folder.where()}: {CHECKED[stage].as_made}")
+                tell(f"{folder.where()}: every file is as it was written")
                 continue
             tell(*(line for lines in problems.values() for line in lines))
-            tell(f"{len(problems)} damaged: `{here.command(stage)}` writes anew what is damaged, and only that")
+            tell(f"{len(problems)} damaged: {verifying.way_out(stage, here.command)}")
     return FAILED if failed else None
 
 

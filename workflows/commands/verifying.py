@@ -1,14 +1,13 @@
-"""What `alexnet verify` reads again: shards and files of features, a Ray task each, against their records."""
+"""What `alexnet verify` reads again: shards and files of features, a Ray task each; what other stages recorded."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from pipelines import features, manifest, shards, verify
 from pipelines.storage import Folder
-from workflows.config import UsageError
 from workflows.engine.outputs import Output
 from workflows.engine.plan import Planned
-from workflows.engine.stage import require_as_made
+from workflows.engine.stage import Stage, damaged_files
 
 Each = Callable[[Callable, Iterable], Iterable]
 
@@ -19,37 +18,45 @@ class Checked(NamedTuple):
     problems_by_file: Callable[[Folder, Each], dict[str, list[str]]]
     forget: Callable[[Folder, Iterable[str]], None]
     record: str  # the file that lists them
-    as_made: str  # what to say where all is well
 
 
 CHECKED = {
-    "ingest": Checked(verify.problems_by_file, shards.forget, manifest.MANIFEST, "every shard is as the manifest says"),
-    "features": Checked(features.problems_by_file, features.forget, features.FILES, "every file is as it was written"),
+    "ingest": Checked(verify.problems_by_file, shards.forget, manifest.MANIFEST),
+    "features": Checked(features.problems_by_file, features.forget, features.FILES),
 }
 
 
 class Verified(NamedTuple):
     """An output that was read again, and what is wrong with it."""
 
-    stage: str
+    stage: Stage
     folder: Folder
     problems: dict[str, list[str]]  # by file
 
 
 def verified(planned: list[Planned], each: Each) -> Iterator[Verified]:
-    """The finished outputs of many files. One that is damaged counts as begun then: its stage writes those anew."""
+    """The finished outputs. One of many files that is damaged counts as begun then: its stage writes those anew."""
     for step in planned:
-        if step.stage.name in CHECKED and step.state == "CACHED":
-            yield Verified(step.stage.name, step.output.folder, _problems(step.output, each))
+        if step.state == "CACHED":
+            yield Verified(step.stage, step.output.folder, _problems(step.output, each))
+
+
+def way_out(stage: Stage, command: Callable[..., str]) -> str:
+    """How what is damaged is made again; `command` makes a command line of the words that it begins with."""
+    verb = stage.verb.split()
+    if stage.name in CHECKED:
+        return f"`{command(*verb)}` writes anew what is damaged, and only that"
+    return f"`{command(*verb, '--redo', stage.name)}` makes it again"
 
 
 def _problems(output: Output, each: Each) -> dict[str, list[str]]:
+    recorded = {file: [problem] for file, problem in damaged_files(output)}
+    if output.stage not in CHECKED:
+        return recorded
     checked = CHECKED[output.stage]
     problems = checked.problems_by_file(output.folder, each)
-    try:
-        require_as_made({output.stage: output})
-    except UsageError as error:
-        problems.setdefault(checked.record, []).append(str(error))
+    for lines in recorded.values():
+        problems.setdefault(checked.record, []).extend(lines)
     if problems:
         output.reopen()
         checked.forget(output.folder, problems)

@@ -5,7 +5,7 @@ of its inputs.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,16 +123,19 @@ def digests(folder: Folder, names: tuple[str, ...]) -> dict[str, str]:
 def require_as_made(inputs: dict[str, Output]) -> None:
     """UsageError where a file that a stage will read is not the one that its maker recorded."""
     for name, output in inputs.items():
-        for file, made in (output.record or {}).get("files", {}).items():
-            where = output.folder.where(file)
-            try:
-                found = output.folder.sha256(file)
-            except FileNotFoundError as error:
-                raise UsageError(f"{where} is gone, which stage {name} made: {_again(name)}") from error
-            if found != made:
-                differs = f"sha256 {found[:12]}, not {made[:12]}"
-                raise UsageError(f"{where} is not the file that stage {name} made ({differs}): {_again(name)}")
+        for _, problem in damaged_files(output):
+            raise UsageError(f"{problem}: `alexnet {name} --redo {name}` makes it again")
 
 
-def _again(stage: str) -> str:
-    return f"`alexnet run --redo {stage}` makes it again"
+def damaged_files(output: Output) -> Iterator[tuple[str, str]]:
+    """The files that are not as the stage recorded them, each with what is wrong with it."""
+    for file, made in (output.record or {}).get("files", {}).items():
+        where = output.folder.where(file)
+        try:
+            found = output.folder.sha256(file)
+        except FileNotFoundError:
+            yield file, f"{where} is gone, which stage {output.stage} made"
+            continue
+        if found != made:
+            differs = f"sha256 {found[:12]}, not {made[:12]}"
+            yield file, f"{where} is not the file that stage {output.stage} made ({differs})"

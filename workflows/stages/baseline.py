@@ -29,6 +29,7 @@ from workflows.stages.ingest import log_dataset
 from workflows.stages.linear import Course
 from workflows.tracking.headline import errors_of, hardware
 
+KEPT = (encoding.VOCABULARY, linear.CHOSEN, linear.STATE.format("classifier"))  # of each kind of descriptor
 _SAMPLED_SHARDS = 64  # at most, that descriptors are taken of
 
 
@@ -239,6 +240,6 @@ def _summary(errors: dict, courses: dict[str, Course], images_per_s: float, unit
         "result": f"{errors['split']}: top-1 error {top1:.2%}{several}, top-5 {top5:.2%}",
         "metrics": {**plain, "mean_images_per_s": images_per_s},
         "units": units,
-        "files": (ERRORS, PREDICTIONS),
+        "files": (ERRORS, PREDICTIONS, *(f"{kind}/{name}" for kind in courses for name in KEPT)),
         "made_with": {"device": "cpu", "cpus_per_task": _cpus(courses)},
     }
