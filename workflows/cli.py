@@ -269,7 +269,12 @@ def _add_comparing(add: _Parser) -> None:
     )
     _complete(varied, completion.settings)
     add.add_argument(
-        "--arm", action="append", default=[], metavar="NAME:KEY=V,KEY=V", type=_text, help="an arm that sets these keys"
+        "--arm",
+        action="append",
+        default=[],
+        metavar="NAME:KEY=V,KEY=V",
+        type=_text,
+        help="an arm that sets these keys; with baseline=fisher or baseline=sparse, that baseline and no network",
     )
     add.add_argument("--seeds", type=_count, metavar="N", help="runs of each arm, with the seeds 0 to N-1 (default 1)")
     add.add_argument("--name", metavar="NAME", type=_text, help="what to call it (default: recipe and varied keys)")

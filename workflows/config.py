@@ -392,6 +392,15 @@ def require_faiss(index: str) -> None:
         raise UsageError(f"neighbours.index={index} needs FAISS: pip install '.[search]', or set neighbours.index=none")
 
 
+def require_scikit_learn(baseline: str) -> None:
+    """UsageError where a baseline is built on it, and it is missing."""
+    if baseline == "fisher" and importlib.util.find_spec("sklearn") is None:
+        raise UsageError(
+            "the baseline fisher needs scikit-learn, which is not installed: "
+            "`pip install -c constraints.txt '.[baselines]'` in the repository installs it"
+        )
+
+
 def require_validation(train: TrainSpec, num_val: int) -> None:
     """UsageError where the schedule waits for a validation error that nothing measures."""
     if train.schedule == "plateau" and not num_val:

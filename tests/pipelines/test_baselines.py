@@ -1,7 +1,6 @@
 """The baselines' arithmetic against slow obvious twins: descriptors, Fisher vectors, sparse codes, the pyramid."""
 
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -148,16 +147,6 @@ def test_the_mixture_finds_the_clusters_that_there_are(random):
     np.testing.assert_allclose(vocabulary.weights_K[order], [1 / 6, 2 / 6, 3 / 6], atol=0.02)
     found = vocabulary.means_KC[order] @ vocabulary.components_DC.T + vocabulary.mean_D
     np.testing.assert_allclose(found, centres, atol=0.5)
-
-
-def test_without_scikit_learn_a_line_says_what_to_install(monkeypatch):
-    from workflows.config import UsageError
-    from workflows.stages.baseline import require_installed
-
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(UsageError, match=r"baseline fisher needs scikit-learn.*'\.\[baselines\]'"):
-        require_installed("fisher")
-    require_installed("sparse")
 
 
 def test_sparse_codes_are_the_largest_products_above_the_threshold(random):

@@ -76,6 +76,11 @@ def test_named_arms_follow_the_varied_ones():
         ([], ["a:lr"], "lr is not KEY=VALUE"),
         ([], ["a:train.lr=1,train.lr=2"], "it sets a key twice"),
         ([], ["a:conv1.bias=0"], "conv1.bias=0 is not KEY=VALUE"),
+        ([], ["a:baseline=fischer"], "arm a: baseline=fischer; use fisher or sparse; did you mean fisher?"),
+        ([], ["a:baseline=fisher,net.fc=9"], "arm a: the baseline fisher knows no net.fc"),
+        ([], ["a:baseline=fisher,sparse.atoms=9"], "arm a: the baseline fisher knows no sparse.atoms"),
+        ([], ["a:fisher.passes=9"], "arm a: fisher.passes is none of a network: with it goes baseline=fisher"),
+        ([], ["a:baseline=fisher,fisher.seed=9"], "fisher.seed is what --seeds sets"),
     ],
 )
 def test_what_no_arm_can_be_is_refused(varied, named, words):
@@ -98,6 +103,34 @@ def test_one_seed_sets_every_seed_but_the_stored_order_s():
         "loader.seed": 7,
         "tracking.model_name": "alexnet-one",
     }
+
+
+def test_a_baseline_is_an_arm_made_of_its_own_stage():
+    named = ["network", "vectors:baseline=fisher,fisher.grids=1,2,evaluate.split=train", "codes:baseline=sparse"]
+    found = Comparison("three", recipes.demo(), arms([], named), (7,), also=("neighbours",)).members
+    assert [member.stages for member in found] == [
+        ("ingest", "stats", "train", "evaluate", "features", "neighbours"),
+        ("ingest", "fisher"),
+        ("ingest", "sparse"),
+    ]
+    assert [(member.trained_by, member.evaluated_by) for member in found[:2]] == [
+        ("train", "evaluate"),
+        ("fisher", "fisher"),
+    ]
+    before, after = values(recipes.demo()), values(found[1].config)
+    assert {name: value for name, value in after.items() if value != before[name]} == {
+        "evaluate.split": "train",
+        "fisher.seed": 7,
+        "tracking.model_name": "alexnet-three",
+    }
+    assert after["fisher.grids"] == [1, 2]
+
+
+def test_baselines_may_be_varied_and_the_same_one_twice_is_refused():
+    assert list(settings(["baseline=fisher,sparse"])) == ["baseline=fisher", "baseline=sparse"]
+    twice = Comparison("two", recipes.demo(), arms([], ["a:baseline=fisher", "b:baseline=fisher"]), (0,))
+    with pytest.raises(UsageError, match="a and b are the same configuration"):
+        _ = twice.members
 
 
 def test_arms_that_say_the_same_are_refused():

@@ -18,12 +18,13 @@ from pipelines.shard_record import ShardRecord
 from pipelines.storage import Folder
 from workflows.commands.verifying import verified, way_out
 from workflows.compute.workers import InProcess
-from workflows.config import RunConfig, UsageError, with_values
+from workflows.config import RunConfig, UsageError, dump, with_values
 from workflows.engine.outputs import places
 from workflows.engine.plan import plan
 from workflows.engine.run import Row, run
 from workflows.stages import linear
 from workflows.stages.linear import Course, is_held_out
+from workflows.studies import stored
 from workflows.workflow import BASELINES, STAGES
 
 SMALL = {"fisher__components": 8, "fisher__gaussians": 4, "sparse__atoms": 16, "sparse__grids": "1,2"}
@@ -125,6 +126,45 @@ def test_keys_of_one_baseline_leave_the_other_as_it_is(shared):
     assert (rows["fisher"]["state"], rows["sparse"]["state"]) == ("CACHED", "STALE")
     assert "optional: `alexnet baseline sparse` makes it" in rows["sparse"]["reasons"]
     assert rows["sparse"]["units"] == 120
+
+
+@pytest.mark.slow
+def test_a_comparison_has_a_network_and_baselines_as_arms(shared):
+    """What ordinary runs have made is seed 0 of each; the plan, the page, the table and MLflow know what there is."""
+    root, config = shared
+    path = root.parent / "config.toml"
+    path.write_text(dump(config))
+    arms = ["network", "Fisher vectors:baseline=fisher", "sparse coding:baseline=sparse"]
+    command = ["compare", "--root", root, "--config", path, "--name", "rows", *(f"--arm={arm}" for arm in arms)]
+    planned = json.loads(run_alexnet(*command, "--seeds", 2, "--plan", "--json").stdout)
+    assert [(row["arm"], row["stored"], row["missing"]) for row in planned] == [
+        (arm.partition(":")[0], 1, 1) for arm in arms
+    ]
+    assert all(row["seconds"] > 0 and not row["untimed"] for row in planned)
+    done = run_alexnet(*command)
+    assert done.returncode == 0, done.stderr
+    assert "run 1 of" not in done.stderr
+    network, fisher, sparse = done.stdout.splitlines()[2:5]
+    assert fisher.split()[-2:] == sparse.split()[-2:] == ["–", "–"]
+    assert network.split()[-1] != "–"
+    summary = json.loads((root / "compare" / "rows" / "summary.json").read_text())
+    assert [arm["num_images"] for arm in summary["arms"]] == [summary["arms"][0]["num_images"]] * 3
+    for arm, stage in zip(summary["arms"][1:], BASELINES, strict=True):
+        error = json.loads((output(root, stage) / "evaluate.json").read_text())["top1_error"]
+        assert arm["measures"].keys() == {"top1_error_views", "top5_error_views"}
+        assert arm["measures"]["top1_error_views"]["mean"] == pytest.approx(error)
+        assert arm["measures"]["top1_error_views"]["se_of"] == "test images"
+    assert all(pair["measures"]["top1_error_views"]["se_images"] is not None for pair in summary["pairs"])
+    runs = pq.read_table(root / "compare" / "rows" / "results.parquet").to_pylist()
+    assert [run["train_s"] is None for run in runs] == [False, True, True]
+    assert [run["baseline"] for run in runs] == ["", *BASELINES]
+    page = (root / "compare" / "rows" / "page.html").read_text()
+    assert page.count("<img ") == 3  # the errors; two curves, of the network
+    assert f"fisher/{output(root, 'fisher').name}" in page
+    with sqlite3.connect(root / "mlflow.db") as database:
+        tagged = database.execute("select run_uuid from tags where key = 'compare.rows'").fetchall()
+    assert len(tagged) == 4  # train and evaluate, and one of each baseline
+    assert {(stage, output(root, stage).name) for stage in BASELINES} <= stored.outputs(root)  # clean spares them
 
 
 @pytest.mark.slow

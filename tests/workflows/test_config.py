@@ -235,3 +235,10 @@ def test_an_index_without_its_package_is_refused_with_the_way_to_it(monkeypatch)
     config.require_faiss("none")
     with pytest.raises(UsageError, match=r"neighbours.index=flat needs FAISS: pip install '.\[search\]'"):
         config.require_faiss("flat")
+
+
+def test_a_baseline_without_its_package_is_refused_with_the_way_to_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(UsageError, match=r"baseline fisher needs scikit-learn.*'\.\[baselines\]'"):
+        config.require_scikit_learn("fisher")
+    config.require_scikit_learn("sparse")

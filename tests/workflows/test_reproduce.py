@@ -108,4 +108,4 @@ def test_a_claim_is_reproduced_once(tmp_path):
     assert again.stdout == done.stdout
     assert "run 1 of" not in again.stderr
     planned = run_alexnet(*command, "--plan")
-    assert "nothing to do: every training is stored" in planned.stdout
+    assert "nothing to do: every run is stored" in planned.stdout

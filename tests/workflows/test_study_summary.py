@@ -25,7 +25,7 @@ def done(folder: Path, arm: str, seed: int, share_wrong: float, **more) -> Resul
     rng = np.random.default_rng([seed, int(share_wrong * 100)])
     wrong_N = rng.random(IMAGES) < share_wrong
     place = folder / f"{arm}-{seed}"
-    place.mkdir()
+    place.mkdir(parents=True)
     ids = rng.permutation(IMAGES)
     classes = [[1, 0, 2, 3, 4] if wrong_N[i] else [0, 1, 2, 3, 4] for i in ids]
     frame = pd.DataFrame({"id": ids, "label": np.zeros(IMAGES, "int32"), "classes": classes})
@@ -176,6 +176,19 @@ def test_the_views_are_said_once_where_all_arms_have_the_same(tmp_path):
     assert headline(found) == "top-1 error"
     assert [arm["views"] for arm in found["arms"]] == ["ten crops", "centre crop"]
     assert found["pairs"][0]["seeds"] == [0]
+
+
+def test_a_baseline_is_compared_by_image_and_has_no_time_nor_views(tmp_path):
+    results = [done(tmp_path, "a", seed, 0.2) for seed in range(3)]
+    results += [done(tmp_path, "b", seed, 0.4, baseline="fisher", views="") for seed in range(3)]
+    results[-1] = done(tmp_path / "old", "b", 2, 0.4, baseline="fisher", views="", codes=(C2,))
+    found = summary_of(results)
+    assert headline(found) == "top-1 error"
+    assert headline(summary_of(results[3:5], "b")) == "top-1 error"
+    assert found["pairs"][0]["seeds"] == [0, 1]
+    assert found["pairs"][0]["measures"]["top1_error_views"]["se_images"] > 0
+    assert [arm["parameters"] for arm in found["arms"]] == [None, None]
+    assert warnings(found)[1].startswith("`alexnet clean fisher/b2 --yes`")
 
 
 def test_numbers_in_words():

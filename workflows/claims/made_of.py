@@ -9,7 +9,7 @@ from typing import Any
 from workflows.config import digest, keys, select
 from workflows.engine.stage import Stage
 from workflows.studies.arms import SEEDS
-from workflows.studies.comparison import Comparison
+from workflows.studies.comparison import Comparison, Member
 from workflows.workflow import STAGES
 
 MOST_NAMED = 3  # of differences, in a line
@@ -18,15 +18,19 @@ MOST_NAMED = 3  # of differences, in a line
 def made_of(comparison: Comparison) -> dict[str, Any]:
     """As JSON values: the stages' versions, the keys that all arms have alike, and those of each arm."""
     first = comparison.members[: len(comparison.arms)]
-    stages = [stage for stage in STAGES if stage.name in comparison.stages]
-    arms = {member.arm.name: _read(member.config, stages) for member in first}
+    arms = {member.arm.name: _read(member.config, _stages(member)) for member in first}
     one, *others = arms.values()
     common = {key: value for key, value in one.items() if all(key in arm and arm[key] == value for arm in others)}
     return {
-        "versions": {stage.name: stage.version for stage in stages},
+        "versions": {stage.name: stage.version for stage in _stages(*first)},
         "common": common,
         "arms": {name: {k: v for k, v in arm.items() if k not in common} for name, arm in arms.items()},
     }
+
+
+def _stages(*members: Member) -> list[Stage]:
+    """Those that make any of these runs."""
+    return [stage for stage in STAGES if any(stage.name in member.stages for member in members)]
 
 
 def _read(config: Any, stages: Iterable[Stage]) -> dict[str, Any]:

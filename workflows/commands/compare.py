@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from workflows.studies.comparison import Comparison, Member
 
 FAILED = 1
-STATES = ("stored", "begun", "missing")  # of trainings, in a plan
+STATES = ("stored", "begun", "missing")  # of runs, in a plan
 MAKES = ("vary", "arm", "seeds", "name", "jobs", "plan")  # options that make no sense with a stored one
 LEGEND = "±: standard error over seeds; * one seed, so from the test images"
 
@@ -107,9 +107,9 @@ def plan(here: Given, comparison: "Comparison") -> None:
     known = sum(row["seconds"] or 0 for row in rows)
     untimed = sum(row["untimed"] for row in rows)
     if not missing:
-        tell("nothing to do: every training is stored")
+        tell("nothing to do: every run is stored")
         return
-    said = f"{missing} trainings are missing" if missing > 1 else "1 training is missing"
+    said = f"{missing} runs are missing" if missing > 1 else "1 run is missing"
     less = f", and {untimed} of a kind that was not timed here yet" if untimed else ""
     tell(f"{said}: {duration(known)}, one after the other{less}" if known else f"{said}; none was timed here yet")
 
@@ -131,11 +131,11 @@ def _planned(here: Given, comparison: "Comparison") -> list[dict[str, Any]]:
     }
     for member, steps in planned.items():
         row = rows[member.arm.name]
-        state = "begun" if steps["train"].state in ("PARTIAL", "CACHED") else "missing"
+        state = "begun" if steps[member.trained_by].state in ("PARTIAL", "CACHED") else "missing"
         row["stored" if is_done(steps) else state] += 1
-        row["waits"] |= any(steps[name].state != "CACHED" for name in SHARED)
+        row["waits"] |= any(step.state != "CACHED" for name, step in steps.items() if name in SHARED)
         counts = estimate.counts_of(list(steps.values()))
-        due = [step for name, step in steps.items() if name in ("train", "evaluate") and step.state != "CACHED"]
+        due = [step for name, step in steps.items() if name not in SHARED and step.state != "CACHED"]
         times = [estimate.predict(step, member.config, plans.places(member), counts).seconds for step in due]
         row["seconds"] += sum(seconds or 0 for seconds in times)
         row["untimed"] += any(seconds is None for seconds in times)

@@ -86,6 +86,8 @@ def require_possible(planned: list["Planned"], due: set[str], config: RunConfig)
     if "train" in due:
         configuration.check_together(config)
         require_trainable(planned[0].seen.facts.get("classes", 0), counts, config)
+    for name in due.intersection(BASELINES):
+        configuration.require_scikit_learn(name)
     if due & {"evaluate", *BASELINES} and counts:
         configuration.require_split(config.evaluate.split, counts)
     if "features" in due and counts:

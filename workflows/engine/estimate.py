@@ -167,7 +167,7 @@ def _all_ingredients(record: dict[str, Any], where: Places) -> dict[str, Any]:
     known = dict(record["ingredients"])
     for name, key in record["inputs"].items():
         known |= (where.output(name, key).record or {"ingredients": {}})["ingredients"]
-    return {name: value for name, value in known.items() if name.startswith(RATE_KEYS)}
+    return {name: value for name, value in known.items() if name.startswith(RATE_KEYS) and not name.endswith(".seed")}
 
 
 def _bytes_each(config: RunConfig, like: dict[str, Any] | None) -> float:

@@ -23,10 +23,15 @@ class Spread(NamedTuple):
 
 @styled
 def bands(curves: Mapping[str, Sequence[Curve]], title: str, xlabel: str) -> Figure:
-    """For each arm the mean of its runs' curves, in a band from the lowest to the highest, as far as all of them go."""
+    """For each arm the mean of its runs' curves, in a band from the lowest to the highest, as far as all of them go.
+
+    An arm without runs is not drawn; its colour is no other's.
+    """
     figure, axes = canvas(10, 3.6)
     axis = axes[0, 0]
     for i, (name, runs) in enumerate(curves.items()):
+        if not runs:
+            continue
         x, y_RX = _in_common(runs)
         colour = RUNS[i % len(RUNS)]
         dashes = "solid" if i < len(RUNS) else (0, (4, 1.5))

@@ -21,7 +21,7 @@ from pipelines.manifest import Manifest
 from pipelines.shard_record import ShardRecord
 from pipelines.shards import read_shard
 from pipelines.storage import Folder
-from workflows.config import UsageError, require_split, require_training_images
+from workflows.config import UsageError, require_scikit_learn, require_split, require_training_images
 from workflows.engine.stage import Context
 from workflows.stages import ensemble, linear
 from workflows.stages.evaluate import ERRORS, PREDICTIONS, TOP, Part, write_predictions
@@ -50,7 +50,7 @@ def run(context: Context) -> dict:
     """Writes `evaluate.json` and `predictions.parquet`, and KIND/ with vocabulary and classifier of each descriptor."""
     name, shards, split = context.output.stage, context.inputs["ingest"].folder, context.config.evaluate.split
     spec: BaselineSpec = getattr(context.config, name)
-    require_installed(name)
+    require_scikit_learn(name)
     manifest = Manifest.load(shards)
     require_training_images(context.config.ingest, manifest.num_rows("train"))
     require_split(split, {each: manifest.num_rows(each) for each in manifest.splits})
@@ -73,18 +73,6 @@ def run(context: Context) -> dict:
     for kind in spec.descriptors:
         discard(job.of(kind))
     return _summary(errors, courses, images_per_s, units)
-
-
-def require_installed(name: str) -> None:
-    """UsageError where what a baseline is built on is missing."""
-    if name == "fisher":
-        try:
-            import sklearn  # noqa: F401
-        except ImportError as error:
-            way_out = "`pip install -c constraints.txt '.[baselines]'` in the repository installs it"
-            raise UsageError(
-                f"alexnet baseline fisher needs scikit-learn, which is not installed: {way_out}"
-            ) from error
 
 
 def require_patches(job: Job) -> None:

@@ -2,6 +2,7 @@
 
     --vary net.normalisation=true,false     an arm for each value; several of them: for each combination
     --arm wide:net.fc=1024,1024,train.lr=.005
+    --arm "Fisher vectors:baseline=fisher,fisher.passes=4"     a baseline on the same images, without a network
 
 A value with commas in it is written in brackets or quotes where it is varied: net.fc=[256,256],[512,512].
 """
@@ -11,33 +12,44 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from workflows.config import RunConfig, UsageError, keys, unknown, with_values
+from workflows.config import RunConfig, UsageError, keys, nearest, unknown, with_values
+from workflows.workflow import BASELINES
 
-SEEDS = ("train.seed", "loader.seed")  # weights and dropout; order and augmentation
+BASELINE = "baseline"  # what an arm may set beside keys: that it is no network, but this baseline
+SEEDS_OF_A_NETWORK = ("train.seed", "loader.seed")  # weights and dropout; order and augmentation
+SEEDS = (*SEEDS_OF_A_NETWORK, *(f"{name}.seed" for name in BASELINES))
 SECTIONS = ("ingest", "loader", "net", "train", "evaluate")  # what an arm may change
+OF_A_BASELINE = ("ingest", "evaluate")  # and the section of its name
 MAX_NAME_CHARS = 60  # of a comparison
 MAX_VALUE_CHARS = 24  # of a value that is an arm's name
 OPENING, CLOSING, QUOTES = "([", ")]", "'\""
 _SETTING = re.compile(
-    rf"\s*(?:{'|'.join(SECTIONS)}|{'|'.join(sorted({name.split('.')[0] for name in keys()}))})[.\w]*="
+    rf"\s*(?:{BASELINE}|{'|'.join(SECTIONS)}|{'|'.join(sorted({name.split('.')[0] for name in keys()}))})[.\w]*="
 )
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things compared: its name, and the values that it sets, by dotted key."""
+    """One of the things compared: its name, and the values that it sets, by dotted key; `baseline` is one of them."""
 
     name: str
     settings: dict[str, str] = field(default_factory=dict, hash=False)
 
+    @property
+    def baseline(self) -> str:
+        """The stage that is compared in a network's place; empty of a network."""
+        return self.settings.get(BASELINE, "")
+
     def config(self, base: RunConfig, seed: int) -> RunConfig:
-        """The configuration of one of its runs; the seed is that of weights, order, augmentation and dropout.
+        """The configuration of one of its runs; the seed is that of all chance in it but the stored order's.
 
         Raises:
             UsageError: Keys or values that do not fit.
         """
+        given = {key: value for key, value in self.settings.items() if key != BASELINE}
+        seeds = (f"{self.baseline}.seed",) if self.baseline else SEEDS_OF_A_NETWORK
         try:
-            return with_values(base, {**self.settings, **dict.fromkeys(SEEDS, seed)})
+            return with_values(base, {**given, **dict.fromkeys(seeds, seed)})
         except UsageError as error:
             raise UsageError(f"arm {self.name}: {error}") from error
 
@@ -58,13 +70,25 @@ def arms(varied: Sequence[str], named: Sequence[str]) -> tuple[Arm, ...]:
 
 
 def _check(arm: Arm) -> None:
-    for key in arm.settings:
+    if arm.baseline not in ("", *BASELINES):
+        known = " or ".join(BASELINES)
+        raise UsageError(f"arm {arm.name}: baseline={arm.baseline}; use {known}{nearest(arm.baseline, BASELINES)}")
+    for key in (key for key in arm.settings if key != BASELINE):
         if key not in keys():
             raise UsageError(f"arm {arm.name}: {unknown(key)}")
         if key in SEEDS:
             raise UsageError(f"arm {arm.name}: {key} is what --seeds sets, the same for all arms")
-        if key.split(".")[0] not in SECTIONS:
-            raise UsageError(f"arm {arm.name}: {key} is the same for all arms: use --set {key}=…")
+        _check_section(arm, key)
+
+
+def _check_section(arm: Arm, key: str) -> None:
+    section = key.split(".")[0]
+    if section not in (*SECTIONS, *BASELINES):
+        raise UsageError(f"arm {arm.name}: {key} is the same for all arms: use --set {key}=…")
+    if arm.baseline and section not in (*OF_A_BASELINE, arm.baseline):
+        raise UsageError(f"arm {arm.name}: the baseline {arm.baseline} knows no {key}")
+    if section in BASELINES and not arm.baseline:
+        raise UsageError(f"arm {arm.name}: {key} is none of a network: with it goes baseline={section}")
 
 
 def _product(axes: list[tuple[str, list[str]]]) -> list[Arm]:

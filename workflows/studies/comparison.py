@@ -1,4 +1,7 @@
-"""A comparison as a value: arms, seeds and the configuration that they share; each arm and seed is an ordinary run."""
+"""A comparison as a value: arms, seeds and the configuration that they share; each arm and seed is an ordinary run.
+
+An arm is a network, trained and evaluated, or a baseline, whose one stage does both.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,13 +36,23 @@ class Member:
     def title(self) -> str:
         return f"{self.arm.name}, seed {self.seed}"
 
+    @property
+    def trained_by(self) -> str:
+        """The stage that learns."""
+        return self.arm.baseline or "train"
+
+    @property
+    def evaluated_by(self) -> str:
+        """The stage with the errors and the predictions."""
+        return self.arm.baseline or "evaluate"
+
 
 @dataclass(frozen=True)
 class Comparison:
     """Arms over a base configuration, each with the same seeds. All paths of the base are absolute.
 
     Attributes:
-        also: Optional stages that each run makes too.
+        also: Optional stages that each network's run makes too.
     """
 
     name: str
@@ -48,10 +61,10 @@ class Comparison:
     seeds: tuple[int, ...]
     also: tuple[str, ...] = ()
 
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """Of each run, in the workflow's order."""
-        wanted = {*UNTIL_EVALUATE, *self.also}.union(*map(needed_by, self.also))
+    def stages(self, arm: Arm) -> tuple[str, ...]:
+        """Of each of its runs, in the workflow's order."""
+        last = (arm.baseline,) if arm.baseline else ("evaluate", *self.also)
+        wanted = {*last}.union(*map(needed_by, last))
         return tuple(name for name in NAMES if name in wanted)
 
     @cached_property
@@ -62,12 +75,13 @@ class Comparison:
             UsageError: An arm's keys or values do not fit, or two arms are the same.
         """
         base = self._base()
-        stages = self.stages
-        found = tuple(Member(arm, seed, arm.config(base, seed), stages) for seed in self.seeds for arm in self.arms)
+        found = tuple(
+            Member(arm, seed, arm.config(base, seed), self.stages(arm)) for seed in self.seeds for arm in self.arms
+        )
         found = tuple(replace(m, config=configuration.with_absolute_paths(m.config, Path.cwd())) for m in found)
-        known: dict[RunConfig, Arm] = {}
+        known: dict[tuple[RunConfig, str], Arm] = {}
         for member in found[: len(self.arms)]:
-            if other := known.setdefault(member.config, member.arm):
+            if other := known.setdefault((member.config, member.arm.baseline), member.arm):
                 _require_other(other, member.arm, "are the same configuration")
             if member.config.evaluate.models:
                 raise UsageError("evaluate.models averages the trained model with others: compare models alone")
@@ -123,10 +137,10 @@ class Plans:
 
 
 def require_different(planned: dict[Member, dict[str, Planned]]) -> None:
-    """UsageError where two arms are one training: what they set changes no result, so both would be the same run."""
+    """UsageError where two arms are one run, since what they set changes no result."""
     known: dict[tuple[str, str], Member] = {}
     for member, steps in planned.items():
-        key = steps["evaluate"].output.key
+        key = steps[member.evaluated_by].output.key
         other = known.setdefault((key, str(member.seed)), member)
         _require_other(other.arm, member.arm, "differ in nothing that results depend on")
 

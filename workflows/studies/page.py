@@ -13,7 +13,7 @@ from workflows.report.page import Html, Right, code, details, element, page, par
 from workflows.studies.comparison import Comparison
 from workflows.studies.results import HEADLINE, SHARES, Result
 from workflows.studies.statistics import LEVEL
-from workflows.studies.words import headline, points, share, warnings
+from workflows.studies.words import headline, output_of, points, share, warnings
 
 PAGE, FIGURES = "page.html", "figures"
 CURVES = {"val_top1_error": "validation top-1 error", "epoch_loss": "training loss"}
@@ -31,7 +31,7 @@ def write(comparison: Comparison, results: Sequence[Result], summary: dict[str, 
     sections: dict[str, list[Html]] = {}
     if shown:
         sections["Errors"] = [_arms(shown), _points(shown, kept, headline(summary), pictures), *_pairs(summary)]
-        if curves := [_curve(kept, name, title, pictures) for name, title in CURVES.items() if _has(kept, name)]:
+        if curves := _curves(kept, pictures):
             sections["Curves"] = curves
         sections["Time"] = [_time(shown)]
     sections["Runs"] = [_runs(results, summary), *_settings(comparison)]
@@ -43,7 +43,10 @@ def _lead(comparison: Comparison, shown: list[dict], summary: dict[str, Any]) ->
     said = f"{len(comparison.arms)} arms of the recipe {comparison.base.recipe}, each with {seeds}"
     images = sorted({f"{arm['num_images']:,} images of the split “{arm['split']}”" for arm in shown})
     tested = f", tested on {' and '.join(images)}" if images else ""
-    facts = "A seed sets weights, dropout, order and augmentation; arms share seeds, so differences are paired."
+    chance = "weights, dropout, order and augmentation"
+    if any(arm.baseline for arm in comparison.arms):
+        chance += ", of a baseline its vocabulary and order"
+    facts = f"A seed sets {chance}; arms share seeds, so differences are paired."
     return [
         element("p", f"{said}{tested}.", class_="lead"),
         *(element("p", line, class_="facts") for line in (facts, *warnings(summary))),
@@ -94,8 +97,15 @@ def _pairs(summary: dict[str, Any]) -> list[Html]:
     return [table(heading, rows, caption)] if rows else []
 
 
-def _has(kept: dict[str, list[Result]], name: str) -> bool:
-    return all(one.curve(name)[0] for runs in kept.values() for one in runs)
+def _curves(kept: dict[str, list[Result]], folder: Folder) -> list[Html]:
+    """Of the arms that have them."""
+    drawn = {name: {arm: runs if _have(runs, name) else [] for arm, runs in kept.items()} for name in CURVES}
+    return [_curve(drawn[name], name, title, folder) for name, title in CURVES.items() if any(drawn[name].values())]
+
+
+def _have(runs: Sequence[Result], name: str) -> bool:
+    """Whether all of them have this curve; baselines have none."""
+    return all(one.curve(name)[0] for one in runs)
 
 
 def _curve(kept: dict[str, list[Result]], name: str, title: str, folder: Folder) -> Html:
@@ -119,7 +129,7 @@ def _time(shown: list[dict]) -> Html:
         rows.append(
             (
                 arm["name"],
-                arm["parameters"],
+                Right("–" if arm["parameters"] is None else f"{arm['parameters']:,}"),
                 Right(f"{rate['mean']:,.0f}" if rate else "–"),
                 Right(duration(seconds["mean"]) if seconds else "–"),
             )
@@ -145,14 +155,13 @@ def _runs(results: Sequence[Result], summary: dict[str, Any]) -> Html:
                 one.finished[:16].replace("T", " "),
                 code(", ".join(map(str, one.codes))),
                 code(one.manifest[:8]),
-                code(one.train_key),
+                code(output_of(vars(one))),
                 why.get((one.arm, one.seed), ""),
             )
         )
-    heading = ["arm", "seed", "state", "error", "finished (UTC)", "commit", "data", "train", ""]
-    return table(
-        heading, rows, f"All runs, with {headline(summary)}, the code, the data’s manifest and the key of train."
-    )
+    heading = ["arm", "seed", "state", "error", "finished (UTC)", "commit", "data", "output", ""]
+    caption = f"All runs, with {headline(summary)}, the code, the data’s manifest and what they were trained into."
+    return table(heading, rows, caption)
 
 
 def _settings(comparison: Comparison) -> list[Html]:

@@ -44,13 +44,15 @@ class Order:
 def room(members: Iterable[Member], have: Resources, built: str) -> int:
     """How many of these trainings there are places for at once: a place is a GPU, or without any a CPU.
 
+    Baselines train nothing that keeps its place; where there is nothing else they run one after the other.
+
     Args:
         built: The CUDA that torch is built for.
     """
     from workflows.stages.train import place
 
     found = []
-    for member in members:
+    for member in (member for member in members if "train" in member.stages):
         with contextlib.suppress(UsageError):  # which its own run will say
             mine = devices.usable(member.config.train.device, have, built)
             plan, _ = place(member.config.net, member.config.train, mine)

@@ -57,20 +57,22 @@ class Result:
     """What became of one run.
 
     Attributes:
+        baseline: The stage that learned and was evaluated, of an arm that is no network; its key stands for both.
         state: done; failed; begun or missing.
         reason: Why it failed.
         manifest: The digest of the data.
         codes: What trained and evaluated it, in all attempts.
         libraries: Versions of what arithmetic and pictures come from.
         views: Over which of an image the errors are, in words.
-        measures: By name, see MEASURES; a run that is not done has none.
-        evaluated: The finished output of evaluate, and `trained` that of train.
+        measures: By name, see MEASURES; a run that is not done has none, a baseline nothing of epochs and views.
+        evaluated: The finished output of evaluate, and `trained` that of train; both the baseline's.
     """
 
     arm: str
     seed: int
     state: str
     reason: str = ""
+    baseline: str = ""
     train_key: str = ""
     evaluate_key: str = ""
     manifest: str = ""
@@ -81,7 +83,7 @@ class Result:
     split: str = ""
     views: str = ""
     num_images: int = 0
-    parameters: int = 0
+    parameters: int | None = None
     train_run: str = ""
     evaluate_run: str = ""
     measures: Mapping[str, float] = field(default_factory=dict)
@@ -125,19 +127,20 @@ def look(
 
 def result(member: Member, steps: dict[str, Planned], failure: str = "") -> Result:
     """What is stored of a run; `failure` says why it could not be made."""
-    train_key, evaluate_key = (steps[stage].output.key for stage in ("train", "evaluate"))
+    makers = (member.trained_by, member.evaluated_by)
+    train_key, evaluate_key = (steps[stage].output.key for stage in makers)
     if not is_done(steps):
-        begun = steps["train"].state in ("PARTIAL", "CACHED")
+        begun = steps[member.trained_by].state in ("PARTIAL", "CACHED")
         state = "failed" if failure else "begun" if begun else "missing"
-        return Result(member.arm.name, member.seed, state, failure, train_key, evaluate_key)
+        return Result(member.arm.name, member.seed, state, failure, member.arm.baseline, train_key, evaluate_key)
     made = outputs(steps)
-    records = {name: output.require_record() for name, output in made.items()}
-    trained, evaluated = records["train"], records["evaluate"]
+    trained, evaluated = (made[stage].require_record() for stage in makers)
     manifest = Manifest.load(made["ingest"].folder)
     return Result(
         arm=member.arm.name,
         seed=member.seed,
         state="done",
+        baseline=member.arm.baseline,
         train_key=train_key,
         evaluate_key=evaluate_key,
         manifest=manifest.digest,
@@ -145,20 +148,22 @@ def result(member: Member, steps: dict[str, Planned], failure: str = "") -> Resu
         libraries=_libraries((trained, evaluated)),
         device=trained.get("made_with", {}).get("device", ""),
         finished=evaluated["finished"],
-        views=member.config.evaluate.in_words,
+        views="" if member.arm.baseline else member.config.evaluate.in_words,
         split=evaluated["metrics"]["split"],
         num_images=evaluated["metrics"]["num_images"],
-        parameters=trained["metrics"]["parameters"],
+        parameters=trained["metrics"].get("parameters"),
         train_run=trained.get("mlflow_run_id", ""),
         evaluate_run=evaluated.get("mlflow_run_id", ""),
-        measures=_measures(member, trained, evaluated, made["train"].folder, manifest.num_rows("train")),
-        trained=made["train"],
-        evaluated=made["evaluate"],
+        measures=_measures(member, trained, evaluated, made[member.trained_by].folder, manifest.num_rows("train")),
+        trained=made[member.trained_by],
+        evaluated=made[member.evaluated_by],
     )
 
 
 def _measures(member: Member, trained: dict, evaluated: dict, folder: Folder, images: int) -> dict[str, float]:
     errors = evaluated["metrics"]
+    if member.arm.baseline:  # which sees an image whole, once
+        return {f"{name}_views": errors[name] for name in ("top1_error", "top5_error")}
     found = {name: errors[name] for name in ("top1_error", "top5_error")}
     found |= {f"{name}_views": errors[name + member.config.evaluate.suffix] for name in list(found)}
     points = history.read(folder)

@@ -116,8 +116,9 @@ class _Study:
 
     def make_shared(self) -> None:
         """Ingest and stats, once for all that share them: an error here would be every run's, and is raised."""
-        for first in {member.config.ingest: member for member in reversed(self.comparison.members)}.values():
-            self._run(first, SHARED)
+        networks_last = sorted(self.comparison.members, key=lambda member: "stats" in member.stages)
+        for member in {member.config.ingest: member for member in networks_last}.values():
+            self._run(member, tuple(name for name in SHARED if name in member.stages))
         self._look_again(*self.comparison.members)
 
     def make_runs(self) -> None:

@@ -16,7 +16,7 @@ def names(root: Path) -> list[str]:
 def outputs(root: Path) -> set[tuple[str, str]]:
     """Stage and key of what their runs have made, or have begun."""
     runs = [run for one in summaries(root) for run in one["runs"]]
-    return {(stage, run[f"{stage}_key"]) for run in runs for stage in ("train", "evaluate")}
+    return {(run.get("baseline") or stage, run[f"{stage}_key"]) for run in runs for stage in ("train", "evaluate")}
 
 
 def summaries(root: Path) -> list[dict[str, Any]]:

@@ -102,7 +102,7 @@ class _Kept:
                 f"{arm}: {manifest[:8]}, {split}" for arm, (manifest, split) in sorted(self.data.items())
             )
             found.append(f"arms are of different data, and those are not compared (manifest, split): {listed}")
-        devices = {one.device for one in kept}
+        devices = {one.device for one in kept if not one.baseline}  # of baselines no time is told
         if len(devices) > 1:
             found.append(f"some were trained on {' and some on '.join(sorted(devices))}: do not compare their time")
         return found
@@ -172,4 +172,5 @@ def _difference(a: Sequence[Result], b: Sequence[Result], measure: Measure, kept
 
 
 def _named(one: Result, reason: str) -> dict[str, Any]:
-    return {"arm": one.arm, "seed": one.seed, "train_key": one.train_key, "reason": reason}
+    of = {"arm": one.arm, "seed": one.seed, "baseline": one.baseline, "train_key": one.train_key}
+    return {**of, "reason": reason}

@@ -16,9 +16,9 @@ def share(found: dict[str, Any] | None) -> str:
 
 
 def headline(summary: dict[str, Any]) -> str:
-    """What is compared first: `top-1 error, ten crops`; where arms differ in views, each has its own."""
+    """What is compared first: `top-1 error, ten crops`; where arms differ in views, or one has none, without them."""
     views = {arm["views"] for arm in summary["arms"] if arm["n"]}
-    return HEADLINE.title + (f", {views.pop()}" if len(views) == 1 else "")
+    return ", ".join([HEADLINE.title, *(views - {""} if len(views) == 1 else ())])
 
 
 def points(value: float | None, sign: bool = True) -> str:
@@ -34,12 +34,17 @@ def warnings(summary: dict[str, Any]) -> list[str]:
     lines += [f"failed: {_run(one)}: {one['reason']}" for one in summary["failed"]]
     lines += [f"left out: {_run(one)}: {one['reason']}" for one in summary["left_out"]]
     if summary["left_out"]:
-        outputs = " ".join(f"train/{one['train_key']}" for one in summary["left_out"])
+        outputs = " ".join(map(output_of, summary["left_out"]))
         lines.append(f"`alexnet clean {outputs} --yes`, and the same command makes again what is left out")
     most = max((arm["n"] for arm in summary["arms"]), default=0)
     if 0 < most < SEEDS_TO_TELL:
         lines.append(f"with fewer than {SEEDS_TO_TELL} seeds no difference is called significant")
     return [*lines, *summary["notes"]]
+
+
+def output_of(run: dict[str, Any]) -> str:
+    """`train/KEY`: what a run was trained into, as `clean` takes it; summaries of before know of no baselines."""
+    return f"{run.get('baseline') or 'train'}/{run['train_key']}"
 
 
 def _run(one: dict[str, Any]) -> str:
