@@ -46,7 +46,7 @@ class Imported(Network):
     def named(self) -> nn.Module:
         return self.module
 
-    def at(self, step: int, first_row: int = 0) -> None:
+    def at(self, step: int, first_row: int = 0, counter: Tensor | None = None) -> None:
         torch.manual_seed(generator("cpu", self.seed, "step", step, first_row).initial_seed())
 
     def features(self, images_BCHW: Tensor, shift_B3: Tensor | None = None) -> Tensor:

@@ -49,9 +49,10 @@ class Dropout(nn.Module):
         digest = hashlib.blake2b(f"{seed}/{layer}".encode(), digest_size=8).digest()
         self.key = int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
         self.units = units
-        self.step, self.first_row = 0, 0
+        self.step: int | Tensor = 0
+        self.first_row = 0
 
-    def at(self, step: int, first_row: int) -> None:
+    def at(self, step: int | Tensor, first_row: int) -> None:
         """The next pass is this step, on rows of the global batch from `first_row` on."""
         self.step, self.first_row = step, first_row
 
@@ -59,8 +60,8 @@ class Dropout(nn.Module):
         if not self.training:
             return x_BU * 0.5
         rows = slice(self.first_row, self.first_row + len(x_BU))
-        self.step += 1
-        return x_BU * bits(self.key, self.step - 1, rows, self.units, x_BU.device)
+        step, self.step = self.step, self.step + 1
+        return x_BU * bits(self.key, step, rows, self.units, x_BU.device)
 
 
 class LRN(NamedTuple):

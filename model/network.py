@@ -60,11 +60,14 @@ class Network(nn.Module):
             window_HWC = mean_HWC[top : top + side, left : left + side]
         self.mean.copy_(torch.from_numpy(np.ascontiguousarray(window_HWC)).permute(2, 0, 1))
 
-    def at(self, step: int, first_row: int = 0) -> None:
-        """What comes next is this training step, on rows of the global batch from `first_row` on."""
+    def at(self, step: int, first_row: int = 0, counter: Tensor | None = None) -> None:
+        """What comes next is this training step, on rows of the global batch from `first_row` on.
+
+        The counter says the same step on the device: what was captured once in a CUDA graph is right in later steps.
+        """
         for module in self.modules():
             if isinstance(module, Dropout):
-                module.at(step, first_row)
+                module.at(step if counter is None else counter, first_row)
 
     @torch.no_grad()
     def initialise(self, table: Mapping[str, Layer], seed: int) -> None:

@@ -4,7 +4,7 @@ The velocity contains the rate, so that after a drop it still carries the old on
 v <- momentum * v + decay * w + gradient; w <- w - rate * v, as `torch.optim.SGD` does.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class Momentum:
         self.decays = {name: decay_of(spec, name) for name in flat.places}
 
     @torch.no_grad()
-    def update(self, rate_of: Callable[[str], float], skip: Tensor | None = None) -> None:
+    def update(self, rates: Mapping[str, float], skip: Tensor | None = None) -> None:
         """One step, with the rate of each parameter by its name.
 
         Where `skip` (a bool on the device) is true the weights stay, without a word from the host.
@@ -32,7 +32,7 @@ class Momentum:
         flat = self.flat
         assert flat.is_whole(), "the network was moved, or its gradients were dropped"
         for name, place in flat.places.items():
-            if rate := rate_of(name):
+            if rate := rates[name]:
                 parts = (flat.weights[place], flat.velocity[place], flat.gradient(name))
                 size = _PART_VALUES if flat.weights.device.type == "cpu" else parts[0].numel()
                 for weights, velocity, gradient in zip(*(part.split(size) for part in parts), strict=True):

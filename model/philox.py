@@ -27,13 +27,18 @@ def philox(key: tuple[int, int], counter: tuple[Tensor, Tensor, Tensor, Tensor])
 BITS = 128  # of one counter
 
 
-def bits(key: tuple[int, int], step: int, rows: slice, columns: slice, device: torch.device | str) -> Tensor:
-    """These rows and columns of the endless matrix of random bits that belongs to a key and a step: uint8, 0 or 1."""
+def bits(key: tuple[int, int], step: int | Tensor, rows: slice, columns: slice, device: torch.device | str) -> Tensor:
+    """These rows and columns of the endless matrix of random bits that belongs to a key and a step: uint8, 0 or 1.
+
+    A step that is a tensor (int64, of no dimension, on the device) is read there, and not by the host.
+    """
     first = columns.start // BITS
     block_1N = torch.arange(first, -(-columns.stop // BITS), device=device)[None]
     row_R1 = torch.arange(rows.start, rows.stop, device=device)[:, None]
-    low, high = (torch.full_like(row_R1, word) for word in (step & _LOW_32, step >> 32))
-    words_RN4 = torch.stack(torch.broadcast_tensors(*philox(key, (block_1N, row_R1, low, high))), dim=2)
+    if not isinstance(step, Tensor):
+        step = torch.full((), step, device=device)
+    words = philox(key, (block_1N, row_R1, step & _LOW_32, step >> 32))
+    words_RN4 = torch.stack(torch.broadcast_tensors(*words), dim=2)
     bytes_RK = words_RN4.to(torch.int32).view(torch.uint8).flatten(1)  # the lowest first
     bits_RU = (bytes_RK[..., None] >> torch.arange(8, dtype=torch.uint8, device=device) & 1).flatten(1)
     return bits_RU[:, columns.start - first * BITS : columns.stop - first * BITS]

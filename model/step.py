@@ -45,7 +45,8 @@ def backward(
         logits_BK = net(images_BCHW, shift_B3)
     logits_BK = logits_BK if logits_BK.dtype == torch.float64 else logits_BK.float()
     loss = F.cross_entropy(logits_BK, labels_B, reduction="sum")
-    (loss / (batch_size or len(labels_B))).backward()
+    if loss.requires_grad:  # else all layers are frozen
+        (loss / (batch_size or len(labels_B))).backward()
     with torch.no_grad():
         wrong = len(labels_B) - credits(logits_BK, labels_B)[:, 0].sum()
         images = torch.full_like(wrong, len(labels_B))

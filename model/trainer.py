@@ -4,7 +4,6 @@ It neither loads data nor writes files. Every rank of a run owns one and calls t
 """
 
 import math
-from functools import partial
 
 import numpy as np
 import torch
@@ -62,7 +61,8 @@ class Trainer:
         ]  # what layers average in training
         self.optimizer = Momentum(self.flat, spec)
         self.step = 0  # updates made
-        self.bad_step = torch.full((), -1, device=self.device)  # the first step with a loss that is no number
+        self.counter = torch.zeros((), dtype=torch.int64, device=self.device)  # the same, where no host is asked
+        self.bad_step = torch.full_like(self.counter, -1)  # the first step with a loss that is no number
 
     @property
     def lr(self) -> float:
@@ -89,7 +89,10 @@ class Trainer:
         """
         assert self.replicas.count == 1 or (batch_size is not None and first_row is not None), "whose rows are these?"
         self.net.train()
-        self.net.at(self.step, first_row or 0)
+        self.net.at(self.step, first_row or 0, self.counter)
+        rates = {name: self.schedule.rate(self.step, name) for name in self.flat.places}
+        for name, parameter in self.flat.parameters.items():
+            parameter.requires_grad_(rates[name] != 0)  # a frozen layer's gradient, and those below it, are no work
         sums = torch.zeros_like(self.sums)
         if len(labels_B):  # a last batch may be too short for every replica
             images_BCHW, labels_B = (t.to(self.device, non_blocking=True) for t in (images_BCHW, labels_B))
@@ -99,13 +102,14 @@ class Trainer:
         for average in self.running:  # each replica has seen its own rows
             self.replicas.take_first(average)
         bad = ~torch.isfinite(sums[0])
-        self.bad_step = torch.where(bad & (self.bad_step < 0), self.step, self.bad_step)
+        self.bad_step = torch.where(bad & (self.bad_step < 0), self.counter, self.bad_step)
         on_gpu = self.device.type != "cpu"
         if not on_gpu:
             self._check_finite()
-        self.optimizer.update(partial(self.schedule.rate, self.step), skip=self.bad_step >= 0 if on_gpu else None)
+        self.optimizer.update(rates, skip=self.bad_step >= 0 if on_gpu else None)
         self.sums += sums
         self.step += 1
+        self.counter += 1
 
     def _sum_over_replicas(self, sums: Tensor) -> Tensor:
         """Sums the gradients, in place, and the step's sums."""
@@ -173,6 +177,7 @@ class Trainer:
         for name in self.flat.places:
             self.flat.view(self.flat.velocity, name).copy_(self.net.part(name, tensors[f"velocity/{name}"]))
         self.step = scalars["step"]
+        self.counter.fill_(self.step)
         self.sums = torch.tensor(scalars["sums"], dtype=self.sums.dtype, device=self.device)
         self.schedule.load_state(scalars["schedule"])
 

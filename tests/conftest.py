@@ -11,6 +11,7 @@ from pathlib import Path
 
 import crash
 import pytest
+from devices import DEVICES
 
 REPOSITORY = crash.REPOSITORY
 OURS = ("ALEXNET_TEST_DATA", "ALEXNET_TEST_DEMO", "ALEXNET_SCREENSHOTS")
@@ -42,6 +43,12 @@ def _no_ray_unless_slow(request, monkeypatch, tmp_path_factory):
     stand_in.mkdir(exist_ok=True)
     (stand_in / "ray.py").write_text(f"raise ImportError({NO_RAY!r})\n")
     monkeypatch.setenv("PYTHONPATH", str(stand_in))
+
+
+@pytest.fixture(params=DEVICES)
+def device(request) -> str:
+    """The same guarantee on the CPU, and on a GPU where there is one."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

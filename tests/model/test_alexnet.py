@@ -43,13 +43,13 @@ def images(count, px=64) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_equals_its_slow_twin_in_value_and_gradient(name):
-    net = network(**VARIANTS[name]).eval()
-    x = images(3, net.spec.input_px)
+def test_every_variant_equals_its_slow_twin_in_value_and_gradient(name, device):
+    net = network(**VARIANTS[name]).eval().to(device)
+    x = images(3, net.spec.input_px).to(device)
     weights = {key: p.detach().clone().requires_grad_() for key, p in net.named_parameters()}
     logits, expected = net(x), reference_logits(net.spec, weights, net.mean, x)
     torch.testing.assert_close(logits, expected, atol=1e-10, rtol=1e-10)
-    grad = torch.randn(logits.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    grad = torch.randn(logits.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(device)
     logits.backward(grad)
     expected.backward(grad)
     for key, parameter in net.named_parameters():
@@ -102,9 +102,10 @@ def test_pixels_may_be_bytes():
     assert torch.equal(net(pixels), net(pixels.double()))
 
 
-def test_bytes_that_are_lit_are_the_floats_that_the_loader_lit():
-    net = network().train()
-    pixels, shift = images(2).round().to(torch.uint8), torch.tensor([[3.25, -7.5, 0.1], [-20.0, 0.0, 1.7]])
+def test_bytes_that_are_lit_are_the_floats_that_the_loader_lit(device):
+    net = network().float().train().to(device)
+    pixels = images(2).round().to(device, torch.uint8)
+    shift = torch.tensor([[3.25, -7.5, 0.1], [-20.0, 0.0, 1.7]], device=device)
     net.input_scale = 0.9
     assert torch.equal(net.centre(pixels, shift), net.centre(pixels.float() + shift[:, :, None, None]))
     assert not torch.equal(net.centre(pixels, shift), net.centre(pixels))

@@ -41,15 +41,16 @@ def local_twin(layer: LocallyConnected, x_BCHW: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("side", "maps", "kernels", "batch"), [(6, 4, 3, 2), (1, 2, 5, 1), (5, 3, 1, 3)])
-def test_a_locally_connected_layer_is_its_slow_twin(side, maps, kernels, batch):
+def test_a_locally_connected_layer_is_its_slow_twin(side, maps, kernels, batch, device):
     layer = LocallyConnected(
         Layer("local", 1, True, 3, 1, 1, side, side, maps, kernels, 0.04, 0.0, local=True)
     ).double()
     torch.manual_seed(0)
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter)
-    x = torch.randn(batch, maps, side, side, dtype=torch.float64, requires_grad=True)
-    seed = torch.randn(batch, kernels, side, side, dtype=torch.float64)
+    layer.to(device)
+    x = torch.randn(batch, maps, side, side, dtype=torch.float64).to(device).requires_grad_()
+    seed = torch.randn(batch, kernels, side, side, dtype=torch.float64).to(device)
     inputs = (x, layer.weight, layer.bias)
     fast, slow = layer(x), local_twin(layer, x)
     torch.testing.assert_close(fast, slow)

@@ -14,12 +14,12 @@ SPEC = AlexNetSpec(
 
 
 def gradients(net: AlexNet) -> dict[str, torch.Tensor]:
-    net.train()(torch.full((2, 3, 24, 24), 99.0)).square().sum().backward()
+    net.train()(torch.full((2, 3, 24, 24), 99.0, device=net.mean.device)).square().sum().backward()
     return {name: parameter.grad.clone() for name, parameter in net.named_parameters()}
 
 
-def test_a_flat_network_has_the_values_and_gradients_that_it_had():
-    plain, net = AlexNet(SPEC, seed=3), AlexNet(SPEC, seed=3)
+def test_a_flat_network_has_the_values_and_gradients_that_it_had(device):
+    plain, net = (AlexNet(SPEC, seed=3).to(device) for _ in range(2))
     flat = Flat(net.named_parameters(), in_place=True, more=3)
     expected, found = gradients(plain), gradients(net)
     assert flat.is_whole()
@@ -32,8 +32,8 @@ def test_a_flat_network_has_the_values_and_gradients_that_it_had():
 
 
 @pytest.mark.parametrize("in_place", [False, True])
-def test_gradients_are_flat_in_the_order_of_the_weights_and_can_be_cleared(in_place):
-    plain, net = AlexNet(SPEC, seed=3), AlexNet(SPEC, seed=3)
+def test_gradients_are_flat_in_the_order_of_the_weights_and_can_be_cleared(in_place, device):
+    plain, net = (AlexNet(SPEC, seed=3).to(device) for _ in range(2))
     flat, expected = Flat(net.named_parameters(), in_place), gradients(plain)
     for _ in range(2):
         gradients(net)

@@ -29,15 +29,16 @@ def random(*shape: int, scale: float = 60, dtype=torch.float32) -> torch.Tensor:
 @pytest.mark.parametrize("n", [1, 3, 5, 7])
 @pytest.mark.parametrize("shape", [(1, 1), (7, 3), (40, 12), (2, 3, 5, 4), (1, 1, 1, 1)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_response_norm_is_its_formula(shape, n, beta, dtype):
-    x, lrn = random(*shape, dtype=dtype), LRN(n, 1e-3, beta, 1.5)
+def test_response_norm_is_its_formula(shape, n, beta, dtype, device):
+    x, lrn = random(*shape, dtype=dtype).to(device), LRN(n, 1e-3, beta, 1.5)
     torch.testing.assert_close(response_norm(x, *lrn, keep=True)[0], response_norm_formula(x, lrn))
     torch.testing.assert_close(response_norm(x, *lrn, keep=False)[0], response_norm_formula(x, lrn))
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (40, 12), (2, 3, 5, 4)])
-def test_the_gradient_of_response_norm_is_that_of_its_formula(shape):
-    grad, found, expected = random(*shape, scale=1, dtype=torch.float64), *(random(*shape).double() for _ in range(2))
+def test_the_gradient_of_response_norm_is_that_of_its_formula(shape, device):
+    grad = random(*shape, scale=1, dtype=torch.float64).to(device)
+    found, expected = (random(*shape).double().to(device) for _ in range(2))
     response_norm(found.requires_grad_(), *LRN(alpha=1e-3), keep=True)[0].backward(grad)
     response_norm_formula(expected.requires_grad_(), LRN(alpha=1e-3)).backward(grad)
     torch.testing.assert_close(found.grad, expected.grad)

@@ -17,10 +17,10 @@ def responses(*shape, seed=0, dtype=torch.float64):
 @pytest.mark.parametrize("columns", [1, 2])
 @pytest.mark.parametrize("n", [1, 3, 5, 9])
 @pytest.mark.parametrize("maps", [4, 12])
-def test_lrn_is_torchs_within_each_column_with_alpha_times_n(columns, n, maps):
-    x = responses(3, maps, 4, 5).requires_grad_()
+def test_lrn_is_torchs_within_each_column_with_alpha_times_n(columns, n, maps, device):
+    x = responses(3, maps, 4, 5).to(device).requires_grad_()
     twin = x.detach().clone().requires_grad_()
-    grad = responses(3, maps, 4, 5, seed=1)
+    grad = responses(3, maps, 4, 5, seed=1).to(device)
     y = local_response_norm(x, columns, LRN(n=n, alpha=1e-3))
     y.backward(grad)
     apart = twin.unflatten(1, (columns, -1)).flatten(0, 1)
@@ -67,15 +67,15 @@ def test_linear_works_under_autocast():
         torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias))
 
 
-def test_lrn_computes_in_float32_for_bfloat16():
-    x = responses(2, 8, 3, 3).bfloat16()
+def test_lrn_computes_in_float32_for_bfloat16(device):
+    x = responses(2, 8, 3, 3).to(device).bfloat16()
     y = local_response_norm(x, 2, LRN())
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y, local_response_norm(x.float(), 2, LRN()).bfloat16(), atol=0, rtol=0)
 
 
-def test_lrn_gradient_of_bfloat16_is_that_of_float32_rounded():
-    x, grad = responses(2, 8, 3, 3).bfloat16(), responses(2, 8, 3, 3, seed=1).bfloat16()
+def test_lrn_gradient_of_bfloat16_is_that_of_float32_rounded(device):
+    x, grad = (responses(2, 8, 3, 3, seed=seed).to(device).bfloat16() for seed in (0, 1))
     narrow, wide = x.clone().requires_grad_(), x.float().requires_grad_()
     local_response_norm(narrow, 2, LRN()).backward(grad)
     local_response_norm(wide, 2, LRN()).backward(grad.float())
@@ -83,8 +83,8 @@ def test_lrn_gradient_of_bfloat16_is_that_of_float32_rounded():
     torch.testing.assert_close(narrow.grad.float(), wide.grad, atol=0.02 * float(wide.grad.abs().max()), rtol=0.01)
 
 
-def test_spatial_norm_is_the_form_of_2012():
-    x = responses(2, 3, 7, 6).requires_grad_()
+def test_spatial_norm_is_the_form_of_2012(device):
+    x = responses(2, 3, 7, 6).to(device).requires_grad_()
     squares = F.avg_pool2d(x**2, 5, stride=1, padding=2, count_include_pad=True)
     torch.testing.assert_close(spatial_norm(x), x * (1 + 1e-3 * squares) ** -0.75, atol=1e-11, rtol=1e-11)
     assert torch.autograd.gradcheck(spatial_norm, x[:1, :2, :4, :4].detach().requires_grad_())

@@ -26,22 +26,22 @@ def rates(*of_names: float) -> dict[str, float]:
 
 
 def run(
-    spec: TrainSpec, rates_of_step: list[dict[str, float]], skip: list[bool] | None = None
+    spec: TrainSpec, rates_of_step: list[dict[str, float]], skip: list[bool] | None = None, device: str = "cpu"
 ) -> dict[str, torch.Tensor]:
-    mine = parameters()
+    mine = {name: torch.nn.Parameter(p.detach().to(device)) for name, p in parameters().items()}
     optimizer = Momentum(Flat(mine.items(), in_place=True), spec)
     for step, of_step in enumerate(rates_of_step):
         for name, grad in gradients(step).items():
-            mine[name].grad += grad
-        optimizer.update(of_step.__getitem__, torch.tensor(skip[step]) if skip else None)
-    return {name: p.detach() for name, p in mine.items()}
+            mine[name].grad += grad.to(device)
+        optimizer.update(of_step, torch.tensor(skip[step], device=device) if skip else None)
+    return {name: p.detach().cpu() for name, p in mine.items()}
 
 
 CHANGING = [rates(0.1, 0.2, 0.1, 0.2)] * 4 + [rates(0.01, 0.2, 0.02, 0.05)] * 3 + [rates(0.0, 0.0, 0.002, 0.05)] * 3
 
 
 @pytest.mark.parametrize("decays", ["", "*.bias=0"])
-def test_the_update_is_the_papers_while_rates_change(decays):
+def test_the_update_is_the_papers_while_rates_change(decays, device):
     spec = TrainSpec(weight_decay=0.01, decays=decays)
     expected = {name: p.detach().clone() for name, p in parameters().items()}
     velocity = {name: torch.zeros(5, 3, dtype=torch.float64) for name in NAMES}
@@ -50,7 +50,7 @@ def test_the_update_is_the_papers_while_rates_change(decays):
             if rate := of_step[name]:
                 decay = 0.0 if name.endswith("bias") and decays else spec.weight_decay
                 reference_update(expected[name], velocity[name], grad, rate, decay, spec.momentum)
-    for name, weight in run(spec, CHANGING).items():
+    for name, weight in run(spec, CHANGING, device=device).items():
         torch.testing.assert_close(weight, expected[name], atol=1e-12, rtol=1e-12)
 
 
@@ -82,9 +82,10 @@ def test_a_rate_of_zero_freezes_weights_and_velocity():
     assert not torch.equal(start["fc6.weight"], end["fc6.weight"])
 
 
-def test_a_skipped_step_leaves_the_weights():
+def test_a_skipped_step_leaves_the_weights(device):
     steps = [rates(0.1, 0.1, 0.1, 0.1)] * 2
-    stopped, before = run(TrainSpec(), steps, [False, True]), run(TrainSpec(), steps[:1], [False])
+    stopped = run(TrainSpec(), steps, [False, True], device)
+    before = run(TrainSpec(), steps[:1], [False], device)
     assert all(torch.equal(stopped[name], before[name]) for name in NAMES)
 
 
@@ -107,4 +108,4 @@ def test_a_network_that_was_moved_is_not_updated():
     for name in NAMES[:2]:
         mine[name].grad = None
     with pytest.raises(AssertionError, match="moved"):
-        optimizer.update(CHANGING[0].__getitem__)
+        optimizer.update(CHANGING[0])

@@ -37,8 +37,9 @@ def test_bits_are_read_from_the_words_in_their_order():
     assert bits((1, 2), step, slice(row, row + 1), slice(100, 130), "cpu").tolist() == [expected[100:130]]
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_same_bits_on_a_gpu():
-    where = (3, 4), 7, slice(2, 70), slice(100, 4000)
-    assert torch.equal(bits(*where, "cuda").cpu(), bits(*where, "cpu"))
+def test_the_same_bits_on_any_device_whoever_says_the_step(device):
+    where = slice(2, 70), slice(100, 4000)
+    for step in (7, 2**33 + 1):
+        expected = bits((3, 4), step, *where, "cpu")
+        assert torch.equal(bits((3, 4), step, *where, device).cpu(), expected)
+        assert torch.equal(bits((3, 4), torch.tensor(step, device=device), *where, device).cpu(), expected)

@@ -20,9 +20,9 @@ SPEC = AlexNetSpec(
 STEPS_PER_EPOCH, EPOCHS = 5, 4
 
 
-def trainer(columns=None, **settings) -> Trainer:
-    settings = {"epochs": EPOCHS, "schedule": "plateau", "patience": 1} | settings
-    return Trainer(SPEC, TrainSpec(**settings), np.full((24, 24, 3), 110.0), STEPS_PER_EPOCH, columns=columns)
+def trainer(columns=None, device="cpu", **settings) -> Trainer:
+    spec = TrainSpec(**({"epochs": EPOCHS, "schedule": "plateau", "patience": 1} | settings))
+    return Trainer(SPEC, spec, np.full((24, 24, 3), 110.0), STEPS_PER_EPOCH, columns=columns, device=device)
 
 
 def batch(step: int, count: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,8 +47,8 @@ def same(first: Trainer, second: Trainer) -> bool:
     return scalars == others and a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_it_learns():
-    made = trainer(epochs=100, schedule="constant")
+def test_it_learns(device):
+    made = trainer(device=device, epochs=100, schedule="constant")
     for step in range(80):
         made.train_step(*batch(step, 32))
     assert made.metrics()["loss"] < math.log(3)
@@ -56,12 +56,12 @@ def test_it_learns():
 
 
 @pytest.mark.parametrize("stop", [1, 7, 10, 13, 19])
-def test_resuming_gives_the_same_bits_as_going_on(stop, tmp_path):
-    whole, before = trainer(), trainer()
+def test_resuming_gives_the_same_bits_as_going_on(stop, tmp_path, device):
+    whole, before = trainer(device=device), trainer(device=device)
     train(whole, range(20))
     train(before, range(stop))
     checkpoint.save(tmp_path, before.step, *before.state_dict())
-    after = trainer()
+    after = trainer(device=device)
     found = checkpoint.newest_complete(tmp_path)
     after.load_state_dict(found.tensors, found.scalars)
     train(after, range(after.step, 20))
@@ -69,8 +69,8 @@ def test_resuming_gives_the_same_bits_as_going_on(stop, tmp_path):
     assert whole.lr == pytest.approx(1e-5)  # the schedule's state went along
 
 
-def test_a_state_does_not_change_when_training_goes_on():
-    made = trainer()
+def test_a_state_does_not_change_when_training_goes_on(device):
+    made = trainer(device=device)
     train(made, range(2))
     tensors, _ = made.state_dict()
     kept = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -135,6 +135,48 @@ def test_a_loss_that_is_no_number_stops_before_the_update():
         made.state_dict()
 
 
+def test_a_gpu_is_not_waited_for_and_keeps_the_weights_from_before_a_loss_that_is_no_number(device):
+    made = trainer(device=device)
+    train(made, range(2))
+    before = made.weights()
+    images, labels = batch(2)
+    images[0, 0, 0, 0] = float("nan")
+    if device == "cpu":  # which stops at once
+        with pytest.raises(NonFiniteLoss, match="step 2 "):
+            made.train_step(images, labels)
+    else:
+        made.train_step(images, labels)
+        made.train_step(*batch(3))
+    with pytest.raises(NonFiniteLoss, match="step 2 "):
+        made.metrics()
+    assert all(torch.equal(weight, before[name]) for name, weight in made.weights().items())
+
+
+def test_a_frozen_layer_and_those_below_it_ask_for_no_gradients(device):
+    """Until the schedule wakes them; all others go on as if nothing had been left out."""
+    schedule = "1:*=.01 2:conv1=0,conv2=0 3:conv1=.01,conv2=.01"
+    made, asked = trainer(device=device, schedule=schedule), []
+    made.net.conv2.register_forward_hook(lambda conv2, inputs, maps: asked.append(maps.requires_grad))
+    train(made, range(15))
+    assert asked == [True] * 5 + [False] * 5 + [True] * 5
+    twin = trainer(device=device, schedule=schedule)
+    for step in range(15):
+        for parameter in twin.net.parameters():
+            parameter.requires_grad_ = lambda wanted, parameter=parameter: parameter  # all ask for theirs
+        train(twin, range(step, step + 1))
+    for name, weight in made.weights().items():
+        torch.testing.assert_close(weight, twin.weights()[name], rtol=1e-6, atol=1e-7)
+
+
+def test_a_step_makes_the_same_update_where_all_layers_are_frozen(device):
+    made = trainer(device=device, schedule="1:*=0")
+    before = made.weights()
+    train(made, range(2))
+    assert made.step == 2
+    assert made.metrics()["loss"] > 0
+    assert all(torch.equal(weight, before[name]) for name, weight in made.weights().items())
+
+
 def test_metrics_are_means_since_last_asked():
     made = trainer()
     images, labels = batch(0)
@@ -146,8 +188,8 @@ def test_metrics_are_means_since_last_asked():
     assert made.metrics()["loss"] != loss / count
 
 
-def test_metrics_after_a_resume_are_of_all_steps_since_last_asked():
-    whole, after = trainer(), trainer()
+def test_metrics_after_a_resume_are_of_all_steps_since_last_asked(device):
+    whole, after = trainer(device=device), trainer(device=device)
     train(whole, range(3))
     after.load_state_dict(*whole.state_dict())
     for made in (whole, after):
@@ -155,8 +197,8 @@ def test_metrics_after_a_resume_are_of_all_steps_since_last_asked():
     assert after.metrics() == whole.metrics()
 
 
-def test_a_step_in_bf16_goes_where_one_in_float32_does():
-    exact, rounded = trainer(), trainer(precision="bf16")
+def test_a_step_in_bf16_goes_where_one_in_float32_does(device):
+    exact, rounded = trainer(device=device), trainer(device=device, precision="bf16")
     before = exact.weights()["fc8.weight"]
     for made in (exact, rounded):
         train(made, range(1))
@@ -180,9 +222,9 @@ def test_the_softmax_is_in_float32_whatever_the_logits_are_in():
     assert (probabilities.sum(1) - 1).abs().max() < 1e-6
 
 
-def test_a_short_batch_has_the_mean_gradient_of_its_true_size():
-    made = trainer()
-    images, labels = batch(0, 4)
+def test_a_short_batch_has_the_mean_gradient_of_its_true_size(device):
+    made = trainer(device=device)
+    images, labels = (tensor.to(device) for tensor in batch(0, 4))
     backward(made.net.train(), images, labels)
     whole = made.net.fc6.weight.grad.clone()
     made.flat.clear_gradients()
@@ -202,11 +244,11 @@ def test_a_stalled_loss_is_told_with_what_to_try():
     assert made.stalled(0.9) is None
 
 
-def test_ten_views_average_probabilities():
-    net = trainer().net.eval()
+def test_ten_views_average_probabilities(device):
+    net = trainer(device=device).net.eval()
     for parameter in net.parameters():
         parameter.data *= 2
-    views = torch.stack([batch(seed, 6)[0] for seed in range(10)], dim=1)
+    views = torch.stack([batch(seed, 6)[0] for seed in range(10)], dim=1).to(device)
     expected = torch.stack([net(views[:, view]).softmax(1) for view in range(10)]).mean(0)
     torch.testing.assert_close(predict(net, views), expected)
     logits = torch.stack([net(views[:, view]) for view in range(10)]).mean(0).softmax(1)

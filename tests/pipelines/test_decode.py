@@ -3,7 +3,6 @@ import pixel_reference
 import pytest
 import shard_builder
 import torch
-from devices import DEVICES
 
 from pipelines.augment import Parameters
 from pipelines.decode import MAX_UNDER_WAY, Decoder, UndecodableImage
@@ -118,7 +117,6 @@ def test_raw_pixels_are_the_same_on_a_gpu():
     assert (decode(decoder("raw", device="cuda"), stored, drawn) == reference(stored, drawn)).all()
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_an_image_decodes_to_the_same_wherever_it_stands_in_a_run(device):
     """Alone, first and last of 256, and in the middle of a run of another length."""
     stored = images("jpeg", 256)

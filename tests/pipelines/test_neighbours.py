@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from devices import DEVICES
 
 from pipelines import neighbours
 from pipelines.neighbours import chance, nearest, right_class
@@ -35,7 +34,6 @@ def in_blocks(ids_N: np.ndarray, values_NU: np.ndarray, sizes: list[int]):
     return zip(np.split(ids_N, ends[:-1]), np.split(values_NU, ends[:-1]), strict=True)
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("sizes", [[200], [1] * 200, [7, 150, 3, 40]])
 @pytest.mark.parametrize("products", [1, 64, 1 << 23])
 def test_neighbours_are_those_of_an_obvious_search_however_rows_are_cut(monkeypatch, device, sizes, products):

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +133,8 @@ def _ms_per_part(trainer: Trainer, images_BCHW: Tensor, labels_B: Tensor) -> dic
     forward_s = _median_s(forward, device.type)
     both_s = _median_s(both, device.type)
     seconds |= {"forward": forward_s - centred_s, "backward": both_s - forward_s}
-    seconds["update"] = _median_s(
-        lambda: trainer.optimizer.update(partial(trainer.schedule.rate, trainer.step)), device.type
-    )
+    rates = {name: trainer.schedule.rate(trainer.step, name) for name in trainer.flat.places}
+    seconds["update"] = _median_s(lambda: trainer.optimizer.update(rates), device.type)
     return {part: round(1e3 * value, 2) for part, value in seconds.items()}
 
 
