@@ -180,7 +180,8 @@ class TrainSpec:
         Literal["paper", "torch"], "momentum that contains the rate (paper), or torch.optim.SGD's, which does not"
     ] = "paper"
     precision: Annotated[
-        Literal["float32", "tf32", "bf16"], "arithmetic of convolutions and matrix products; tf32 and bf16 need a GPU"
+        Literal["float32", "tf32", "bf16", "auto"],
+        "arithmetic of convolutions and matrix products; tf32 and bf16 need a GPU; auto: bf16 on one that has it",
     ] = "float32"
     device: Annotated[
         Literal["auto", "cpu", "gpu"], "what training and evaluation run on; auto: on GPUs where there are any"
@@ -190,6 +191,7 @@ class TrainSpec:
     ] = "auto"
     replicas: Annotated[int, "copies of the network, which share each batch"] = 1
     checkpoint_every_steps: Annotated[int, "steps between checkpoints; 0: only at the end of an epoch"] = 1000
+    checkpoint_every_s: Annotated[float, "seconds between checkpoints, beside those by steps; 0: none by the clock"] = 0
     keep_checkpoints: Annotated[int, "checkpoints kept; the oldest are deleted"] = 2
     init_from: Annotated[
         str,
@@ -204,7 +206,8 @@ class TrainSpec:
     def __post_init__(self):
         _require_choices(self, "train")
         least = {"batch_size": 1, "eval_batch_size": 1, "patience": 1, "min_epochs": 1, "replicas": 1}
-        least |= {"keep_checkpoints": 1, "checkpoint_every_steps": 0, "stall_steps": 0, "seed": 0}
+        least |= {"keep_checkpoints": 1, "checkpoint_every_steps": 0, "checkpoint_every_s": 0}
+        least |= {"stall_steps": 0, "seed": 0}
         for name, minimum in least.items():
             value = getattr(self, name)
             _require(value >= minimum, f"train.{name} is {value}; use {minimum} or more")

@@ -18,6 +18,14 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def resolved(precision: str, device: torch.device) -> str:
+    """What a precision is on a device: `auto` is bf16 on GPUs that have it in hardware, else float32."""
+    if precision != "auto":
+        return precision
+    has_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return "bf16" if has_bf16 else "float32"
+
+
 def set_arithmetic(device: torch.device, precision: str) -> None:
     """From now on a GPU computes the same numbers every time, in TF32 unless float32 is asked for.
 

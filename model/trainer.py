@@ -16,7 +16,7 @@ from model.networks import NetSpec, build
 from model.optimizer import Momentum
 from model.schedules import Schedule
 from model.specs import TrainSpec
-from model.step import backward, evaluate, set_arithmetic
+from model.step import backward, evaluate, resolved, set_arithmetic
 
 
 class NonFiniteLoss(ValueError):
@@ -49,7 +49,8 @@ class Trainer:
         self.net = build(net_spec, columns, seed=spec.seed)
         self.net.set_mean(mean_HWC)
         self.net.to(self.device)
-        set_arithmetic(self.device, spec.precision)
+        self.precision = resolved(spec.precision, self.device)
+        set_arithmetic(self.device, self.precision)
         self.schedule = Schedule(spec, steps_per_epoch, net_spec.num_classes)
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, wrong, images since last asked
         # A GPU shall find gradients where they were in the step before; on a CPU adding to them would cost a pass more.
@@ -97,7 +98,7 @@ class Trainer:
         if len(labels_B):  # a last batch may be too short for every replica
             images_BCHW, labels_B = (t.to(self.device, non_blocking=True) for t in (images_BCHW, labels_B))
             shift_B3 = None if shift_B3 is None else shift_B3.to(self.device, non_blocking=True)
-            sums += backward(self.net, images_BCHW, labels_B, shift_B3, batch_size, self.spec.precision)
+            sums += backward(self.net, images_BCHW, labels_B, shift_B3, batch_size, self.precision)
         sums = self._sum_over_replicas(sums)
         for average in self.running:  # each replica has seen its own rows
             self.replicas.take_first(average)
@@ -149,7 +150,7 @@ class Trainer:
 
     def evaluate(self, batches) -> TopK:
         """Errors over all replicas' batches of (images, labels); both columns of a replica get the same ones."""
-        top = evaluate(self.net, batches, self.spec.precision)
+        top = evaluate(self.net, batches, self.precision)
         sums = torch.tensor([top.right_at_1, top.right_at_5, top.num_images], dtype=torch.float64, device=self.device)
         right_at_1, right_at_5, num_images = self.replicas.sum(sums).tolist()
         return TopK(right_at_1, right_at_5, round(num_images))
@@ -160,19 +161,28 @@ class Trainer:
 
     def weights(self) -> dict[str, Tensor]:
         """The network's parameters and averages, both columns merged, on the host; every rank must call it."""
-        return {name: self._merge(name, tensor) for name, tensor in self.net.named.state_dict().items()}
+        return self._on_host(dict(self.net.named.state_dict()))
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict]:
         """Tensors and scalars of a checkpoint, the same for any placement; every rank of a replica must call it."""
         self._check_finite()
+        velocity = self._on_host({name: self.flat.view(self.flat.velocity, name) for name in self.flat.places})
         tensors = {f"net/{name}": tensor for name, tensor in self.weights().items()}
-        for name in self.flat.places:
-            tensors[f"velocity/{name}"] = self._merge(name, self.flat.view(self.flat.velocity, name))
+        tensors |= {f"velocity/{name}": tensor for name, tensor in velocity.items()}
         scalars = {"step": self.step, "schedule": self.schedule.state(), "sums": self.sums.tolist()}
-        return tensors, scalars
+        return tensors, scalars | {"precision": self.precision}
 
     def load_state_dict(self, tensors: dict[str, Tensor], scalars: dict) -> None:
-        """Continues from a checkpoint, whatever placement wrote it."""
+        """Continues from a checkpoint, whatever placement wrote it.
+
+        Raises:
+            ValueError: It was written where `train.precision=auto` was another than here.
+        """
+        if (was := scalars.get("precision", self.precision)) != self.precision:
+            raise ValueError(
+                f"the checkpoint was computed in {was}, and train.precision=auto is {self.precision} here: go on where "
+                "it began, or start another training with a precision of your own"
+            )
         self.load_weights({name.removeprefix("net/"): t for name, t in tensors.items() if name.startswith("net/")})
         for name in self.flat.places:
             self.flat.view(self.flat.velocity, name).copy_(self.net.part(name, tensors[f"velocity/{name}"]))
@@ -188,5 +198,13 @@ class Trainer:
             if name in weights:
                 tensor.copy_(self.net.part(name, weights[name]))
 
-    def _merge(self, name: str, tensor: Tensor) -> Tensor:
-        return self.net.merge(name, tensor.detach()).cpu()
+    def _on_host(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Copies of what all columns together hold, which nobody changes while they are written."""
+        merged = {name: self.net.merge(name, tensor.detach()) for name, tensor in parts.items()}
+        if self.device.type == "cpu":
+            return merged
+        pinned = {name: torch.empty_like(t, device="cpu", pin_memory=True) for name, t in merged.items()}
+        for name, tensor in merged.items():
+            pinned[name].copy_(tensor, non_blocking=True)
+        torch.cuda.current_stream(self.device).synchronize()
+        return pinned

@@ -28,6 +28,7 @@ STAGES = (
             "train.device",
             "train.placement",
             "train.checkpoint_every_steps",
+            "train.checkpoint_every_s",
             "train.keep_checkpoints",
             "train.eval_batch_size",
             "train.init_from",

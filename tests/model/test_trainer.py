@@ -209,6 +209,14 @@ def test_a_step_in_bf16_goes_where_one_in_float32_does(device):
     assert rounded.metrics()["loss"] == pytest.approx(exact.metrics()["loss"], rel=0.01)
 
 
+def test_auto_is_float32_on_a_cpu_and_what_began_in_another_precision_is_refused():
+    made = trainer(precision="auto")
+    tensors, scalars = made.state_dict()
+    assert made.precision == scalars["precision"] == "float32"
+    with pytest.raises(ValueError, match="computed in bf16, and train.precision=auto is float32 here: go on where"):
+        made.load_state_dict(tensors, scalars | {"precision": "bf16"})
+
+
 def test_the_softmax_is_in_float32_whatever_the_logits_are_in():
     net, (images, labels) = trainer().net.train(), batch(0)
     with torch.autocast("cpu", torch.bfloat16):

@@ -30,6 +30,7 @@ from workflows.engine.outputs import places
 from workflows.engine.plan import plan
 from workflows.engine.run import run
 from workflows.engine.stage import Context
+from workflows.folders import CHECKPOINTS
 from workflows.stages.evaluate import Job, evaluate_part
 from workflows.stages.train import network_for, require_every_report
 from workflows.tracking.tracker import Untracked
@@ -123,6 +124,17 @@ def test_evaluation_in_a_precision_that_only_gpus_have_is_refused_without_one(tm
     given = (config, tmp_path, step.output, step.ingredients, inputs, InProcess(), Untracked(), Console())
     with pytest.raises(UsageError, match="train.precision=bf16 needs a GPU, .*: evaluate where there is one"):
         step.stage.load().run(Context(*given))
+
+
+def test_what_auto_was_is_recorded_and_evaluation_does_as_training_did(tmp_path):
+    changes = {"train__precision": "auto", "train__epochs": 1, "train__checkpoint_every_s": 0.001} | ALONE
+    config = tiny.config(tiny.write_source(tmp_path / "source"), **changes)
+    upto = ("ingest", "stats", "train", "evaluate")
+    run(STAGES, config, tmp_path / "runs", only=upto, compute=lambda *_: InProcess())
+    outputs = {step.stage.name: step.output for step in plan(STAGES, config, places(config, tmp_path / "runs"))}
+    for stage in ("train", "evaluate"):
+        assert outputs[stage].require_record()["made_with"]["precision"] == "float32"
+    assert len(checkpoints.steps(outputs["train"].folder.child(CHECKPOINTS))) == config.train.keep_checkpoints
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def usable(device: str, have: Resources, built: str) -> Resources:
 
 def require_precision(precision: str, have: Resources, way_out: str) -> None:
     """UsageError, which ends with the way out, where arithmetic is asked for that only GPUs have."""
-    if precision != "float32" and not have.gpus:
+    if precision not in ("float32", "auto") and not have.gpus:
         raise UsageError(f"train.precision={precision} needs a GPU, and there is none: {way_out}")
 
 

@@ -108,6 +108,12 @@ class Context:
     def folder(self) -> Folder:
         return self.output.folder
 
+    @property
+    def trained_in(self) -> str:
+        """The precision of the training among the inputs: `train.precision`, or what its `auto` was there."""
+        asked = self.config.train.precision
+        return asked if asked != "auto" else self.inputs["train"].require_record()["made_with"]["precision"]
+
     def log_files(self, *names: str, to: str | None = None) -> None:
         """These files of the output become artifacts of the run, in its folder `to`."""
         with self.folder.as_local(*names) as here:

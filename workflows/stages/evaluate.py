@@ -73,7 +73,7 @@ def run(context: Context) -> dict:
     total = manifest.num_rows(spec.split)
     require_split(spec.split, {name: manifest.num_rows(name) for name in manifest.splits})
     have = devices.usable(context.config.train.device, context.compute.resources(), devices.torch_cuda())
-    precision = context.config.train.precision
+    precision = context.trained_in
     devices.require_precision(precision, have, "evaluate where there is one, as training did")
     device, cpus_each, num_parts = spread(have, total, spec.batch_size)
     models, listed = _models(context), _left_out(spec)

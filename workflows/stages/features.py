@@ -58,7 +58,7 @@ def run(context: Context) -> dict:
     records = [record for split in config.features.splits for record in manifest.splits[split] if record.rows]
     total = sum(record.rows for record in records)
     have = devices.usable(config.train.device, context.compute.resources(), devices.torch_cuda())
-    devices.require_precision(config.train.precision, have, "take features where there is one, as training did")
+    devices.require_precision(context.trained_in, have, "take features where there is one, as training did")
     device, cpus_each, _ = spread(have, total, config.features.batch_size)
     job = _job(context, manifest, device, cpus_each)
     folder.remove_stale_temporaries()
@@ -96,7 +96,7 @@ def _job(context: Context, manifest: Manifest, device: Device, num_cpus: int) ->
         encoding=manifest.encoding,
         size_px=manifest.size_px,
         batch_size=config.features.batch_size,
-        precision=config.train.precision,
+        precision=context.trained_in,
         dtype=config.features.dtype,
         num_cpus=num_cpus,
         threads=min(config.loader.threads or num_cpus, num_cpus),

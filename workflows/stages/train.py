@@ -191,7 +191,7 @@ def log_models(context: Context, manifest: Manifest) -> None:
 def _summary(job: TrainJob, plan: WorkerPlan, result: dict, seen: int, seconds: float) -> dict:
     """`seen`: images that went through the network in these seconds, not in attempts before."""
     parameters = num_params(job.net)
-    val = result.get("val_top1_error")
+    val, precision = result.get("val_top1_error"), result.pop("precision")
     error = "no validation images" if val is None else f"val top-1 error {val:.1%}"
     return {
         "result": f"{error} after {job.train.epochs:g} epochs, {parameters:,} parameters",
@@ -207,7 +207,7 @@ def _summary(job: TrainJob, plan: WorkerPlan, result: dict, seen: int, seconds: 
             "workers": plan.world,
             "replicas": job.train.replicas,
             "columns_per_worker": job.columns_per_rank,
-            "precision": job.train.precision,
+            "precision": precision,
             "backend": plan.backend or "none",
         },
     }

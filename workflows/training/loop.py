@@ -9,7 +9,9 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ from pipelines.storage import Folder
 from pipelines.timings import verdict
 from workflows.compute.workers import Worker
 from workflows.folders import CHECKPOINTS, MODELS
-from workflows.training import checkpoints
+from workflows.training import checkpoints, memory
+from workflows.training.pace import Pace
 
 REPORTS_PER_EPOCH = 10
 Pixels = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]  # images, labels, and what lighting adds
@@ -93,6 +96,8 @@ class _Training:
         self.last: dict[str, float] = {}
         self.reports: deque[dict[str, Any]] = deque(maxlen=REPORTS_KEPT)
         self.num_sent = 0
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._writing: Future[None] | None = None
 
     @property
     def epoch(self) -> float:
@@ -124,6 +129,7 @@ class _Training:
             with self.job.start.as_local(export.CARD, export.WEIGHTS) as folder:
                 shapes, names = tensor_shapes(self.job.net), self.manifest.class_names
                 self.trainer.load_weights(export.starting_weights(folder, shapes, names, self.job.train.init_layers))
+        self.pace = Pace(self.job.train, step, partial(_of_first, self.worker))
         self._send(
             {
                 "resumed_step": step,
@@ -138,9 +144,12 @@ class _Training:
         epoch, first = divmod(self.trainer.step, self.loader.steps_per_epoch)
         every = max(1, self.loader.steps_per_epoch // REPORTS_PER_EPOCH)
         self.trainer.net.input_scale = self.loader.input_scale(epoch)
-        began, images, spec = time.perf_counter(), 0, self.job.train
+        began, images = time.perf_counter(), 0
         for batch, size, row in self._batches(epoch, first):
-            self.trainer.train_step(*batch, batch_size=size, first_row=row)
+            try:
+                self.trainer.train_step(*batch, batch_size=size, first_row=row)
+            except torch.OutOfMemoryError:
+                raise memory.told(self.trainer, batch[0], batch[1], size) from None
             images += size
             step = self.trainer.step
             is_last = step % self.loader.steps_per_epoch == 0 or step == self.num_steps
@@ -149,7 +158,7 @@ class _Training:
                 began, before = time.perf_counter(), began
                 self._report_step(metrics, images / (began - before))
                 images = 0
-            if spec.checkpoint_every_steps and step % spec.checkpoint_every_steps == 0 and not is_last:
+            if not is_last and self.pace.is_due(step):
                 self._checkpoint()
             if is_last:
                 break
@@ -158,7 +167,7 @@ class _Training:
     def result(self) -> dict[str, Any]:
         """What the stage says of the training, and how many reports it must have."""
         best = {"best_epoch": self.best["epoch"], "best_top1_error": self.best["top1_error"]}
-        return {**self.last, **best, "reports": self.num_sent}
+        return {**self.last, **best, "reports": self.num_sent, "precision": self.trainer.precision}
 
     def _send(self, report: dict[str, Any]) -> None:
         self.worker.report(report)
@@ -206,15 +215,26 @@ class _Training:
         report |= {**self.last, "verdict": verdict(self.loader.timings, self.manifest.encoding)}
         self.reports.append(report)
         self._checkpoint()
+        self._await_writer()  # what is reported is stored
         self._send(report)
 
     def _checkpoint(self) -> None:
+        """Of this step, written while training goes on."""
         tensors, scalars = self.trainer.state_dict()
+        self.pace.begin(self.trainer.step)
         if self.worker.rank == 0:
             state = {"trainer": scalars, "loader": self.loader.fingerprint, "best": self.best, "last": self.last}
             state["reports"] = list(self.reports)
             keep = self.job.train.keep_checkpoints
-            checkpoints.save(self.job.folder.child(CHECKPOINTS), self.trainer.step, tensors, state, keep)
+            self._await_writer()
+            self._writing = self._writer.submit(
+                checkpoints.save, self.job.folder.child(CHECKPOINTS), self.trainer.step, tensors, state, keep
+            )
+
+    def _await_writer(self) -> None:
+        """Until the last checkpoint is whole; its error, if it failed."""
+        if self._writing:
+            self._writing.result()
 
     def _export(self, names: list[str]) -> None:
         if not names:
@@ -311,6 +331,17 @@ def _places(job: TrainJob, worker: Worker) -> tuple[OneProcess | OneColumn, Repl
     if worker.world == 1:
         return OneProcess(job.net.columns), Replicas()
     return place_ranks(job.net.columns, job.columns_per_rank, worker.rank, worker.world)
+
+
+def _of_first(worker: Worker, number: int) -> int:
+    """The first worker's number; all call it."""
+    if worker.world == 1:
+        return number
+    import torch.distributed as dist
+
+    told = torch.tensor(number, device=worker.device)
+    dist.broadcast(told, 0)
+    return int(told)
 
 
 def _differs_among_ranks(step: int, worker: Worker) -> bool:
