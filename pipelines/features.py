@@ -87,15 +87,18 @@ class Features:
             yield from read_features(self.folder, file)
 
 
-def read_features(folder: Folder, file: FeatureFile) -> Iterator[FeatureRows]:
+def read_features(folder: Folder, file: FeatureFile, way_out: str = REDO) -> Iterator[FeatureRows]:
     """The rows of one file, a row group at a time. ValueError where it is missing or not the file that was written.
 
     The file is compared with its sha256 when this process reads it for the first time.
+
+    Args:
+        way_out: What is said of how it is made again.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    data = _whole(folder, file)
+    data = _whole(folder, file, way_out)
     table = pq.ParquetFile(pa.BufferReader(data))
     for group in range(table.num_row_groups):
         rows = table.read_row_group(group, use_threads=False)
@@ -112,15 +115,15 @@ def _values(numbers: "pa.Array") -> np.ndarray:
 _checked: set[tuple[str, str]] = set()
 
 
-def _whole(folder: Folder, file: FeatureFile) -> memoryview:
+def _whole(folder: Folder, file: FeatureFile, way_out: str) -> memoryview:
     try:
         data = read_bytes(folder, file.name)
     except FileNotFoundError as error:
-        raise ValueError(f"{folder.where(file.name)} is gone; {REDO}") from error
+        raise ValueError(f"{folder.where(file.name)} is gone; {way_out}") from error
     key = (folder.child(file.name).url, file.sha256)
     if key not in _checked:
         if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise ValueError(f"{folder.where(file.name)} is not the file that was written; {REDO}")
+            raise ValueError(f"{folder.where(file.name)} is not the file that was written; {way_out}")
         _checked.add(key)
     return data
 
@@ -233,7 +236,7 @@ def problems_by_file(folder: Folder, each: Callable[[Callable, Iterable], Iterab
 
 def _problem(folder: Folder, file: FeatureFile) -> tuple[str, str]:
     try:
-        _whole(folder, file)
+        _whole(folder, file, REDO)
     except (ValueError, OSError) as error:
         return file.name, str(error)
     return file.name, ""

@@ -42,6 +42,16 @@ class BaselineSpec:
         self._require(self.batch_size >= 1, "batch_size", "1 or more")
         self._require(0 <= self.seed < 2**32, "seed", "0 to 2**32 - 1")
 
+    @property
+    def values_each(self) -> int:
+        """Of an image and a kind of descriptor, in each part of the spatial pyramid."""
+        raise NotImplementedError
+
+    @property
+    def encoded_bytes(self) -> int:
+        """Of an image in all kinds of descriptor, as float16 that cannot be compressed."""
+        return 2 * len(self.descriptors) * self.values_each * sum(grid * grid for grid in self.grids)
+
     def _require(self, condition: bool, name: str, use: str) -> None:
         if not condition:
             value = getattr(self, name)
@@ -63,6 +73,10 @@ class FisherSpec(BaselineSpec):
         self._require(1 <= self.components <= 48, "components", "1 to 48, which every descriptor has")
         self._require(self.gaussians >= 1, "gaussians", "1 or more")
 
+    @property
+    def values_each(self) -> int:
+        return 2 * self.components * self.gaussians
+
 
 @dataclass(frozen=True)
 class SparseSpec(BaselineSpec):
@@ -83,3 +97,7 @@ class SparseSpec(BaselineSpec):
         super().__post_init__()
         self._require(self.atoms >= 1, "atoms", "1 or more")
         self._require(0 <= self.threshold < 1, "threshold", "0 to below 1")
+
+    @property
+    def values_each(self) -> int:
+        return self.atoms

@@ -1,6 +1,7 @@
 """The baselines' arithmetic against slow obvious twins: descriptors, Fisher vectors, sparse codes, the pyramid."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,12 +131,21 @@ def test_fisher_vectors_are_those_of_the_formula(random):
     descriptors_BPD = random.normal(size=(2, 9, 6)).astype(np.float32) * 2
     inside = [np.arange(9), np.array([0, 4, 7])]
     found_BF = vocabulary.encode(descriptors_BPD, inside)
-    assert found_BF.shape == (2, 2 * 3 * 2 * 4)
+    assert found_BF.shape == (2, 2 * SMALL_FISHER.values_each)
     learned = (vocabulary.weights_K, vocabulary.means_KC, vocabulary.variances_KC)
     for image in range(2):
         x_PC = (descriptors_BPD[image] - vocabulary.mean_D) @ vocabulary.components_DC
         expected = [fisher_by_the_formula(x_PC[part].astype(float), *learned) for part in inside]
         np.testing.assert_allclose(found_BF[image], np.concatenate(expected) / np.sqrt(2), atol=2e-4)
+
+
+def test_what_encoded_images_take_is_known_before(random):
+    """Of three kinds of descriptor, with a pyramid of 1 + 4 parts, 2 bytes a value."""
+    descriptors_ND = random.normal(size=(60, 6)).astype(np.float32)
+    vocabulary = SparseVocabulary.learn(descriptors_ND, SMALL_SPARSE)
+    assert vocabulary.encode(descriptors_ND[None], [np.arange(60)]).shape == (1, SMALL_SPARSE.values_each)
+    spec = replace(SMALL_SPARSE, grids=(1, 2))
+    assert spec.encoded_bytes == 3 * 5 * 5 * 2
 
 
 def test_the_mixture_finds_the_clusters_that_there_are(random):

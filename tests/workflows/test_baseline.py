@@ -12,7 +12,7 @@ import tiny
 from conftest import run_alexnet
 from PIL import Image
 
-from pipelines.features import write_features
+from pipelines.features import finished_files, write_features
 from pipelines.formats.rows import ShardRows
 from pipelines.shard_record import ShardRecord
 from pipelines.storage import Folder
@@ -126,6 +126,7 @@ def test_keys_of_one_baseline_leave_the_other_as_it_is(shared):
     assert (rows["fisher"]["state"], rows["sparse"]["state"]) == ("CACHED", "STALE")
     assert "optional: `alexnet baseline sparse` makes it" in rows["sparse"]["reasons"]
     assert rows["sparse"]["units"] == 120
+    assert rows["sparse"]["bytes"] == 120 * 3 * 16 * (1 + 4) * 2
 
 
 @pytest.mark.slow
@@ -213,6 +214,15 @@ def test_a_killed_baseline_goes_on_with_what_is_missing(shared, tmp_path):
     assert contents[1] == contents[0]
 
 
+@pytest.mark.slow
+def test_too_little_room_is_said_once_the_first_file_tells_how_much_is_wanted(shared, monkeypatch):
+    root, config = shared
+    monkeypatch.setattr("workflows.stages.room.DISK_MARGIN", 1e12)
+    with pytest.raises(UsageError, match=r"the rest of the encoded images will take about .* free: make room, or"):
+        made(root, with_values(config, {"sparse.atoms": 5, "sparse.descriptors": "colour"}), "sparse")
+    assert len([*root.glob("sparse/*/colour/data/*")]) == 1
+
+
 def encoded(folder: Folder, labels_N: np.ndarray, values_NF: np.ndarray, **keys) -> Course:
     """A course over one file of such images."""
     ids_N, count = np.arange(len(labels_N)), len(labels_N)
@@ -221,6 +231,16 @@ def encoded(folder: Folder, labels_N: np.ndarray, values_NF: np.ndarray, **keys)
     file = write_features(folder, record, rows, [values_NF.astype(np.float32)], "float16")
     config = with_values(RunConfig(), {f"fisher.{name}": value for name, value in keys.items()})
     return Course(folder, (file,), config.fisher, 2, 1)
+
+
+def test_a_damaged_file_of_encoded_images_is_told_with_the_baseline_s_command_and_then_missing(tmp_path):
+    course = encoded(Folder.at(tmp_path), np.arange(9) % 2, np.ones((9, 4)))
+    file = tmp_path / course.files[0].name
+    file.write_bytes(file.read_bytes()[:-9] + bytes(9))
+    assert len(finished_files(course.folder)) == 1
+    with pytest.raises(ValueError, match=f"{file} is not the file .*; run `alexnet baseline fisher` again, which enc"):
+        linear.one_pass("choosing", course)
+    assert not finished_files(course.folder)
 
 
 def test_held_out_images_choose_and_are_not_learned_from(tmp_path):

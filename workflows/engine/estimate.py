@@ -39,7 +39,7 @@ class Prediction:
 
     units: int  # images, counted as often as they are seen; of neighbours pairs of images
     seconds: float | None
-    num_bytes: int | None
+    num_bytes: int | None  # of baselines what they hold until they are done
     shards: int | None  # of ingest, or files of features
 
 
@@ -49,6 +49,8 @@ def predict(step: Planned, config: RunConfig, where: Places, counts: dict[str, i
     units = max(0, _units(step, config, counts) - (so_far.images_done if so_far else 0))
     like = _alike(step, config, where)
     seconds = units * like["seconds"] / like["units"] if like else None
+    if step.stage.name in ("fisher", "sparse"):
+        return Prediction(units, seconds, round(units * _encoded_bytes_each(step, config, like)), None)
     if step.stage.name not in ("ingest", "features"):
         return Prediction(units, seconds, None, None)
     splits = config.features.splits if step.stage.name == "features" else SPLITS
@@ -177,6 +179,12 @@ def _bytes_each(config: RunConfig, like: dict[str, Any] | None) -> float:
     if like and (stored := sum(like["metrics"].get(f"images_{split}", 0) for split in SPLITS)):
         return like["metrics"]["bytes"] / stored
     return predicted_bytes(1, config.ingest)
+
+
+def _encoded_bytes_each(step: Planned, config: RunConfig, like: dict[str, Any] | None) -> float:
+    """Bytes that an image takes until a baseline is done: as of the like of it, else as if nothing was compressed."""
+    measured = like and like["metrics"].get("encoded_bytes_per_image")
+    return measured or getattr(config, step.stage.name).encoded_bytes
 
 
 def _feature_bytes_each(config: RunConfig, like: dict[str, Any] | None) -> float:

@@ -16,7 +16,7 @@ from model.metrics import TopK
 from pipelines.baselines import encoding
 from pipelines.baselines.pyramid import regions
 from pipelines.baselines.specs import BaselineSpec
-from pipelines.features import FeatureFile, discard, finished_files, read_features, stem, write_features
+from pipelines.features import FeatureFile, discard, finished_files, stem, write_features
 from pipelines.manifest import Manifest
 from pipelines.shard_record import ShardRecord
 from pipelines.shards import read_shard
@@ -27,6 +27,7 @@ from workflows.stages import ensemble, linear
 from workflows.stages.evaluate import ERRORS, PREDICTIONS, TOP, Part, write_predictions
 from workflows.stages.ingest import log_dataset
 from workflows.stages.linear import Course
+from workflows.stages.room import require_room
 from workflows.tracking.headline import errors_of, hardware
 
 KEPT = (encoding.VOCABULARY, linear.CHOSEN, linear.STATE.format("classifier"))  # of each kind of descriptor
@@ -128,22 +129,24 @@ def _encode(context: Context, job: Job, records: list[ShardRecord]) -> tuple[flo
     total, left = sum(record.rows for record in records), sum(record.rows for record, _ in todo)
     seen, began = total - left, time.perf_counter()
     with context.console.progress(context.output.stage, total, "images", seen) as progress:
-        for rows in context.compute.map(partial(encode, job), todo):
+        for rows, num_bytes in context.compute.map(partial(encode, job), todo):
             seen += rows
+            if seen == total - left + rows:  # the first, whose size tells the others'
+                require_room(context.folder, "the rest of the encoded images", (total - seen) / rows * num_bytes)
             progress.update(seen)
     return left / (time.perf_counter() - began), left
 
 
-def encode(job: Job, work: tuple[ShardRecord, tuple[str, ...]]) -> int:
-    """A task: the vectors of a shard's images, a file for each of some kinds of descriptor; how many images."""
+def encode(job: Job, work: tuple[ShardRecord, tuple[str, ...]]) -> tuple[int, int]:
+    """A task: the vectors of a shard's images, a file for each of some kinds of descriptor; how many images, bytes."""
     record, kinds = work
-    rows = read_shard(job.shards, record)
+    rows, num_bytes = read_shard(job.shards, record), 0
     for kind in kinds:
         described = encoding.dense(kind, job.spec, job.size_px)
         vocabulary = encoding.load(job.of(kind), job.spec)
         vectors = encoding.encoded(rows, described, vocabulary, job.spec.grids)
-        write_features(job.of(kind), record, rows, vectors, "float16")
-    return len(rows)
+        num_bytes += write_features(job.of(kind), record, rows, vectors, "float16").bytes
+    return len(rows), num_bytes
 
 
 def _courses(context: Context, job: Job, train: list[ShardRecord], num_classes: int) -> dict[str, Course]:
@@ -193,7 +196,7 @@ def judge(courses: dict[str, Course], files: dict[str, FeatureFile]) -> Part:
     for kind, file in files.items():
         torch.set_num_threads(courses[kind].num_cpus)
         classifier = linear.load(courses[kind], "classifier")
-        rows = list(read_features(courses[kind].folder, file))
+        rows = list(linear.rows_of(courses[kind], file))
         found = [classifier.probabilities(torch.tensor(part.features_NU).float())[0] for part in rows]
         of_kinds.append(torch.cat(found))
     probabilities_MNK = torch.stack(of_kinds)
@@ -219,6 +222,12 @@ def _errors(split: str, results: list[Part], courses: dict[str, Course]) -> dict
     return {"split": split, "num_images": together.num_images, **errors, "models": of_each}
 
 
+def _bytes_each(courses: dict[str, Course]) -> float:
+    """Of an image, encoded in all kinds: what the disk had to hold while the classifiers were trained."""
+    files = [course.files for course in courses.values()]
+    return sum(sum(file.bytes for file in each) / sum(file.rows for file in each) for each in files)
+
+
 def _summary(errors: dict, courses: dict[str, Course], images_per_s: float, units: int) -> dict:
     each = ", ".join(f"{model['model']} {model['top1_error']:.2%}" for model in errors["models"])
     several = f" ({each})" if len(courses) > 1 else ""
@@ -226,7 +235,7 @@ def _summary(errors: dict, courses: dict[str, Course], images_per_s: float, unit
     plain = {name: value for name, value in errors.items() if name != "models"}
     return {
         "result": f"{errors['split']}: top-1 error {top1:.2%}{several}, top-5 {top5:.2%}",
-        "metrics": {**plain, "mean_images_per_s": images_per_s},
+        "metrics": {**plain, "mean_images_per_s": images_per_s, "encoded_bytes_per_image": _bytes_each(courses)},
         "units": units,
         "files": (ERRORS, PREDICTIONS, *(f"{kind}/{name}" for kind in courses for name in KEPT)),
         "made_with": {"device": "cpu", "cpus_per_task": _cpus(courses)},

@@ -5,7 +5,6 @@ One Ray task a shard, and a file of each (see `pipelines/features.py`); files th
 
 import json
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,10 @@ from workflows.compute import devices
 from workflows.compute.spread import spread
 from workflows.config import UsageError, require_splits
 from workflows.console import size
-from workflows.engine.estimate import DISK_MARGIN
 from workflows.engine.stage import Context
 from workflows.folders import MODELS
 from workflows.stages.ingest import log_dataset
+from workflows.stages.room import require_room
 from workflows.tracking.headline import hardware
 
 if TYPE_CHECKING:
@@ -69,9 +68,11 @@ def run(context: Context) -> dict:
     num_gpus = int(device == "cuda")
     tasks = context.compute.map(partial(write_shard_s_features, job), todo, num_gpus, cpus_each, keep_processes=True)
     with context.console.progress("features", total, "images", kept) as progress:
-        for file in _with_room(tasks, folder, total - kept):
+        for file in tasks:
             done[stem(file.name)] = file
             seen += file.rows
+            if seen == kept + file.rows:  # the first, whose size tells the others'
+                require_room(folder, "the rest of the features", (total - seen) / file.rows * file.bytes)
             progress.update(seen)
     _prepared.cache_clear()
     assert seen == total, f"features of {seen} of {total} images were taken"
@@ -102,18 +103,6 @@ def _job(context: Context, manifest: Manifest, device: Device, num_cpus: int) ->
         threads=min(config.loader.threads or num_cpus, num_cpus),
         device=device,
     )
-
-
-def _with_room(files: Iterable[FeatureFile], folder: Folder, images: int) -> Iterator[FeatureFile]:
-    """The files as they are done. UsageError, once it is known how large they are, where they have too little room."""
-    for number, file in enumerate(files):
-        wanted, free = images / file.rows * file.bytes - file.bytes, folder.free_bytes()
-        if not number and free is not None and free < wanted * DISK_MARGIN:
-            raise UsageError(
-                f"the features will take about {size(wanted)} more and {folder.where()} has {size(free)} free: "
-                "make room, or name another disk with --root or --set store=FOLDER"
-            )
-        yield file
 
 
 def write_shard_s_features(job: Job, shard: ShardRecord) -> FeatureFile:

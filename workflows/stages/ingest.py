@@ -25,9 +25,9 @@ from pipelines.windows import write_shards
 from workflows.compute import machine
 from workflows.config import UsageError
 from workflows.console import size
-from workflows.engine.estimate import DISK_MARGIN
 from workflows.engine.outputs import INDEX
 from workflows.engine.stage import Context
+from workflows.stages.room import require_room
 
 
 def run(context: Context) -> dict:
@@ -42,7 +42,7 @@ def run(context: Context) -> dict:
     done = finished_shards(store, plan.origin)
     _tell_of_other_versions(context, done)
     images = kept = _listed(done.values())
-    _check_disk(store, predicted_bytes(plan.num_rows - kept, spec))
+    require_room(store, "the shards", predicted_bytes(plan.num_rows - kept, spec))
     refused = too_damaged(done.values(), plan.num_rows, spec.max_bad)
     todo = (tasks for tasks in plan.windows(frozenset(done)) if not refused)
     began = time.perf_counter()
@@ -142,16 +142,6 @@ def _check_visible(store: Folder, size_of: Callable[[str], int | None], shards: 
 
 def _listed(records: Iterable[ShardRecord]) -> int:
     return sum(record.listed for record in records)
-
-
-def _check_disk(store: Folder, wanted_bytes: int) -> None:
-    """UsageError where the disk under the store has too little room: what cannot end is not started."""
-    free = store.free_bytes()
-    if free is not None and free < wanted_bytes * DISK_MARGIN:
-        raise UsageError(
-            f"the shards will take about {size(wanted_bytes)} and {store.where()} has {size(free)} free: "
-            "make room, or name another disk with --root or --set store=FOLDER"
-        )
 
 
 def _refuse_damaged(context: Context, done: dict[str, WrittenShard], listed: int) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pipelines.baselines.specs import BaselineSpec
-from pipelines.features import FeatureFile, read_features
+from pipelines.features import FeatureFile, FeatureRows, forget, read_features
 from pipelines.storage import Folder
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def choose(course: Course) -> None:
     classifiers = load(course, "choosing")
     wrong_S, total = torch.zeros(len(classifiers.settings), dtype=torch.int64), 0
     for file in course.files:
-        for rows in read_features(course.folder, file):
+        for rows in rows_of(course, file):
             held_N = is_held_out(rows.ids_N, course.spec.held_out)
             found_SN = classifiers.probabilities(torch.tensor(rows.features_NU[held_N]).float()).argmax(-1)
             wrong_S += (found_SN != torch.tensor(rows.labels_N[held_N])).sum(1)
@@ -105,6 +105,16 @@ def choose(course: Course) -> None:
     best = int(wrong_S.argmin())
     setting, error = classifiers.settings[best], float(wrong_S[best]) / max(1, total)
     course.folder.write(CHOSEN, json.dumps(asdict(Chosen(setting.rate, setting.decay, error)), indent=1) + "\n")
+
+
+def rows_of(course: Course, file: FeatureFile) -> Iterator[FeatureRows]:
+    """The encoded images of a file. ValueError where it is missing or damaged; it is encoded anew by the next run."""
+    way_out = f"run `alexnet baseline {course.spec.section}` again, which encodes its images anew"
+    try:
+        yield from read_features(course.folder, file, way_out)
+    except ValueError:
+        forget(course.folder, [file.name])
+        raise
 
 
 def chosen(course: Course) -> Chosen:
@@ -124,7 +134,7 @@ def _batches(course: Course, file: FeatureFile, phase: Phase) -> Iterator[tuple[
     """Values [B, F] and labels of a file's images in stored order; without the held-out ones while choosing."""
     size = course.spec.batch_size
     values_NF, labels_N = np.zeros((0, file.num_features), np.float16), np.zeros(0, np.int64)
-    for rows in read_features(course.folder, file):
+    for rows in rows_of(course, file):
         keep_N = ~is_held_out(rows.ids_N, course.spec.held_out) | (phase == "classifier")
         values_NF = np.concatenate([values_NF, rows.features_NU[keep_N]])
         labels_N = np.concatenate([labels_N, rows.labels_N[keep_N]])
