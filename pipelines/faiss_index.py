@@ -3,7 +3,6 @@
 Letters: Q queries, N rows, U units, K neighbours.
 """
 
-import importlib.util
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,10 +20,6 @@ INDEX = "index.faiss"
 CODE_BYTES = 64  # at most, of a row
 ROWS_A_LIST = 39  # at least, to find a list's centre and the 256 words of a code from: what FAISS asks for
 LOOKED_AT = 32  # lists that a query looks through
-
-
-def is_installed() -> bool:
-    return importlib.util.find_spec("faiss") is not None
 
 
 def require_enough(kind: Index, num_rows: int) -> None:

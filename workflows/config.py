@@ -386,9 +386,13 @@ def require_features_of(config: RunConfig) -> None:
         )
 
 
+def has_faiss() -> bool:
+    return importlib.util.find_spec("faiss") is not None
+
+
 def require_faiss(index: str) -> None:
     """UsageError where an index is wanted and nothing here can make one."""
-    if index != "none" and importlib.util.find_spec("faiss") is None:
+    if index != "none" and not has_faiss():
         raise UsageError(f"neighbours.index={index} needs FAISS: pip install '.[search]', or set neighbours.index=none")
 
 

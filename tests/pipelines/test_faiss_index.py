@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from pipelines import faiss_index
 from pipelines.faiss_index import INDEX, nearest_by, read_index, recall, write_index
 from pipelines.features import FeatureFile, FeatureRows, Features
 from pipelines.neighbours import nearest
@@ -57,4 +56,3 @@ def test_codes_of_few_images_are_refused(tmp_path):
 def test_recall_is_the_share_of_the_nearest_that_are_found():
     exact_QK, found_QK = np.array([[1, 2, 3, 4, 5, 6]]), np.array([[1, 9, 3, 2, 8, 6]])
     assert recall(exact_QK, found_QK) == {"1": 1.0, "6": pytest.approx(4 / 6)}
-    assert faiss_index.is_installed()

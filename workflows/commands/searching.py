@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipelines.faiss_index import INDEX, is_installed, nearest_by, read_index
+from pipelines.faiss_index import INDEX, nearest_by, read_index
 from pipelines.features import FeatureRows, Features
 from pipelines.manifest import Manifest
 from pipelines.names import TRAIN
@@ -12,7 +12,7 @@ from pipelines.neighbour_rows import neighbours_among
 from pipelines.neighbours import Nearest
 from pipelines.storage import Folder
 from workflows.commands.classify import Read, load_model, read_images, views_of_images
-from workflows.config import RunConfig, UsageError
+from workflows.config import RunConfig, UsageError, has_faiss
 from workflows.engine.outputs import Output, Places
 from workflows.folders import MODELS
 
@@ -99,7 +99,7 @@ def search(
 
 def _index_of(taken: Output, where: Places, split: str) -> "faiss.Index | None":
     """The newest index of these features, where there is one and it can be read here."""
-    if split != TRAIN or not is_installed():
+    if split != TRAIN or not has_faiss():
         return None
     of_these = (made for made, record in where.finished("neighbours") if record["inputs"]["features"] == taken.key)
     folder = next((made.folder for made in of_these if made.folder.size(INDEX) is not None), None)
