@@ -65,6 +65,34 @@ def cifar10() -> RunConfig:
     )
 
 
+def pretrain_tiny() -> RunConfig:
+    """The small claims' network on Tiny ImageNet at 32 px (ingest.source=ARCHIVE), before it is fine-tuned to CIFAR-10.
+
+    What `alexnet reproduce tables_cifar10` starts its "1 CNN*" from, in the same root. With 60 training images a class
+    five minutes on two cores; most of the 200 classes stay unknown to it.
+    """
+    return _pretraining("pretrain_tiny", "tiny-imagenet-200")
+
+
+def pretrain_cifar10() -> RunConfig:
+    """The small claims' network on 20,000 images of CIFAR-10, before it is fine-tuned to Tiny ImageNet.
+
+    What `alexnet reproduce tables_tiny` starts its "1 CNN*" from, in the same root. Eight minutes on two cores.
+    """
+    return _pretraining("pretrain_cifar10", "cifar10")
+
+
+def _pretraining(name: str, source: str) -> RunConfig:
+    """Twice the epochs of the small claims."""
+    base = cifar10()
+    return replace(
+        base,
+        recipe=name,
+        ingest=replace(base.ingest, source=source, limit=20_000),
+        train=replace(base.train, epochs=16, lr=0.01, schedule="1:*=.002 15:*=.0002", placement="one"),
+    )
+
+
 def paper() -> RunConfig:
     """The paper's prose, with only its impossible readings repaired; ImageNet, 90 epochs.
 
@@ -271,7 +299,7 @@ def _of_2012(name: str, epochs: float, schedule: str) -> RunConfig:
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     recipe.__name__: recipe
     for recipe in (
-        *(demo, cifar10, paper, as_run, as_run_2012, one_gpu),
+        *(demo, cifar10, pretrain_tiny, pretrain_cifar10, paper, as_run, as_run_2012, one_gpu),
         *(separate_pooling, no_normalisation, no_communication, segments, six_conv),
         *(fall_2009, pretrain_2009, pretrain_2011, finetune_2012),
         *(cifar10_13pct_first, cifar10_13pct, cifar10_13pct_short),

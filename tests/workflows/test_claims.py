@@ -17,7 +17,7 @@ from workflows.config import UsageError, check_together
 from workflows.studies.comparison import folder
 
 SETUPS = [(claim, at) for claim in paper.ALL.values() for at in ATS if claim.setup(at)]
-OF_IMAGENET = [claim for claim in paper.ALL.values() if claim.small and claim.full.recipe.startswith("as_run")]
+OF_IMAGENET = [one for one in paper.ALL.values() if one.small and (not one.full or one.full.recipe[:6] == "as_run")]
 IDS = """
     sparse_coding sift_fv_2010 table1_cnn table1_one_crop table2_1cnn table2_5cnns table2_1cnn_star table2_7cnns_star
     table2_sift_fv val_test_gap fall_2009 two_columns two_gpus_faster lrn lrn_cifar10 overlapping_pooling
@@ -78,8 +78,8 @@ def test_what_measures_a_claim_can_be_run(claim, at):
     comparison, setup = claim.comparison(at), claim.setup(at)
     for member in comparison.members:
         check_together(member.config)
-    configs = {arm: member.config for arm, member in zip(setup.arms, comparison.members, strict=False)}
-    assert len(set(configs.values())) == len(setup.arms)
+    made = {(member.config, member.arm.baseline) for member in comparison.members if not member.seed}
+    assert len(made) == len(setup.arms)
     assert set(claim.measured(at)) <= measures.MEASURES.keys()
     if claim.kind == "value":
         assert len(setup.arms) == 1 or claim.id == "colour_by_column"  # beside it, what may decide it
@@ -95,7 +95,12 @@ def test_all_small_comparisons_fit_a_working_day_of_two_cores():
     for claim, at in SETUPS:
         if at == "small":
             setup, comparison = claim.small, claim.comparison(at)
+            tested = setup.images + setup.tested
             for member in comparison.members:  # arms that several claims have are trained once
+                if member.arm.baseline:
+                    seconds = tested / setup.baselines_per_s[member.arm.baseline]
+                    hours[claim.id, member.title] = seconds / 3600
+                    continue
                 config = member.config
                 images = config.train.epochs * setup.images
                 seconds = images / setup.images_per_s["two cores"]
@@ -316,6 +321,27 @@ def test_the_page_has_the_papers_tables_and_empty_cells_where_nothing_was_run(tm
     assert "+1.40 ± 0.06" in shown
     assert "sign agrees at small scale" in shown
     assert claim.small.reduced in shown
+
+
+def test_the_page_has_the_tables_rows_at_small_scale(tmp_path):
+    claim = paper.ALL["tables_cifar10"]
+    facts = facts_of(claim, "small", [0.05, 0.06, 0.07])
+    average = {"mean": 0.21, "se": 0.004, "se_of": "test images"}
+    together = {"name": "7 CNNs*", "n": 7, "seeds": [], "num_images": 10_000, "measures": {"top1_error_views": average}}
+    facts["arms"].append(together)
+    rendered = {one.id: verdict(one, {}, tmp_path) for one in paper.ALL.values()}
+    rendered[claim.id] = verdict(claim, {"small": Evidence(facts, tmp_path / "x.json", True)}, tmp_path)
+    assert rendered[claim.id].text == "sign agrees at small scale"
+    section = page.render(rendered).split(">Tables 1 and 2 at small scale</h2>")[1].split("</section>")[0]
+    cifar10, tiny = section.split("<tbody>")[1:]
+    rows = [cells.split("</td>") for cells in cifar10.split("</tbody>")[0].split("<tr>")[1:]]
+    shown = {row[0].rpartition(">")[2]: [cell.rpartition(">")[2] for cell in row[1:5]] for row in rows}
+    assert list(shown) == ["Sparse coding", "SIFT + FVs", "1 CNN", "5 CNNs", "1 CNN*", "7 CNNs*"]
+    assert shown["SIFT + FVs"] == ["3", "6.00 ± 0.58", "–", "+6.00 ± 0.58"]
+    assert shown["7 CNNs*"] == ["7", "21.00 ± 0.40*", "–", ""]
+    assert shown["5 CNNs"] == [""] * 4
+    assert "not run" in cifar10  # the caption of the table that follows
+    assert "Sparse coding" in tiny
 
 
 def test_the_command_lists_claims_in_a_fresh_folder(tmp_path):

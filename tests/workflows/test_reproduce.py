@@ -1,6 +1,8 @@
 """Evidence is what the runs of a claim's comparison came to."""
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,15 @@ from conftest import run_alexnet
 
 from workflows.claims import evidence, keeping, paper
 from workflows.compute.workers import InProcess
-from workflows.config import load
+from workflows.config import UsageError, load
 from workflows.console import Console
+from workflows.engine.run import run
 from workflows.studies.comparison import Comparison
 from workflows.studies.running import How, compare
+from workflows.workflow import BASELINES, STAGES
 
 pytestmark = pytest.mark.slow
+HOW = How(Console(), lambda *_: InProcess())
 
 
 def test_evidence_has_the_means_and_differences_of_its_runs(data, tmp_path):
@@ -77,13 +82,44 @@ def test_optional_stages_are_made_of_each_run_and_measured(data, tmp_path):
     assert arm["measures"]["lost_by_codes"]["mean"] == pytest.approx(lost)
 
 
+def test_the_tables_have_baselines_and_fine_tuned_networks_and_averages_of_several_arms(data, tmp_path):
+    claim = paper.ALL["tables_cifar10"]
+    averages = {"2 CNNs": {"1 CNN": 2}, "3 CNNs*": {"1 CNN": 2, "1 CNN*": 1}, "5 CNNs": {"1 CNN": 5}}
+    claim = replace(claim, small=replace(claim.small, averages=averages))
+    settings = {f"{name}__{key}": value for name in BASELINES for key, value in (("samples", 500), ("passes", 1))}
+    settings |= {"fisher__components": 4, "fisher__gaussians": 2, "sparse__atoms": 8, "sparse__grids": "1"}
+    comparison, root = prepared(claim, data, tmp_path, evaluate__keep_probabilities=True, **settings)
+    with pytest.raises(UsageError, match="run `alexnet run --recipe pretrain_tiny` there first"):
+        compare(comparison, root, HOW)
+    first = replace(comparison.base, recipe="pretrain_tiny", loader=replace(comparison.base.loader, seed=5))
+    (pretrained,) = run(STAGES, first, root, only=("train",), compute=lambda *_: InProcess())
+    summary = compare(comparison, root, HOW)
+    assert summary["states"] == {"done": 8}
+    found = {arm["name"]: arm for arm in evidence.gather(claim, "small", comparison, summary, root)["arms"]}
+    assert list(found) == ["1 CNN", "1 CNN*", "SIFT + FVs", "Sparse coding", "2 CNNs", "3 CNNs*"]  # not five of two
+    keys = {(run["arm"], run["seed"]): run["evaluate_key"] for run in summary["runs"]}
+    chosen = [keys["1 CNN", 0], keys["1 CNN", 1], keys["1 CNN*", 0]]
+    kept = [pq.read_table(root / "evaluate" / key / "probabilities.parquet") for key in chosen]
+    together_NK = sum(np.stack(table["trained"].to_numpy()).astype(float) for table in kept)
+    error = (together_NK.argmax(1) != kept[0]["label"].to_numpy()).mean()
+    average = found["3 CNNs*"]["measures"]["top1_error_views"]
+    assert (average["mean"], average["n"], average["se_of"]) == (pytest.approx(error), 1, "test images")
+    weights = hashlib.sha256(pretrained.folder.child("model").read("model.safetensors")).hexdigest()
+    trained = [json.loads(path.read_text())["ingredients"].get("init_from") for path in root.glob("train/*/stage.json")]
+    assert trained.count(weights) == 2
+
+
 def made(claim, data, tmp_path) -> tuple[Comparison, dict, Path]:
     """A claim's small comparison on a tiny network and two seeds, its summary, and its root."""
-    training = tiny.Training(
-        data, tmp_path, tiny.in_process, tracking__uri="off", train__placement="one", train__epochs=1
-    )
-    comparison = claim.small.comparison(f"claim-{claim.id}-small", load(training.config), seeds=2)
-    return comparison, compare(comparison, training.root, How(Console(), lambda *_: InProcess())), training.root
+    comparison, root = prepared(claim, data, tmp_path)
+    return comparison, compare(comparison, root, HOW), root
+
+
+def prepared(claim, data, tmp_path, **settings) -> tuple[Comparison, Path]:
+    """The same before it is made."""
+    given = {"tracking__uri": "off", "train__placement": "one", "train__epochs": 1, **settings}
+    training = tiny.Training(data, tmp_path, tiny.in_process, **given)
+    return claim.small.comparison(f"claim-{claim.id}-small", load(training.config), seeds=2), training.root
 
 
 def test_a_claim_is_reproduced_once(tmp_path):

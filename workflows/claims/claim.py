@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from workflows import recipes
 from workflows.config import RunConfig, with_values
-from workflows.studies.arms import Arm
+from workflows.studies.arms import BASELINE, Arm
 from workflows.studies.comparison import Comparison
 
 Kind = Literal["value", "difference", "ratio", "fact", "cited"]
@@ -35,9 +35,11 @@ class Setup:
         images: Training images in an epoch.
         tested: Test images; evidence of other data has another number of them.
         images_per_s: About how many are trained a second, by device.
+        baselines_per_s: About how many images a baseline takes a second, by its name, on any of these devices.
         reduced: What is smaller than the paper's, in words; empty for its own data and network.
         measures: Where this setup measures something else than the claim says.
-        also: Optional stages that each run makes too.
+        also: Optional stages that each network's run makes too.
+        averages: Rows of averaged probabilities: by name, of how many runs of which arms, those of the first seeds.
     """
 
     recipe: str
@@ -50,6 +52,8 @@ class Setup:
     reduced: str = ""
     measures: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    baselines_per_s: Mapping[str, float] = field(default_factory=dict)
+    averages: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def base(self) -> RunConfig:
         """What its arms share. UsageError where a key or value does not fit."""
@@ -62,17 +66,25 @@ class Setup:
     def trainings(self, seeds: int = 0) -> int:
         return len(self._trained()) * (seeds or self.seeds)
 
+    def baselines(self, seeds: int = 0) -> int:
+        return len(self._baselines()) * (seeds or self.seeds)
+
     def hours(self, seeds: int = 0) -> dict[str, float]:
         """Of training, by device, without ingest and evaluation; what other claims have trained already is in it."""
         usual = self.base().train.epochs
         epochs = sum(float(arm.get("train.epochs", usual)) for arm in self._trained())
         images = epochs * self.images * (seeds or self.seeds)
-        return {device: images / rate / 3600 for device, rate in self.images_per_s.items()}
+        of_baselines_s = sum((self.images + self.tested) / self.baselines_per_s[name] for name in self._baselines())
+        baselines_s = of_baselines_s * (seeds or self.seeds)
+        return {device: (images / rate + baselines_s) / 3600 for device, rate in self.images_per_s.items()}
+
+    def _baselines(self) -> list[str]:
+        return [arm[BASELINE] for arm in self.arms.values() if BASELINE in arm]
 
     def _trained(self) -> list[Mapping[str, str]]:
-        """The arms without those that only evaluate in another way what one before them has trained."""
+        """The networks without those that only evaluate in another way what one before them has trained."""
         found: list[dict[str, str]] = []
-        for arm in self.arms.values():
+        for arm in (arm for arm in self.arms.values() if BASELINE not in arm):
             settings = {key: value for key, value in arm.items() if not key.startswith("evaluate.")}
             found += [] if settings in found else [settings]
         return list(found)

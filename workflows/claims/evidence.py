@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.storage import Folder
-from workflows.claims import measures
+from workflows.claims import averages, measures
 from workflows.claims.claim import ATS, Claim
 from workflows.claims.made_of import digest_of, made_of
 from workflows.claims.measures import Run
@@ -24,6 +24,7 @@ from workflows.studies.words import warnings
 CLAIMS = "claims"  # folder in the root
 ELSEWHERE = Path(__file__).resolve().parents[2] / "notebooks" / "claims"
 FORM = 1  # of the file; another one is not read
+ERRORS = {"top1_error_views": 0, "top5_error_views": 1}  # of an average, with the column in `averages`
 OF_A_RUN = ("arm", "seed", "train_key", "evaluate_key", "manifest", "split", "views", "codes", "device", "finished")
 _NEEDED: dict[str, type] = {
     **dict.fromkeys(("claim", "at", "comparison", "setup", "machine", "date"), str),
@@ -79,7 +80,7 @@ def gather(claim: Claim, at: str, comparison: Comparison, summary: dict[str, Any
         "comparison": comparison.name,
         "recipe": comparison.base.recipe,
         "setup": digest_of(made),
-        "arms": [_arm(arm, names, found, runs) for arm in summary["arms"]],
+        "arms": [*(_arm(arm, names, found, runs) for arm in summary["arms"]), *_averages(claim, at, runs)],
         "pairs": _pairs(claim, summary, names, found),
         "runs": [{name: row[name] for name in OF_A_RUN} for row in rows],
         "codes": sorted({code for row in rows for code in row["codes"]}),
@@ -103,15 +104,18 @@ def runs_of(comparison: Comparison, summary: dict[str, Any], root: Path) -> dict
     found = {}
 
     def also(member: Member) -> dict[str, Folder]:
-        steps = plans.of(member) if comparison.also else {}
-        return {name: steps[name].output.folder for name in comparison.also}
+        wanted = [name for name in comparison.also if name in member.stages]
+        steps = plans.of(member) if wanted else {}
+        return {name: steps[name].output.folder for name in wanted}
 
     for row in summary["runs"]:
         key = row["arm"], row["seed"]
         if row["state"] == "done" and key in kept:
-            where = plans.places(members[key])
-            trained, evaluated = (where.output(stage, row[f"{stage}_key"]).folder for stage in ("train", "evaluate"))
-            found[key] = Run(row, members[key].config, trained, evaluated, also(members[key]))
+            member = members[key]
+            where = plans.places(member)
+            trained = where.output(member.trained_by, row["train_key"]).folder
+            evaluated = where.output(member.evaluated_by, row["evaluate_key"]).folder
+            found[key] = Run(row, member.config, trained, evaluated, also(member))
     return found
 
 
@@ -137,6 +141,28 @@ def _arm(
             means[name] = arm["measures"].get(name) or statistics.mean(of_arm).as_json()
     shown = {name: arm[name] for name in ("name", "settings", "n", "seeds", "num_images", "parameters")}
     return {**shown, "measures": means}
+
+
+def _averages(claim: Claim, at: str, runs: dict[tuple[str, int], Run]) -> list[dict[str, Any]]:
+    """As arms, the rows of averaged probabilities whose runs are all there."""
+    setup = claim.setup(at)
+    assert setup is not None, "it has runs"
+    found = []
+    for name, counts in setup.averages.items():
+        chosen = [run for arm, count in counts.items() for run in _first(runs, arm, count)]
+        if len(chosen) < sum(counts.values()):
+            continue
+        means = {measure: averages.error([run.evaluated for run in chosen], top) for measure, top in ERRORS.items()}
+        measured = {measure: mean.as_json() for measure, mean in means.items() if mean}
+        num_images = chosen[0].row["num_images"]
+        shown = {"name": name, "settings": {}, "n": len(chosen), "seeds": [], "num_images": num_images}
+        found.append({**shown, "parameters": None, "measures": measured})
+    return found
+
+
+def _first(runs: dict[tuple[str, int], Run], arm: str, count: int) -> list[Run]:
+    """An arm's runs of the first so many seeds."""
+    return [runs[arm, seed] for seed in range(count) if (arm, seed) in runs]
 
 
 def _pairs(claim: Claim, summary: dict[str, Any], names: tuple[str, ...], found: dict[str, dict]) -> list[dict]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.storage import Folder
-from workflows.claims import evidence, numbers, paper
+from workflows.claims import evidence, numbers, paper, setups
 from workflows.claims.claim import Claim
 from workflows.claims.measures import MEASURES
 from workflows.claims.verdict import CITED, NOT_RUN, Verdict, verdict
@@ -19,6 +19,9 @@ TABLE_2 = {
     "table2_1cnn_star": "1 CNN*",
     "table2_7cnns_star": "7 CNNs*",
 }
+SMALL_TABLES = ("tables_cifar10", "tables_tiny")
+SMALL_ROWS = (setups.SPARSE, setups.FISHER, setups.ONE_CNN, setups.FIVE_CNNS, setups.PRETRAINED, setups.SEVEN_CNNS)
+IN_PERCENT = "top-1 / top-5 in % (small scale: below)"
 FIGURE_1, FIGURE_3 = "relu_6x", "colour_by_column"
 Judged = dict[str, Verdict]
 
@@ -41,8 +44,9 @@ def render(judged: Judged, wrong: Sequence[str] = ()) -> str:
         *(element("p", line, class_="facts") for line in wrong),
     ]
     sections: dict[str, list[Html]] = {
-        "Table 1": [_errors(TABLE_1, judged, "Errors on ILSVRC-2010 test, top-1 / top-5 in %.")],
-        "Table 2": [_errors(TABLE_2, judged, "Errors on ILSVRC-2012 validation, top-1 / top-5 in %; * pre-trained.")],
+        "Table 1": [_errors(TABLE_1, judged, f"Errors on ILSVRC-2010 test, {IN_PERCENT}.")],
+        "Table 2": [_errors(TABLE_2, judged, f"Errors on ILSVRC-2012 validation, {IN_PERCENT}; * pre-trained.")],
+        "Tables 1 and 2 at small scale": [_small_table(paper.ALL[name], judged[name]) for name in SMALL_TABLES],
         "Figure 1": _figure_1(judged[FIGURE_1]),
         "Figure 3": _figure_3(judged[FIGURE_3]),
         "Ablations": [_ablations(judged)],
@@ -60,6 +64,22 @@ def _errors(rows: dict[str, str], judged: Judged, caption: str) -> Html:
         for title, claim in claims.items()
     ]
     return table(["model", "paper", "logs of 2012", "ours"], cells, caption)
+
+
+def _small_table(claim: Claim, found: Verdict) -> Html:
+    """The rows of both tables, as far as they were measured."""
+    rows = []
+    for name in SMALL_ROWS:
+        arm = next((arm for arm in found.evidence["arms"] if arm["name"] == name), None) if found.evidence else None
+        errors = [numbers.mean(measure, arm["measures"].get(measure)) if arm else "" for measure in claim.measures]
+        pair = found.evidence.pair((setups.ONE_CNN, name), claim.measures[0]) if found.evidence else None
+        less = numbers.difference(claim.measures[0], pair) if pair else ""
+        rows.append((name, Right(arm["n"] if arm else ""), *map(Right, (*errors, less))))
+    caption = (
+        f"{claim.small.reduced if claim.small else ''}. Errors in %, ± over seeds, * of the test images (an average is "
+        f"one sample); differences of top-1 in points, paired by seed. {claim.says}: {found.text} ({found.why})."
+    )
+    return table(["model", "runs", "top-1", "top-5", f"less {setups.ONE_CNN}"], rows, caption)
 
 
 def _ours(claim: Claim, found: Verdict) -> str:
@@ -120,7 +140,8 @@ def _arms_of_figure_3(claim: Claim, found: Verdict) -> list[Html]:
 
 
 def _ablations(judged: Judged) -> Html:
-    chosen = [claim for claim in paper.ALL.values() if claim.kind in ("difference", "ratio")]
+    compared = (claim for claim in paper.ALL.values() if claim.kind in ("difference", "ratio"))
+    chosen = [claim for claim in compared if claim.id not in SMALL_TABLES]
     rows = []
     for claim in chosen:
         found = judged[claim.id]

@@ -64,6 +64,7 @@ def as_json(claim: Claim, found: Verdict, root: Path) -> dict[str, Any]:
                 "command": command(claim, at, root),
                 "reduced": setup.reduced,
                 "trainings": setup.trainings(),
+                "baselines": setup.baselines(),
                 "hours": {device: round(hours, 1) for device, hours in setup.hours().items()},
                 "setup": made_of.digest_of(made_of.made_of(comparison)),
             }
@@ -120,7 +121,8 @@ def _wrapped(text: str, indent: str = " " * 9, first: str = "") -> list[str]:
 def costs(setup: Setup) -> list[str]:
     """One line for each device."""
     count = setup.trainings()
-    trainings = f"{count} training{'s' if count > 1 else ''}"
+    baselines = f" and {setup.baselines()} baselines" if setup.baselines() else ""
+    trainings = f"{count} training{'s' if count > 1 else ''}{baselines}"
     return [f"  cost: {trainings}, about {duration(3600 * h)} of {device}" for device, h in setup.hours().items()]
 
 
