@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: demo install test quick lint clean
+.PHONY: demo install test quick lint gpu-proof clean
 
 demo: install
 	$(VENV)/bin/alexnet run --recipe demo
@@ -20,6 +20,9 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+gpu-proof: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m workflows.bench.gpu_proof
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "alexnet needs Python 3.11 or newer; set PYTHON=python3.11")'
