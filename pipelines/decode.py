@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from nvidia.dali import fn, pipeline_def
+from nvidia.dali.tensors import TensorCPU, TensorListCPU
 
 from pipelines.augment import Parameters, augment
 from pipelines.images import decode_jpeg, encode_jpeg
@@ -45,7 +46,7 @@ class Decoder:
         self._restart()
 
     def _restart(self) -> None:
-        self._under_way: deque[dict] = deque()  # the inputs, which DALI reads where they are
+        self._under_way: deque[tuple[list[np.ndarray], dict]] = deque()  # inputs, which DALI reads where they are
         self._latest: Any = None
         self._in_use: list[tuple[torch.cuda.Event, Any]] = []
         self._pipe = _augmenting_pipeline(**self._definition, **self._execution)
@@ -72,24 +73,30 @@ class Decoder:
     def _feed(self, images: list[np.ndarray], parameters: Parameters) -> None:
         slack_px = max(1, self._size_px - self.crop_px)
         inputs = {
-            "images": images,
+            "images": self._listed(images),
             "y": (parameters.y_B / slack_px).astype(np.float32),
             "x": (parameters.x_B / slack_px).astype(np.float32),
             "mirror": parameters.mirror_B,
         }
         for name, data in inputs.items():
             self._pipe.feed_input(name, data)
-        self._under_way.append(inputs)
+        self._under_way.append((images, inputs))
+
+    def _listed(self, images: list[np.ndarray]) -> TensorListCPU:
+        """The same memory as DALI has it; its own way from a list of arrays takes four times as long."""
+        layout = "" if self._definition["is_jpeg"] else "HWC"
+        tensors = [TensorCPU(image, layout) for image in images]
+        return TensorListCPU(tensors, layout, contiguous=False)  # type: ignore[call-overload]  # its stub lacks this
 
     def finish(self) -> torch.Tensor:
         """crops_BCHW of the oldest run: uint8, RGB, channels last. UndecodableImage says which is damaged."""
         stream = torch.cuda.current_stream() if self.device == "cuda" else None
-        inputs = self._under_way.popleft()
+        images, inputs = self._under_way.popleft()
         try:
             (output,) = self._pipe.outputs(stream)
         except RuntimeError as error:
             self._restart()  # after a failure, DALI answers for nothing
-            raise (_undecodable(inputs["images"]) or error) from error
+            raise (_undecodable(images) or error) from error
         self._keep_until_used(inputs, output)
         return torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)
 
