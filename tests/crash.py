@@ -29,9 +29,9 @@ def start(*argv, log: Path) -> subprocess.Popen:
     return _python("-m", "workflows.cli", *argv, log=log)
 
 
-def start_in_process(root: Path, config: Path, *stages: str, log: Path) -> subprocess.Popen:
-    """The stages in the background without Ray, which takes seconds to start."""
-    return _python("-c", IN_PROCESS, root, config, *stages, log=log)
+def start_in_process(root: Path, config: Path, *stages: str, log: Path, first: str = "") -> subprocess.Popen:
+    """The stages in the background without Ray, which takes seconds to start; `first` is code that runs before."""
+    return _python("-c", first + IN_PROCESS, root, config, *stages, log=log)
 
 
 def wait_for_signal(process: subprocess.Popen, number: int, state: str) -> None:

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-NAMES = ("01_dataset", "02_augmentation", "03_columns", "04_training", "05_your_network")
+NAMES = ("01_dataset", "02_augmentation", "03_columns", "04_training", "05_your_network", "06_claims")
 MAX_BYTES = 500_000
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users|var|mnt)/\S+")
 

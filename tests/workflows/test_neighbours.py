@@ -1,8 +1,11 @@
 """`alexnet neighbours`: those of an obvious search in the features, with shares that can be counted by hand."""
 
 import json
+import shutil
+import signal
 from pathlib import Path
 
+import crash
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +14,7 @@ from conftest import run_alexnet
 
 from pipelines.neighbour_rows import BLOCK_ROWS, joined
 from workflows.compute.workers import InProcess
-from workflows.config import RunConfig, UsageError, with_values
+from workflows.config import RunConfig, UsageError, dump, with_values
 from workflows.engine.estimate import counts_of, left, predict
 from workflows.engine.outputs import places
 from workflows.engine.plan import plan
@@ -88,6 +91,49 @@ def test_an_interrupted_search_goes_on_with_the_missing_blocks(taken, monkeypatc
     at_once = with_values(config, {"neighbours.duplicate_below": 0})  # another key
     monkeypatch.setitem(BLOCK_ROWS, "cpu", 2048)
     pd.testing.assert_frame_equal(pd.read_parquet(found_in(root, at_once) / "neighbours.parquet"), whole)
+
+
+BLOCKS_OF_16 = """
+import os, signal
+from pipelines.neighbour_rows import BLOCK_ROWS
+from workflows.compute.workers import InProcess
+BLOCK_ROWS["cpu"] = 16
+"""
+KILLED = """
+count, every = int(os.environ["KILLED_AFTER"]), InProcess.map
+def map(self, *args, **options):
+    global count
+    for found in every(self, *args, **options):
+        count -= 1
+        if not count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield found
+InProcess.map = map
+"""
+
+
+def test_a_killed_search_goes_on_to_the_same_bytes(taken, tmp_path, monkeypatch):
+    """Killed when some blocks of features are there, and again when those of pixels are."""
+    config, log = tmp_path / "config.toml", tmp_path / "log"
+    config.write_text(dump(with_values(taken[1], {"neighbours.split": "train"})))
+    contents = []
+    for name, kills in (("undisturbed", ()), ("killed", (3, 5))):
+        root, known = tmp_path / name, dict[Path, int]()
+        shutil.copytree(taken[0], root)
+        for results in kills:
+            monkeypatch.setenv("KILLED_AFTER", str(results))
+            driver = crash.start_in_process(root, config, "neighbours", log=log, first=BLOCKS_OF_16 + KILLED)
+            assert driver.wait(timeout=300) == -signal.SIGKILL
+            parts = {path: path.stat().st_mtime_ns for path in root.glob("neighbours/*/parts/*")}
+            assert (len(parts), known.items() <= parts.items()) == (len(known) + results, True)
+            known = parts
+        assert [path.suffix for path in known].count(".npz") == len(kills) // 2
+        crash.finish(crash.start_in_process(root, config, "neighbours", log=log, first=BLOCKS_OF_16), log)
+        (folder,) = (path.parent for path in root.glob("neighbours/*/neighbours.json"))
+        card = json.loads((folder / "neighbours.json").read_text())
+        card.pop("queries_per_s")
+        contents.append((card, *((folder / f"{each}.parquet").read_bytes() for each in ("neighbours", "duplicates"))))
+    assert contents[0] == contents[1]
 
 
 def test_duplicates_are_the_images_with_a_neighbour_at_nearly_no_distance(taken):
