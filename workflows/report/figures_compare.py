@@ -64,7 +64,11 @@ def points(spreads: Sequence[Spread], xlabel: str) -> Figure:
         axis.plot(spread.values, np.full(len(spread.values), y + RUNS_BELOW), ".", color=GREY, ms=5)
         axis.plot([spread.mean], [y], "o", color=colour, mec="white", mew=0.8, ms=8, zorder=4)
     axis.set_yticks(range(len(spreads)), [written(s.name, f"arm {i + 1}", 40) for i, s in enumerate(spreads)])
-    axis.set(ylim=(len(spreads) - 0.4, -0.6), xlim=(max(0, axis.get_xlim()[0]), None), xlabel=xlabel)
+    axis.set(ylim=(len(spreads) - 0.4, -0.6), xlabel=xlabel)
+    if all(spread.mean >= 0 for spread in spreads):
+        axis.set_xlim(left=max(0, axis.get_xlim()[0]))
+    else:  # differences, some of them the other way round
+        axis.axvline(0, color=GREY, lw=0.8)
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="x")
     return figure
