@@ -110,6 +110,13 @@ def test_commits_that_give_the_same_count_as_one_and_are_named(tmp_path):
     assert found["notes"] == ["commits c0, c1, c2 differ in nothing that trains or evaluates, and count as one"]
 
 
+def test_commits_that_both_made_every_run_are_not_said_to_be_alike(tmp_path):
+    results = [done(tmp_path, "a", seed, 0.2, codes=(C1, C2)) for seed in range(3)]
+    found = summary_of(results, "a", alike=is_alike)
+    assert found["arms"][0]["n"] == 3
+    assert found["notes"] == []
+
+
 def test_of_as_many_commits_the_newest_counts(tmp_path):
     results = [done(tmp_path, "a", seed, 0.2, codes=(Code(f"c{seed}", f"d{seed}"),)) for seed in range(2)]
     assert summary_of(results, "a")["arms"][0]["seeds"] == [1]

@@ -93,8 +93,10 @@ class _Kept:
             found.append(f"made by {', '.join(unsure)}: whether of the same changes is not known")
         if Code("unknown") in codes:
             found.append("the code is no checkout: whether all runs had the same is not known")
-        if len(commits := sorted({code.commit.partition("+")[0][:10] for code in codes})) > 1:
-            found.append(f"commits {', '.join(commits)} differ in nothing that trains or evaluates, and count as one")
+        for first in sorted({self._codes[code] for code in codes}):
+            alike = sorted({code.commit.partition("+")[0][:10] for code in codes if self._codes[code] == first})
+            if len(alike) > 1:
+                found.append(f"commits {', '.join(alike)} differ in nothing that trains or evaluates, and count as one")
         if len(libraries) > len({library.partition(" ")[0] for library in libraries}):
             found.append(f"made with several versions: {', '.join(sorted(libraries))}")
         if len(set(self.data.values())) > 1:
