@@ -92,9 +92,10 @@ class Network(nn.Module):
         shape = (images_BCHW.shape[0], 3, side + overhang, side + overhang)  # len() would fix the batch in an export
         x = torch.empty(shape, dtype=mean.dtype, device=mean.device, memory_format=torch.channels_last).zero_()
         inner = x[:, :, :side, :side].copy_(images_BCHW)
+        lines_BHX = inner.permute(0, 2, 3, 1).flatten(2)  # W pixels of three values: three at a time would be slow
         if shift_B3 is not None:
-            inner.add_(shift_B3[:, :, None, None])
-        inner.sub_(mean)
+            lines_BHX.add_(shift_B3.repeat(1, side)[:, None])
+        lines_BHX.sub_(mean.permute(1, 2, 0).expand(side, side, 3).flatten(1))
         if self.training and self.input_scale != 1:
             inner.mul_(self.input_scale)
         return x

@@ -31,8 +31,8 @@ class Batch(NamedTuple):
 
     @property
     def images_BCHW(self) -> torch.Tensor:
-        """float32, RGB 0..255 plus the shift."""
-        images = self.crops_BCHW.to(torch.float32, memory_format=torch.contiguous_format)
+        """float32, RGB 0..255 plus the shift; channels last, as the crops are."""
+        images = self.crops_BCHW.float()
         return images if self.shift_B3 is None else images.add_(self.shift_B3[:, :, None, None])
 
 

@@ -8,12 +8,15 @@ import importlib
 import multiprocessing
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
 from workflows.bench.common import interleaved, peak_mib, stamped, table
 from workflows.bench.loader_setting import BATCH_SIZE, CROP_PX, NUM_IMAGES, BenchData
@@ -41,11 +44,13 @@ def run(
     from workflows.bench.loader_data import write_data  # loads pyarrow, which forked workers of a peer do not survive
 
     peak_memory_mib: dict[str, float] = {}
+    python_us: dict[str, list[float]] = {name: [] for name in parts}
 
     def measure(name: str) -> tuple[int, float]:
-        num_images, seconds, peak_mib = _in_new_process(_measure, name, data, seconds_per_part, threads, device)
-        peak_memory_mib[name] = max(peak_mib, peak_memory_mib.get(name, 0))
-        return num_images, seconds
+        turn = _in_new_process(_measure, name, data, seconds_per_part, threads, device)
+        peak_memory_mib[name] = max(turn.peak_mib, peak_memory_mib.get(name, 0))
+        python_us[name].append(1e6 * turn.python_s / turn.num_images)
+        return turn.num_images, turn.seconds
 
     with tempfile.TemporaryDirectory() as folder:
         data = write_data(images or "demo", Path(folder))
@@ -54,6 +59,7 @@ def run(
     result = {
         "images_per_s": {name: round(rate, 1) for name, rate in images_per_s.items()},
         "peak_memory_mib": {name: round(peak_memory_mib[name]) for name in parts if name in _OF_ONE_PROCESS},
+        "python_us_per_image": {name: round(median(python_us[name]), 1) for name in parts if name in _OF_ONE_PROCESS},
         "first_batch_after_resume_s": round(resume_s, 3),
         "threads": threads,
         "device": device,
@@ -61,6 +67,7 @@ def run(
         "repeats": repeats,
     }
     print(table(images_per_s, "images/s", "dali_reader" if "dali_reader" in parts else parts[0]))
+    print(f"Python's threads, us of CPU time an image: {result['python_us_per_image']}")
     print(f"first batch after resuming within 1.28 million images: {resume_s:.2f} s beyond starting DALI")
     return stamped(result)
 
@@ -71,8 +78,16 @@ def _in_new_process(function: Callable, *arguments):
         return pool.submit(function, *arguments).result()
 
 
-def _measure(name: str, data: BenchData, seconds: float, threads: int, device: str) -> tuple[int, float, float]:
-    """Images and seconds of whole batches, and the peak memory of this process."""
+class Turn(NamedTuple):
+    """Whole batches, the peak memory of their process, and the CPU time of Python's threads in it, without DALI's."""
+
+    num_images: int
+    seconds: float
+    peak_mib: float
+    python_s: float
+
+
+def _measure(name: str, data: BenchData, seconds: float, threads: int, device: str) -> Turn:
     import torch
 
     torch.set_num_threads(1)
@@ -80,18 +95,30 @@ def _measure(name: str, data: BenchData, seconds: float, threads: int, device: s
     batches = getattr(importlib.import_module(f"workflows.bench.peers.{module}"), function)(data, threads, device)
     for _ in range(NUM_IMAGES // BATCH_SIZE):
         _check(next(batches))
-    num_images, started = 0, time.perf_counter()
+    num_images, started, python_s = 0, time.perf_counter(), _python_s()
     while (elapsed := time.perf_counter() - started) < seconds:
         num_images += len(_check(next(batches)))
+    python_s = _python_s() - python_s
     batches.close()
-    return num_images, elapsed, peak_mib()
+    return Turn(num_images, elapsed, peak_mib(), python_s)
+
+
+def _python_s() -> float:
+    """CPU seconds of the threads that Python knows: what of it holds the interpreter's lock is at most this."""
+    ticks = 0
+    for thread in threading.enumerate():
+        stat = Path(f"/proc/self/task/{thread.native_id}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(stat[11]) + int(stat[12])  # in user mode and in the kernel
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _check(images_BCHW):
     """Every loader delivers the same kind of batch, or the comparison means nothing."""
+    import torch
+
     assert images_BCHW.shape[1:] == (3, CROP_PX, CROP_PX), images_BCHW.shape
     assert str(images_BCHW.dtype) == "torch.float32"
-    assert images_BCHW.is_contiguous()
+    assert images_BCHW.is_contiguous() or images_BCHW.is_contiguous(memory_format=torch.channels_last)
     return images_BCHW
 
 

@@ -40,6 +40,10 @@ def open_loader(
 
 def _batches(folder: Path, threads: int, device: Device) -> Iterator[torch.Tensor]:
     loader = open_loader(folder, Manifest.load(Folder.at(folder)), threads, device)
+    room = torch.empty(BATCH_SIZE, CROP_PX, CROP_PX, 3, device=device).permute(0, 3, 1, 2)
     for epoch in count():
         for batch in loader.epoch(epoch):
-            yield batch.images_BCHW
+            images_BCHW = room[: len(batch.crops_BCHW)].copy_(batch.crops_BCHW)  # as the network's first step does
+            if batch.shift_B3 is not None:
+                images_BCHW.permute(0, 2, 3, 1).flatten(2).add_(batch.shift_B3.repeat(1, CROP_PX)[:, None])
+            yield images_BCHW
