@@ -162,7 +162,7 @@ REMOVED = {
 MIDDLE = on_2010(REMOVED)
 MIDDLE_SMALL = small(REMOVED)
 
-# Each the soonest at 25 % of .0003, .001, .002 and .004, and of tanh .008 (small scale, one seed); the same at full scale.
+# Each the soonest at 25 % of .0003, .001, .002, .004 and (tanh) .008, small scale, one seed; at full scale the same.
 RELU_SCHEDULE = "1:*=.001 *.bias=.002"
 TANH_SCHEDULE = "1:*=.004 *.bias=.008"
 FIGURE_1 = Setup(
