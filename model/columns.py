@@ -85,9 +85,9 @@ class OneColumn:
     def join(self, mine: Tensor, total: int, purpose: str = "layers") -> Tensor:
         """The first column's rows, then the second's; what is smaller travels with zeros up to the other's size."""
         sizes = (len(mine), total - len(mine)) if self.column == 0 else (total - len(mine), len(mine))
-        padded = mine.new_zeros((max(sizes), *mine.shape[1:]))
-        padded[: len(mine)] = mine
-        both = [rows[:size] for rows, size in zip(self.gather(padded), sizes, strict=True)]
+        if missing := max(sizes) - len(mine):
+            mine = torch.cat([mine, mine.new_zeros((missing, *mine.shape[1:]))])
+        both = [rows[:size] for rows, size in zip(self.gather(mine), sizes, strict=True)]
         self.bytes_for[purpose] += sum(rows.nbytes for rows in both)
         return torch.cat(both)
 

@@ -32,8 +32,15 @@ class Batch(NamedTuple):
     @property
     def images_BCHW(self) -> torch.Tensor:
         """float32, RGB 0..255 plus the shift; channels last, as the crops are."""
-        images = self.crops_BCHW.float()
-        return images if self.shift_B3 is None else images.add_(self.shift_B3[:, :, None, None])
+        return lit(self.crops_BCHW.float(), self.shift_B3)
+
+
+def lit(images_BCHW: torch.Tensor, shift_B3: torch.Tensor | None) -> torch.Tensor:
+    """The images themselves, channels last, with the shift added: a line of pixels at a time, three would be slow."""
+    if shift_B3 is not None:
+        width = images_BCHW.shape[3]
+        images_BCHW.permute(0, 2, 3, 1).flatten(2).add_(shift_B3.repeat(1, width)[:, None])
+    return images_BCHW
 
 
 class Run(NamedTuple):

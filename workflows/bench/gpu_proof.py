@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from pipelines.storage import Folder
 from workflows.bench.common import ROOT, stamped, write_json
 from workflows.compute import devices
 from workflows.engine.provenance import code_digest
+from workflows.training import history
 
 MINUTES = 20
 DEMO = ("--recipe", "demo", "--set", "train.device=gpu", "--set", "tracking.uri=off")
@@ -182,29 +184,25 @@ def _kill_after(epoch: int, command: list[str], root: Path, folder: Path, ends: 
 
 
 def _has_reached(epoch: int, root: Path) -> bool:
-    points = [json.loads(line) for file in root.glob("train/*/history.jsonl") for line in file.read_text().splitlines()]
-    return any(point["epoch"] >= epoch for point in points)
+    trainings = (Folder.at(place) for place in root.glob("train/*") if place.is_dir())
+    return any(point["epoch"] >= epoch for folder in trainings for point in history.read(folder))
 
 
 def _loader(folder: Path, limit_s: float) -> dict[str, Any]:
-    code = "from workflows.bench.loader import run; run(device='cuda', threads={}, repeats=3, parts={})"
     parts = ("ours", "ours_raw", "dali_reader", "dataloader")
-    return _bench(code.format(_cores(), parts), folder, limit_s)
+    return _bench("loader", folder, limit_s, device="cuda", parts=parts)
 
 
 def _trainer(folder: Path, limit_s: float) -> dict[str, Any]:
-    names = [] if _is_here("nvidia.dali") else ["ours", "ours_two_ranks", "plain", "ours_tf32", "ours_float32"]
-    return _bench(
-        f"from workflows.bench.trainer import run; run(threads={_cores()}, repeats=3, parts={tuple(names)})",
-        folder,
-        limit_s,
-    )
+    without_dali = ("ours", "ours_two_ranks", "plain", "ours_tf32", "ours_float32")
+    return _bench("trainer", folder, limit_s, parts=() if _is_here("nvidia.dali") else without_dali)
 
 
-def _bench(call: str, folder: Path, limit_s: float) -> dict[str, Any]:
+def _bench(name: str, folder: Path, limit_s: float, **options: Any) -> dict[str, Any]:
+    """What `alexnet bench NAME` measures, on all cores."""
     result = folder / "result.json"
-    *imports, run = call.split("; ")
-    code = "; ".join([*imports, "from workflows.bench.common import write_json", f"write_json({str(result)!r}, {run})"])
+    options |= {"threads": len(os.sched_getaffinity(0)), "repeats": 3}
+    code = f"from workflows.bench import common, {name}; common.write_json({str(result)!r}, {name}.run(**{options!r}))"
     _run([sys.executable, "-c", code], folder, limit_s)
     return json.loads(result.read_text())
 
@@ -229,10 +227,6 @@ def _run(command: list[str], folder: Path, limit_s: float, may_fail: bool = Fals
 
 def _alexnet(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "workflows.cli", *arguments]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 WORKFLOW = ("ray", "mlflow", "pyarrow", "nvidia.dali", "torch")

@@ -39,8 +39,8 @@ from workflows.training import checkpoints, memory
 from workflows.training.pace import Pace
 
 REPORTS_PER_EPOCH = 10
-Pixels = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]  # images, labels, and what lighting adds
 REPORTS_KEPT = 3 * REPORTS_PER_EPOCH  # in a checkpoint, for a driver that was killed before it had them
+Pixels = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]  # images, labels, and what lighting adds
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,13 @@ class _Training:
         self.trainer.net.input_scale = self.loader.input_scale(epoch)
         began, images = time.perf_counter(), 0
         for batch, size, row in self._batches(epoch, first):
+            fits = True
             try:
                 self.trainer.train_step(*batch, batch_size=size, first_row=row)
             except torch.OutOfMemoryError:
-                raise memory.told(self.trainer, batch[0], batch[1], size) from None
+                fits = False
+            if not fits:
+                raise memory.told(self.trainer, batch[0], batch[1], size)
             images += size
             step = self.trainer.step
             is_last = step % self.loader.steps_per_epoch == 0 or step == self.num_steps
@@ -219,14 +222,14 @@ class _Training:
         self._send(report)
 
     def _checkpoint(self) -> None:
-        """Of this step, written while training goes on."""
+        """Of this step, written while training goes on; one at a time."""
+        self._await_writer()
         tensors, scalars = self.trainer.state_dict()
         self.pace.begin(self.trainer.step)
         if self.worker.rank == 0:
             state = {"trainer": scalars, "loader": self.loader.fingerprint, "best": self.best, "last": self.last}
             state["reports"] = list(self.reports)
             keep = self.job.train.keep_checkpoints
-            self._await_writer()
             self._writing = self._writer.submit(
                 checkpoints.save, self.job.folder.child(CHECKPOINTS), self.trainer.step, tensors, state, keep
             )

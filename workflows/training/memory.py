@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from model.columns import OneColumn
 from model.step import backward
 from model.trainer import Trainer
 
@@ -23,7 +24,11 @@ def largest(peak_bytes: Callable[[int], int], total_bytes: int) -> int:
 
 
 def told(trainer: Trainer, images_BCHW: torch.Tensor, labels_B: torch.Tensor, batch_size: int) -> DoesNotFit:
-    """The error that a training step on these images ends with, after it ran out of memory."""
+    """The error that a training step on these images ends with, after it ran out of memory.
+
+    To be called when torch's own error is gone, since that holds what the step had made. Where the columns live in two
+    processes nothing is tried out: the other one may be elsewhere, and would be waited for.
+    """
 
     def peak_bytes(count: int) -> int:
         torch.cuda.empty_cache()
@@ -31,10 +36,11 @@ def told(trainer: Trainer, images_BCHW: torch.Tensor, labels_B: torch.Tensor, ba
         backward(trainer.net, images_BCHW[:count], labels_B[:count], precision=trainer.precision)
         return torch.cuda.max_memory_allocated(trainer.device)
 
-    total = torch.cuda.get_device_properties(trainer.device).total_memory
-    what = f"train.batch_size={batch_size}: {len(labels_B):,} images do not fit the GPU's {total / 2**30:.0f} GiB"
+    what = f"train.batch_size={batch_size}: {len(labels_B):,} images do not fit the GPU's memory"
+    if isinstance(trainer.net.columns, OneColumn):
+        return DoesNotFit(f"{what}: lower train.batch_size, or raise train.replicas")
     try:
-        fitting = largest(peak_bytes, total)
+        fitting = largest(peak_bytes, torch.cuda.get_device_properties(trainer.device).total_memory)
     except torch.OutOfMemoryError:
         return DoesNotFit(f"{what}, nor do {_FEW[1]}: other work may hold it, see `nvidia-smi`")
     ways = f"train.batch_size={batch_size * fitting // len(labels_B)}, or more train.replicas"

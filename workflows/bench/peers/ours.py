@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from pipelines.batches import lit
 from pipelines.loader import TrainLoader
 from pipelines.manifest import Manifest
 from pipelines.names import Device
@@ -43,7 +44,5 @@ def _batches(folder: Path, threads: int, device: Device) -> Iterator[torch.Tenso
     room = torch.empty(BATCH_SIZE, CROP_PX, CROP_PX, 3, device=device).permute(0, 3, 1, 2)
     for epoch in count():
         for batch in loader.epoch(epoch):
-            images_BCHW = room[: len(batch.crops_BCHW)].copy_(batch.crops_BCHW)  # as the network's first step does
-            if batch.shift_B3 is not None:
-                images_BCHW.permute(0, 2, 3, 1).flatten(2).add_(batch.shift_B3.repeat(1, CROP_PX)[:, None])
-            yield images_BCHW
+            here = room[: len(batch.crops_BCHW)]  # no new memory for each batch: as in a training
+            yield lit(here.copy_(batch.crops_BCHW), batch.shift_B3)
