@@ -58,7 +58,7 @@ def test_a_failure_is_one_and_so_is_that_nothing_ran(files, words, tmp_path):
 
 @pytest.mark.slow
 def test_a_demo_that_is_killed_twice_ends_with_the_same_weights(tmp_path):
-    few = {"ingest.limit": "96", "train.epochs": "5", "tracking.uri": "off", "evaluate.views": "one"}
+    few = {"ingest.limit": "96", "train.epochs": "5", "tracking.uri": "off"}
     settings = ("--recipe", "demo", *(word for key, value in few.items() for word in ("--set", f"{key}={value}")))
     found = resumed(tmp_path, 280, settings)
     assert set(found["weights"]) == {"model/model.safetensors", "best/model.safetensors"}

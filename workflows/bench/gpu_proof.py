@@ -149,7 +149,7 @@ def counted(report: Path) -> dict[str, Any]:
 def resumed(folder: Path, limit_s: float, settings: tuple[str, ...] = DEMO) -> dict[str, Any]:
     """The demo, killed twice in its training, ends with the weights of the demo that nobody killed."""
     ends = time.monotonic() + limit_s
-    run = _alexnet("run", "--until", "evaluate", *settings)
+    run = _alexnet("run", "--until", "train", *settings)
     whole, killed = ([*run, "--root", str(folder / name)] for name in ("whole", "killed"))
     _run(whole, folder, ends - time.monotonic())
     for epoch in KILLED_AFTER:
