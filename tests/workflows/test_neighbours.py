@@ -119,7 +119,7 @@ def test_a_killed_search_goes_on_to_the_same_bytes(taken, tmp_path, monkeypatch)
     contents = []
     for name, kills in (("undisturbed", ()), ("killed", (3, 5))):
         root, known = tmp_path / name, dict[Path, int]()
-        shutil.copytree(taken[0], root)
+        shutil.copytree(taken[0], root, ignore=shutil.ignore_patterns("neighbours"))  # of the other tests
         for results in kills:
             monkeypatch.setenv("KILLED_AFTER", str(results))
             driver = crash.start_in_process(root, config, "neighbours", log=log, first=BLOCKS_OF_16 + KILLED)
