@@ -77,7 +77,7 @@ class OrderedSamples:
         shard_B = np.searchsorted(self._ends, index_B, side="right")
         row_B = index_B - (self._ends[shard_B] - self._sizes[shard_B])
         return Samples(
-            [self._images[index] for index in index_B],
+            [self._images[index] for index in index_B.tolist()],
             self._labels[index_B],
             self._ids[index_B],
             self._window.shards[shard_B],

@@ -7,8 +7,7 @@ entries (name, Feature), and each Feature a list of one value: of bytes or of in
 Letters: N Examples.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -96,42 +95,60 @@ class Column(NamedTuple):
         return (bytes(data[start:stop]) for start, stop in self.places())
 
 
-def columns(content: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> Mapping[str, Column]:
-    """The features, by name, of the Examples at these places; all have the same ones in the same order.
+class Columns:
+    """The features of the Examples at these places, which all have the same ones in the same order.
 
     Raises:
-        DamagedRow: One has not.
+        DamagedRow: One has not; of a feature's kind this is known when it is asked for.
     """
-    return dict(_columns(content, starts, stops)) if len(starts) else defaultdict(lambda: Column(starts, stops, starts))
+
+    def __init__(self, content: np.ndarray, starts: np.ndarray, stops: np.ndarray):
+        self._content = content
+        self._none = None if len(starts) else Column(starts, stops, starts)
+        self._features = {} if self._none else dict(_features(content, starts, stops))
+
+    def __getitem__(self, name: str) -> Column:
+        """A feature by its name; of no Examples each has no values."""
+        if self._none:
+            return self._none
+        at, ends = self._features[name]
+        is_bytes = self._content[at] == _IS_BYTES
+        _require(is_bytes[:, None] == is_bytes[0], "has a feature of another kind than the first row")
+        _, at = _varints(self._content, at + 1)  # length of the list
+        _, at = _varints(self._content, at + 1)  # length of the value
+        return Column(at, ends, ends - at if is_bytes[0] else _varints(self._content, at)[0])
 
 
-def _columns(content: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> Iterator[tuple[str, Column]]:
+def _features(
+    content: np.ndarray, starts: np.ndarray, stops: np.ndarray
+) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """The name of each feature, and where its lists start and stop."""
     _, at = _varints(content, starts + 1)  # length of Features
     while (at < stops).any():
         length, at = _varints(content, at + 1)
         ends = at + length
-        name = content[at[0] + 2 : at[0] + 2 + content[at[0] + 1]]
-        found = content[(at[:, None] + 1 + np.arange(len(name) + 1)).clip(max=len(content) - 1)]
-        _require(found == [len(name), *name], "has other features than the first row")
-        _, at = _varints(content, at + len(name) + 3)  # length of Feature
-        is_bytes = content[at] == _IS_BYTES
-        _require(is_bytes[:, None] == is_bytes[0], "has a feature of another kind than the first row")
-        _, at = _varints(content, at + 1)  # length of the list
-        _, at = _varints(content, at + 1)  # length of the value
-        yield bytes(name).decode(), Column(at, ends, ends - at if is_bytes[0] else _varints(content, at)[0])
+        name = content[at[0] + 1 : at[0] + 2 + content[at[0] + 1]]  # behind its length
+        _require(_windows(content, at + 1, len(name)) == name, "has other features than the first row")
+        _, lists = _varints(content, at + len(name) + 2)  # length of Feature
+        yield bytes(name[1:]).decode(), (lists, ends)
         at = ends
     _require((at == stops)[:, None], "has other features than the first row")
 
 
+def _windows(content: np.ndarray, at: np.ndarray, size: int) -> np.ndarray:
+    """[N, size]: so many bytes from each of these places on."""
+    windows = np.ndarray((len(content) - size + 1, size), np.uint8, content, strides=(1, 1))
+    return windows[at.clip(max=len(windows) - 1)]
+
+
 def _varints(content: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The values from these places on, and the places behind them."""
-    values, shift = np.zeros(len(at), np.int64), 0
-    goes_on = np.ones(len(at), bool)
-    while goes_on.any() and shift < 70:
-        byte = content[at.clip(max=len(content) - 1)]
-        values |= np.where(goes_on, (byte & 0x7F).astype(np.int64) << shift, 0)
+    byte = content.take(at, mode="clip")
+    values, at, shift = (byte & 0x7F).astype(np.int64), at + 1, 7
+    while shift < 70 and (goes_on := byte >= 0x80).any():
+        byte = np.where(goes_on, content.take(at, mode="clip"), 0)
+        values |= (byte & 0x7F).astype(np.int64) << shift
         at = at + goes_on
-        goes_on &= byte >= 0x80
         shift += 7
     return values, at
 

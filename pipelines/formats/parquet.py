@@ -82,10 +82,8 @@ def read(data: memoryview) -> ShardRows:
         ids=table["id"].to_numpy(),
         labels=table["label"].to_numpy().astype(np.int32),
         images=[image.reshape(size, size, 3) for image in images] if metadata[b"encoding"] == b"raw" else list(images),
-        keys=table["key"].to_pylist(),
-        widths=table["width"].to_numpy(),
-        heights=table["height"].to_numpy(),
-        formats=table["format"].to_pylist(),
+        texts=lambda name: table[name].to_pylist(),
+        sizes=lambda name: table[name].to_numpy(),
     )
 
 

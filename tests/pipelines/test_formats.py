@@ -3,6 +3,7 @@
 import io
 import struct
 
+import google_crc32c
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -211,6 +212,21 @@ def test_a_truncated_tfrecord_names_its_row():
         if length not in starts:  # a whole number of records is well-formed; the manifest knows how many there are
             row = sum(start < length for start in starts) - 1
             assert tfrecord.first_damage(memoryview(data[:length])) == f"row {row} is cut off"
+
+
+def test_of_two_damages_the_first_is_named():
+    stored = rows(5)
+    data = written(tfrecord, stored)
+    damaged = bytearray(data[:-20])
+    damaged[data.index(stored[1].image) + 9] ^= 1
+    assert tfrecord.first_damage(memoryview(bytes(damaged))) == "row 1 fails its checksum"
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 200])
+def test_all_lengths_get_the_checksum_that_each_has(count):
+    numbers_N = np.random.default_rng(0).integers(0, 1 << 63, count).astype(np.uint64)
+    expected = [google_crc32c.value(int(number).to_bytes(8, "little")) for number in numbers_N]
+    assert tfrecord._crc_of_words(numbers_N).tolist() == expected
 
 
 def test_a_changed_length_in_a_tfrecord_names_its_row():

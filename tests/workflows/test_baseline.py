@@ -227,7 +227,7 @@ def encoded(folder: Folder, labels_N: np.ndarray, values_NF: np.ndarray, **keys)
     """A course over one file of such images."""
     ids_N, count = np.arange(len(labels_N)), len(labels_N)
     record = ShardRecord("data/train-00000-of-00001.parquet", "train", 0, count, count, 0, "")
-    rows = ShardRows(ids_N, labels_N, [*ids_N], [str(i) for i in ids_N], ids_N, ids_N, [""] * count)
+    rows = ShardRows(ids_N, labels_N, [*ids_N], lambda _: [str(i) for i in ids_N], lambda _: ids_N)
     file = write_features(folder, record, rows, [values_NF.astype(np.float32)], "float16")
     config = with_values(RunConfig(), {f"fisher.{name}": value for name, value in keys.items()})
     return Course(folder, (file,), config.fisher, 2, 1)

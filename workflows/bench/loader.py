@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from pipelines.names import Device
 from workflows.bench.common import interleaved, peak_mib, stamped, table
 from workflows.bench.loader_setting import BATCH_SIZE, CROP_PX, NUM_IMAGES, BenchData
 
@@ -30,6 +31,7 @@ PARTS = {
     "ray_data": ("ray_data", "batches"),
 }
 _OF_ONE_PROCESS = ("ours", "ours_raw", "dali_reader")  # whose memory the process itself knows
+_OURS = {"ours": "tfrecord", "ours_raw": "raw"}  # and what each of ours reads
 
 
 def run(
@@ -37,29 +39,35 @@ def run(
     seconds_per_part: float = 5.0,
     repeats: int = 5,
     threads: int = 2,
-    device: str = "cpu",
+    device: Device = "cpu",
     parts: tuple[str, ...] = tuple(PARTS),
 ) -> dict:
     """images_per_s of each loader, median of the repeats; `images` is a source as in ingest.source, None the demo's."""
     from workflows.bench.loader_data import write_data  # loads pyarrow, which forked workers of a peer do not survive
 
     peak_memory_mib: dict[str, float] = {}
-    python_us: dict[str, list[float]] = {name: [] for name in parts}
 
     def measure(name: str) -> tuple[int, float]:
         turn = _in_new_process(_measure, name, data, seconds_per_part, threads, device)
         peak_memory_mib[name] = max(turn.peak_mib, peak_memory_mib.get(name, 0))
-        python_us[name].append(1e6 * turn.python_s / turn.num_images)
         return turn.num_images, turn.seconds
 
     with tempfile.TemporaryDirectory() as folder:
         data = write_data(images or "demo", Path(folder))
         images_per_s = interleaved({name: partial(measure, name) for name in parts}, repeats)
+        python_us = {
+            name: [
+                _in_new_process(_python_us, getattr(data, _OURS[name]), seconds_per_part, threads, device)
+                for _ in range(repeats)
+            ]
+            for name in parts
+            if name in _OURS
+        }
         resume_s = _in_new_process(_resume_in_a_large_epoch, data, threads)
     result = {
         "images_per_s": {name: round(rate, 1) for name, rate in images_per_s.items()},
         "peak_memory_mib": {name: round(peak_memory_mib[name]) for name in parts if name in _OF_ONE_PROCESS},
-        "python_us_per_image": {name: round(median(python_us[name]), 1) for name in parts if name in _OF_ONE_PROCESS},
+        "python_us_per_image": {name: _medians(turns) for name, turns in python_us.items()},
         "first_batch_after_resume_s": round(resume_s, 3),
         "threads": threads,
         "device": device,
@@ -67,7 +75,8 @@ def run(
         "repeats": repeats,
     }
     print(table(images_per_s, "images/s", "dali_reader" if "dali_reader" in parts else parts[0]))
-    print(f"Python's threads, us of CPU time an image: {result['python_us_per_image']}")
+    for name, us in result["python_us_per_image"].items():
+        print(f"{name}: CPU time of Python's threads, us an image: {us['training']} training, {us['reading']} reading")
     print(f"first batch after resuming within 1.28 million images: {resume_s:.2f} s beyond starting DALI")
     return stamped(result)
 
@@ -79,15 +88,14 @@ def _in_new_process(function: Callable, *arguments):
 
 
 class Turn(NamedTuple):
-    """Whole batches, the peak memory of their process, and the CPU time of Python's threads in it, without DALI's."""
+    """Whole batches, and the peak memory of their process."""
 
     num_images: int
     seconds: float
     peak_mib: float
-    python_s: float
 
 
-def _measure(name: str, data: BenchData, seconds: float, threads: int, device: str) -> Turn:
+def _measure(name: str, data: BenchData, seconds: float, threads: int, device: Device) -> Turn:
     import torch
 
     torch.set_num_threads(1)
@@ -95,21 +103,38 @@ def _measure(name: str, data: BenchData, seconds: float, threads: int, device: s
     batches = getattr(importlib.import_module(f"workflows.bench.peers.{module}"), function)(data, threads, device)
     for _ in range(NUM_IMAGES // BATCH_SIZE):
         _check(next(batches))
-    num_images, started, python_s = 0, time.perf_counter(), _python_s()
+    num_images, started = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - started) < seconds:
         num_images += len(_check(next(batches)))
-    python_s = _python_s() - python_s
     batches.close()
-    return Turn(num_images, elapsed, peak_mib(), python_s)
+    return Turn(num_images, elapsed, peak_mib())
 
 
-def _python_s() -> float:
-    """CPU seconds of the threads that Python knows: what of it holds the interpreter's lock is at most this."""
-    ticks = 0
+def _python_us(folder: Path, seconds: float, threads: int, device: Device) -> dict[str, float]:
+    """CPU time an image of the threads that Python knows, without DALI's: at most so long they hold the interpreter."""
+    from workflows.bench.peers.ours import loaded
+
+    batches = loaded(folder, threads, device)
+    for _ in range(NUM_IMAGES // BATCH_SIZE):
+        next(batches)
+    num_images, started, before = 0, time.perf_counter(), _python_s()
+    while time.perf_counter() - started < seconds:
+        num_images += len(next(batches).ids_B)
+    return {name: 1e6 * (after - before[name]) / num_images for name, after in _python_s().items()}
+
+
+def _python_s() -> dict[str, float]:
+    """CPU seconds, in user mode and in the kernel, of the thread that trains and of those that read shards."""
+    found = {"training": 0.0, "reading": 0.0}
     for thread in threading.enumerate():
-        stat = Path(f"/proc/self/task/{thread.native_id}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(stat[11]) + int(stat[12])  # in user mode and in the kernel
-    return ticks / os.sysconf("SC_CLK_TCK")
+        name = "training" if thread is threading.main_thread() else "reading"
+        assert thread.ident, "it runs"
+        found[name] += time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+    return found
+
+
+def _medians(turns: list[dict[str, float]]) -> dict[str, float]:
+    return {name: round(median(turn[name] for turn in turns), 1) for name in turns[0]}
 
 
 def _check(images_BCHW):
@@ -123,7 +148,7 @@ def _check(images_BCHW):
 
 
 def _resume_in_a_large_epoch(data: BenchData, threads: int) -> float:
-    """Seconds to the first batch from the middle of 1.28 million images: 5,000 shards that are names of one."""
+    """Seconds to the first batch from the middle of 1.28 million images: 1,250 shards that are names of one."""
     from pipelines.decode import Decoder
     from pipelines.manifest import Manifest
     from pipelines.storage import Folder
@@ -132,7 +157,7 @@ def _resume_in_a_large_epoch(data: BenchData, threads: int) -> float:
     manifest = Manifest.load(Folder.at(data.tfrecord))
     first = manifest.splits["train"][0]
     with tempfile.TemporaryDirectory(dir=data.tfrecord) as folder:
-        records = tuple(replace(first, name=f"{number}.tfrecord") for number in range(5000))
+        records = tuple(replace(first, name=f"{number}.tfrecord") for number in range(1250))
         for record in records:
             os.link(data.tfrecord / first.name, Path(folder) / record.name)
         large = replace(manifest, splits={"train": records})

@@ -11,11 +11,12 @@ from nvidia.dali import fn, pipeline_def, tfrecord, types
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
 from pipelines.batches import batches_per_run
+from pipelines.names import Device
 from workflows.bench.loader_setting import BATCH_SIZE, CROP_PX, BenchData
 
 
-def batches(data: BenchData, threads: int, device: str) -> Iterator[torch.Tensor]:
-    on_gpu, steps = device == "cuda", batches_per_run(BATCH_SIZE)
+def batches(data: BenchData, threads: int, device: Device) -> Iterator[torch.Tensor]:
+    on_gpu, steps = device == "cuda", batches_per_run(BATCH_SIZE, device)
     paths = sorted(map(str, data.tfrecord.glob("data/*.tfrecord")))
     pipe = _pipeline(
         paths, on_gpu, batch_size=steps * BATCH_SIZE, num_threads=threads, device_id=0 if on_gpu else None, seed=0

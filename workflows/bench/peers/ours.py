@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.batches import lit
+from pipelines.batches import Batch, lit
 from pipelines.loader import TrainLoader
 from pipelines.manifest import Manifest
 from pipelines.names import Device
@@ -39,10 +39,14 @@ def open_loader(
     )
 
 
-def _batches(folder: Path, threads: int, device: Device) -> Iterator[torch.Tensor]:
+def loaded(folder: Path, threads: int, device: Device) -> Iterator[Batch]:
+    """Batches as the loader hands them to a trainer, epoch after epoch."""
     loader = open_loader(folder, Manifest.load(Folder.at(folder)), threads, device)
+    return (batch for epoch in count() for batch in loader.epoch(epoch))
+
+
+def _batches(folder: Path, threads: int, device: Device) -> Iterator[torch.Tensor]:
     room = torch.empty(BATCH_SIZE, CROP_PX, CROP_PX, 3, device=device).permute(0, 3, 1, 2)
-    for epoch in count():
-        for batch in loader.epoch(epoch):
-            here = room[: len(batch.crops_BCHW)]  # no new memory for each batch: as in a training
-            yield lit(here.copy_(batch.crops_BCHW), batch.shift_B3)
+    for batch in loaded(folder, threads, device):
+        here = room[: len(batch.crops_BCHW)]  # no new memory for each batch: as in a training
+        yield lit(here.copy_(batch.crops_BCHW), batch.shift_B3)
