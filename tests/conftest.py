@@ -45,7 +45,7 @@ def _no_ray_unless_slow(request, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("PYTHONPATH", str(stand_in))
 
 
-@pytest.fixture(params=DEVICES)
+@pytest.fixture(scope="session", params=DEVICES)
 def device(request) -> str:
     """The same guarantee on the CPU, and on a GPU where there is one."""
     return request.param

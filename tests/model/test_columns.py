@@ -29,21 +29,23 @@ VARIANTS = {
 pytestmark = pytest.mark.slow
 
 
-def batch(count: int, spec: AlexNetSpec = SMALL, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(
+    count: int, spec: AlexNetSpec = SMALL, seed: int = 0, device: str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     pixels = 255 * torch.rand(count, 3, spec.input_px, spec.input_px, generator=generator, dtype=torch.float64)
-    return pixels, torch.randint(spec.num_classes, (count,), generator=generator)
+    return pixels.to(device), torch.randint(spec.num_classes, (count,), generator=generator).to(device)
 
 
-def one_step(name: str, columns=None) -> dict:
+def one_step(name: str, columns=None, device: str = "cpu") -> dict:
     """Logits and gradients of a variant, of this rank's part or of the whole."""
     spec = replace(SMALL, **VARIANTS[name])
-    net = AlexNet(spec, columns, seed=3).double()
+    net = AlexNet(spec, columns, seed=3).double().to(device)
     net.set_mean(np.full((90, 90, 3), 120.0))
     with torch.no_grad():
         for parameter in net.parameters():
             parameter *= 8  # so that no gradient is lost in rounding
-    images, labels = batch(4, spec)
+    images, labels = batch(4, spec, device=device)
     before = net.columns.bytes_for["layers"]
     net.input_scale = 0.9
     net.at(step=2, first_row=2)
@@ -53,25 +55,25 @@ def one_step(name: str, columns=None) -> dict:
     return {"logits": net.eval()(images).detach(), "grads": grads, "sums": sums, "bytes": moved}
 
 
-def two_ranks(rank: int, world: int) -> dict:
+def two_ranks(rank: int, world: int, device: str) -> dict:
     columns, _ = place_ranks(2, 1, rank, world)
-    results = {name: one_step(name, columns) for name in VARIANTS}
-    return {"variants": results, "shared": [shared_as_loaded(columns, size) for size in (4, 5, 1)]}
+    results = {name: one_step(name, columns, device) for name in VARIANTS}
+    return {"variants": results, "shared": [shared_as_loaded(columns, size, device) for size in (4, 5, 1)]}
 
 
-def shared_as_loaded(columns: OneColumn, size: int) -> bool:
+def shared_as_loaded(columns: OneColumn, size: int, device: str) -> bool:
     """Whether a batch, of which this rank brings what its loader cuts, is whole again; no byte moves twice."""
-    whole, before = batch(size), columns.bytes_for["batches"]
+    whole, before = batch(size, device=device), columns.bytes_for["batches"]
     start, stop = order.share(0, size, columns.column, 2)
-    shift = torch.arange(3.0 * size).view(size, 3)
+    shift = torch.arange(3.0 * size, device=device).view(size, 3)
     *shared, lit = columns.share_batch(*(tensor[start:stop] for tensor in (*whole, shift)), size)
     moved = columns.bytes_for["batches"] - before
     return all(map(torch.equal, (*shared, lit), (*whole, shift))) and moved == sum(t.nbytes for t in (*whole, shift))
 
 
 @pytest.fixture(scope="module")
-def of_two_ranks() -> list[dict]:
-    return run_ranks(two_ranks, 2)
+def of_two_ranks(device) -> list[dict]:
+    return run_ranks(two_ranks, 2, device)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -107,11 +109,12 @@ def test_the_columns_shares_cover_everything_once(total):
 BATCH_SIZES = (6, 5, 1)  # whole, odd, and too short for the second replica
 
 
-def trainer(columns=None, replicas=None, dtype=torch.float64) -> Trainer:
+def trainer(columns=None, replicas=None, dtype=torch.float64, device="cpu") -> Trainer:
     torch.set_default_dtype(dtype)
     try:
         mean = np.full((64, 64, 3), 120.0)
-        return Trainer(SMALL, TrainSpec(epochs=2, seed=3), mean, 3, columns=columns, replicas=replicas)
+        spec = TrainSpec(epochs=2, seed=3)
+        return Trainer(SMALL, spec, mean, 3, columns=columns, replicas=replicas, device=device)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -119,21 +122,21 @@ def trainer(columns=None, replicas=None, dtype=torch.float64) -> Trainer:
 def train(made: Trainer, steps: range) -> None:
     """Each replica takes its slice of the global batches."""
     for step in steps:
-        images, labels = batch(BATCH_SIZES[step % 3], seed=step)
+        images, labels = batch(BATCH_SIZES[step % 3], seed=step, device=made.net.fc6.weight.device)
         mine = share(len(images), made.replicas.index, made.replicas.count)
         made.train_step(images[mine], labels[mine], batch_size=len(images), first_row=mine.start)
 
 
-def four_ranks(rank: int, world: int) -> dict:
+def four_ranks(rank: int, world: int, device: str) -> dict:
     columns, replicas = place_ranks(2, 1, rank, world)
-    made = trainer(columns, replicas)
+    made = trainer(columns, replicas, device=device)
     train(made, range(3))
     metrics, (tensors, scalars) = made.metrics(), made.state_dict()
     train(made, range(3, 6))
-    again = trainer(columns, replicas)
+    again = trainer(columns, replicas, device=device)
     again.load_state_dict(tensors, scalars)
     train(again, range(3, 6))
-    errors = made.evaluate([batch(3, seed=10 + replicas.index)])
+    errors = made.evaluate([batch(3, seed=10 + replicas.index, device=device)])
     return {
         "metrics": metrics,
         "weights": made.weights(),
@@ -144,8 +147,8 @@ def four_ranks(rank: int, world: int) -> dict:
 
 
 @pytest.fixture(scope="module")
-def of_four_ranks() -> list[dict]:
-    return run_ranks(four_ranks, 4)
+def of_four_ranks(device) -> list[dict]:
+    return run_ranks(four_ranks, 4, device)
 
 
 def test_two_replicas_of_two_columns_train_as_one_process_does(of_four_ranks):
@@ -174,10 +177,10 @@ def test_replicas_evaluate_the_sum_of_their_shares(of_four_ranks):
     assert all(result["errors"] == top for result in of_four_ranks)
 
 
-def three_ranks(rank: int, world: int) -> dict:
+def three_ranks(rank: int, world: int, device: str) -> dict:
     """Three whole networks in float32: one that goes on, and one that begins where a checkpoint of it ends."""
     columns, replicas = place_ranks(2, 2, rank, world)
-    made, again = (trainer(columns, replicas, dtype=torch.float32) for _ in range(2))
+    made, again = (trainer(columns, replicas, torch.float32, device) for _ in range(2))
     train(made, range(3))
     again.load_state_dict(*made.state_dict())
     train(made, range(3, 6))
@@ -185,10 +188,10 @@ def three_ranks(rank: int, world: int) -> dict:
     return {"weights": made.weights(), "resumed": again.weights(), "metrics": (made.metrics(), again.metrics())}
 
 
-def test_a_gradient_of_three_replicas_does_not_depend_on_the_steps_before_it():
+def test_a_gradient_of_three_replicas_does_not_depend_on_the_steps_before_it(device):
     alone = trainer(dtype=torch.float32)
     train(alone, range(6))
-    for result in run_ranks(three_ranks, 3):
+    for result in run_ranks(three_ranks, 3, device):
         assert result["metrics"][0] == result["metrics"][1]
         for name, weight in alone.weights().items():
             assert torch.equal(result["weights"][name], result["resumed"][name])

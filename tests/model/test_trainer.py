@@ -78,9 +78,9 @@ def test_a_state_does_not_change_when_training_goes_on(device):
     assert all(torch.equal(tensors[name], kept[name]) for name in kept)
 
 
-def from_state(path: str, columns=None) -> tuple[float, dict]:
+def from_state(path: str, columns=None, device: str = "cpu") -> tuple[float, dict]:
     """The next step's loss, and the state after it."""
-    made = trainer(columns)
+    made = trainer(columns, device)
     found = checkpoint.load(path)
     made.load_state_dict(found.tensors, found.scalars)
     made.metrics()
@@ -88,15 +88,15 @@ def from_state(path: str, columns=None) -> tuple[float, dict]:
     return made.metrics()["loss"], made.state_dict()
 
 
-def save_and_continue(rank: int, world: int) -> dict:
+def save_and_continue(rank: int, world: int, device: str) -> dict:
     """Two columns: continue from what one process saved, and save for it."""
     import os
     from pathlib import Path
 
     columns, _ = place_ranks(2, 1, rank, world)
     root = Path(os.environ["CHECKPOINTS_OF_TEST"])
-    loss, _ = from_state(root / "one" / "step-00000007", columns)
-    made = trainer(columns)
+    loss, _ = from_state(root / "one" / "step-00000007", columns, device)
+    made = trainer(columns, device)
     train(made, range(7))
     state = made.state_dict()
     if rank == 0:
@@ -107,16 +107,16 @@ def save_and_continue(rank: int, world: int) -> dict:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_moves_between_placements_with_the_same_next_loss(tmp_path, monkeypatch):
-    alone = trainer()
+def test_a_checkpoint_moves_between_placements_with_the_same_next_loss(tmp_path, monkeypatch, device):
+    alone = trainer(device=device)
     train(alone, range(7))
     checkpoint.save(tmp_path / "one", 7, *alone.state_dict())
     alone.metrics()
     train(alone, range(7, 8))
     next_loss = alone.metrics()["loss"]
     monkeypatch.setenv("CHECKPOINTS_OF_TEST", str(tmp_path))
-    ranks = run_ranks(save_and_continue, 2)
-    loss_from_two, _ = from_state(tmp_path / "two" / "step-00000007")
+    ranks = run_ranks(save_and_continue, 2, device)
+    loss_from_two, _ = from_state(tmp_path / "two" / "step-00000007", device=device)
     for rank in ranks:
         assert rank["loss_from_one"] == pytest.approx(next_loss, rel=1e-5)  # float32, other order of additions
         assert loss_from_two == pytest.approx(rank["next_loss"], rel=1e-5)
@@ -263,8 +263,8 @@ def test_ten_views_average_probabilities(device):
     assert (logits - expected).abs().max() > 1e-4
 
 
-def test_evaluation_leaves_the_mode_and_the_weights():
-    made = trainer()
+def test_evaluation_leaves_the_mode_and_the_weights(device):
+    made = trainer(device=device)
     made.net.train()
     before = made.weights()
     top = evaluate(made.net, [batch(0, 5), batch(1, 3)])

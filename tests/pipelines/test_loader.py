@@ -42,19 +42,19 @@ def shards(tmp_path_factory):
 
 def loader(
     shards, batch_size=BATCH, crop_px=CROP_PX, epochs=EPOCHS, replica=0, num_replicas=1, part=0, num_parts=1,
-    eigenvalues=SIGMA**2, eigenvectors=VECTORS, light=(), **fields,
+    eigenvalues=SIGMA**2, eigenvectors=VECTORS, light=(), device="cpu", **fields,
 ):  # fmt: skip
     spec = LoaderSpec(**{"window_shards": 2, "threads": 2, **fields})
     folder, manifest = shards
     return TrainLoader(
         folder, manifest, spec, crop_px=crop_px, batch_size=batch_size, epochs=epochs,
         eigenvalues=eigenvalues, eigenvectors=eigenvectors, light=light,
-        replica=replica, num_replicas=num_replicas, part=part, num_parts=num_parts,
+        replica=replica, num_replicas=num_replicas, part=part, num_parts=num_parts, device=device,
     )  # fmt: skip
 
 
 def taken(batches) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    return [(batch.images_BCHW.numpy().copy(), batch.labels_B.numpy(), batch.ids_B) for batch in batches]
+    return [(batch.images_BCHW.cpu().numpy().copy(), batch.labels_B.cpu().numpy(), batch.ids_B) for batch in batches]
 
 
 def assert_same(ours, theirs):
@@ -73,9 +73,9 @@ def joined(*replicas):
     ]
 
 
-def test_an_epoch_holds_every_stored_sample_once_with_its_label(shards):
+def test_an_epoch_holds_every_stored_sample_once_with_its_label(shards, device):
     for epoch in range(2):
-        batches = taken(loader(shards()).epoch(epoch))
+        batches = taken(loader(shards(), device=device).epoch(epoch))
         ids = np.concatenate([batch[2] for batch in batches])
         assert sorted(ids) == [i for i in range(200) if i not in QUARANTINED]
         assert all((batch[1] == batch[2] % 3).all() for batch in batches)
@@ -83,27 +83,33 @@ def test_an_epoch_holds_every_stored_sample_once_with_its_label(shards):
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_batches_do_not_depend_on_threads(shards, threads):
-    assert_same(taken(loader(shards(), threads=threads).epoch(1)), taken(loader(shards()).epoch(1)))
+def test_batches_do_not_depend_on_threads(shards, threads, device):
+    assert_same(
+        taken(loader(shards(), device=device, threads=threads).epoch(1)),
+        taken(loader(shards(), device=device).epoch(1)),
+    )
 
 
 @pytest.mark.parametrize("count", [2, 3, 16])
-def test_replicas_and_parts_of_them_tile_each_batch(shards, count):
-    whole = taken(loader(shards()).epoch(1))
-    replicas = [taken(loader(shards(), replica=i, num_replicas=count).epoch(1)) for i in range(count)]
+def test_replicas_and_parts_of_them_tile_each_batch(shards, count, device):
+    whole = taken(loader(shards(), device=device).epoch(1))
+    replicas = [taken(loader(shards(), device=device, replica=i, num_replicas=count).epoch(1)) for i in range(count)]
     assert_same(joined(*replicas), whole)
-    parts = [taken(loader(shards(), replica=1, num_replicas=count, part=i, num_parts=2).epoch(1)) for i in range(2)]
+    parts = [
+        taken(loader(shards(), device=device, replica=1, num_replicas=count, part=i, num_parts=2).epoch(1))
+        for i in range(2)
+    ]
     assert_same(joined(*parts), replicas[1])
 
 
-def test_parquet_and_tfrecord_give_the_same_batches(shards):
+def test_parquet_and_tfrecord_give_the_same_batches(shards, device):
     for encoding in ("jpeg", "raw"):
-        pairs = [taken(loader(shards(format, encoding)).epoch(0)) for format in ("parquet", "tfrecord")]
+        pairs = [taken(loader(shards(format, encoding), device=device).epoch(0)) for format in ("parquet", "tfrecord")]
         assert_same(*pairs)
 
 
-def test_jpeg_and_raw_share_order_and_augmentation(shards):
-    jpeg, raw = (taken(loader(shards(encoding=encoding)).epoch(0)) for encoding in ("jpeg", "raw"))
+def test_jpeg_and_raw_share_order_and_augmentation(shards, device):
+    jpeg, raw = (taken(loader(shards(encoding=encoding), device=device).epoch(0)) for encoding in ("jpeg", "raw"))
     for one, other in zip(jpeg, raw, strict=True):
         assert np.array_equal(one[2], other[2])
         assert abs(one[0] - other[0]).mean() < 6  # what JPEG loses of the grain
@@ -125,37 +131,37 @@ import sys, numpy as np
 from pipelines.manifest import Manifest
 from test_loader import loader, taken, Folder
 folder = Folder.at(sys.argv[1])
-running = loader((folder, Manifest.load(folder)))
-for step in map(int, sys.argv[3:]):
+running = loader((folder, Manifest.load(folder)), device=sys.argv[3])
+for step in map(int, sys.argv[4:]):
     batches = taken(running.epoch(2, start_step=step))
     columns = {f"{i}_{j}": column for i, batch in enumerate(batches) for j, column in enumerate(batch)}
     np.savez(f"{sys.argv[2]}/{step}.npz", **columns)
 """
 
 
-def test_resume_continues_the_same_batches_in_a_new_process(shards, tmp_path):
+def test_resume_continues_the_same_batches_in_a_new_process(shards, tmp_path, device):
     """Stopped at any of 10 random steps."""
     folder, manifest = shards()
-    whole = taken(loader((folder, manifest)).epoch(2))
+    whole = taken(loader((folder, manifest), device=device).epoch(2))
     steps = random.Random(0).sample(range(len(whole) + 1), 10)
-    run_python(RESUMED, str(folder.local_path()), str(tmp_path), *map(str, steps))
+    run_python(RESUMED, str(folder.local_path()), str(tmp_path), device, *map(str, steps))
     for step in steps:
         stored = np.load(tmp_path / f"{step}.npz")
         batches = [tuple(stored[f"{i}_{j}"] for j in range(3)) for i in range(len(stored.files) // 3)]
         assert_same(batches, whole[step:])
 
 
-def test_resume_with_another_number_of_replicas_sees_the_same_samples(shards):
-    whole = taken(loader(shards()).epoch(2))
-    two = [taken(loader(shards(), replica=i, num_replicas=2).epoch(2, start_step=5)) for i in range(2)]
-    five = [taken(loader(shards(), replica=i, num_replicas=5).epoch(2, start_step=5)) for i in range(5)]
+def test_resume_with_another_number_of_replicas_sees_the_same_samples(shards, device):
+    whole = taken(loader(shards(), device=device).epoch(2))
+    two = [taken(loader(shards(), device=device, replica=i, num_replicas=2).epoch(2, start_step=5)) for i in range(2)]
+    five = [taken(loader(shards(), device=device, replica=i, num_replicas=5).epoch(2, start_step=5)) for i in range(5)]
     assert_same(joined(*two), whole[5:])
     assert_same(joined(*five), whole[5:])
 
 
-def test_all_replicas_take_the_same_number_of_steps(shards):
+def test_all_replicas_take_the_same_number_of_steps(shards, device):
     """The last batch has 4 samples: some of 16 replicas get none, and still a batch."""
-    running = [loader(shards(), replica=i, num_replicas=16) for i in (0, 15)]
+    running = [loader(shards(), device=device, replica=i, num_replicas=16) for i in (0, 15)]
     sizes = [[len(batch.ids_B) for batch in one.epoch(0)] for one in running]
     assert [len(one) for one in sizes] == [running[0].steps_per_epoch] * 2 == [13, 13]
     assert sizes[1][-1] == 0
@@ -163,8 +169,8 @@ def test_all_replicas_take_the_same_number_of_steps(shards):
     assert last.images_BCHW.shape == (0, 3, CROP_PX, CROP_PX)
 
 
-def test_leaving_an_epoch_early_leaves_nothing_behind(shards):
-    running, whole = loader(shards()), taken(loader(shards()).epoch(1))
+def test_leaving_an_epoch_early_leaves_nothing_behind(shards, device):
+    running, whole = loader(shards(), device=device), taken(loader(shards(), device=device).epoch(1))
     left = running.epoch(0)
     next(left)
     assert_same(taken(running.epoch(1)), whole)
@@ -172,26 +178,28 @@ def test_leaving_an_epoch_early_leaves_nothing_behind(shards):
         next(left)
 
 
-def test_batches_stay_as_they_were_while_they_are_held(shards):
-    held = list(loader(shards()).epoch(0))
-    copies = taken(loader(shards()).epoch(0))
+def test_batches_stay_as_they_were_while_they_are_held(shards, device):
+    held = list(loader(shards(), device=device).epoch(0))
+    copies = taken(loader(shards(), device=device).epoch(0))
     assert_same(taken(held), copies)
 
 
-def test_what_reaches_conv1_is_the_sum_of_2012(shards):
+def test_what_reaches_conv1_is_the_sum_of_2012(shards, device):
     """(pixel + noise - mean image) / 1.1, to 1e-3 grey levels; / 1 once the lighting is off."""
-    folder, manifest = shards()
+    encoding = "jpeg" if device == "cpu" else "raw"  # another decoder, other pixels
+    shards, size = shards(encoding=encoding), (SIZE_PX, SIZE_PX, 3)
     mean_image_CHW = np.random.default_rng(1).uniform(90, 140, (3, CROP_PX, CROP_PX)).astype(np.float32)
     for epoch in (0, 3):
-        running = loader((folder, manifest), light=((2, 0.0),), crop_chunk=4)
+        running = loader(shards, device=device, light=((2, 0.0),), crop_chunk=4)
         position = 0
         for batch in running.epoch(epoch):
-            input_BCHW = (batch.images_BCHW - torch.from_numpy(mean_image_CHW)) * running.input_scale(epoch)
+            input_BCHW = (batch.images_BCHW.cpu() - torch.from_numpy(mean_image_CHW)) * running.input_scale(epoch)
             positions = np.arange(position, position + len(batch.ids_B))
             drawn = running._augmentation.draw(epoch, batch.ids_B, positions)
             assert drawn.shift_B3.any() == (epoch < 2)
             for index, id in enumerate(batch.ids_B):
-                stored = np.frombuffer(shard_builder.stored(int(id), SIZE_PX, "jpeg"), np.uint8)
+                stored = np.frombuffer(shard_builder.stored(int(id), SIZE_PX, encoding), np.uint8)
+                stored = stored if encoding == "jpeg" else stored.reshape(size)
                 values = [column[index] for column in drawn]
                 pixels_CHW = pixel_reference.augmented(stored, *values, crop_px=CROP_PX)
                 expected = (pixels_CHW - mean_image_CHW) / (1.1 if epoch < 2 else 1)
@@ -200,7 +208,7 @@ def test_what_reaches_conv1_is_the_sum_of_2012(shards):
 
 
 @pytest.mark.parametrize(("id", "row"), [(20, 0), (27, 6), (39, 18)])
-def test_a_bad_record_names_shard_row_and_id(tmp_path, id, row):
+def test_a_bad_record_names_shard_row_and_id(tmp_path, id, row, device):
     damaged = shard_builder.stored(id, SIZE_PX, "jpeg")
     shards = shard_builder.write_shards(
         tmp_path, {"train": [20, 20]}, size_px=SIZE_PX, quarantined=(22,), images={id: damaged[: len(damaged) // 2]}
@@ -208,7 +216,7 @@ def test_a_bad_record_names_shard_row_and_id(tmp_path, id, row):
     with pytest.raises(
         ValueError, match=rf"train-00001-of-00002.tfrecord row {row} \(id {id}\) cannot be decoded.*remature"
     ):
-        taken(loader(shards).epoch(0))
+        taken(loader(shards, device=device).epoch(0))
 
 
 def test_a_shard_that_is_not_the_manifests_stops_the_epoch(tmp_path):
