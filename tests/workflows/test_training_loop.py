@@ -51,19 +51,19 @@ def job(folder: Path, **changes) -> TrainJob:
     return TrainJob(NET, train, LoaderSpec(threads=1), shards, Folder.at(folder / "train"), 2, mean, *light)
 
 
-def run(job: TrainJob, report: Callable[[dict], None]) -> dict:
+def run(job: TrainJob, report: Callable[[dict], None], device: str = "cpu") -> dict:
     """The loop's result, but for the number of its reports, which must be that of those that came."""
     came = []
-    result = loop(job, Worker(0, 1, lambda new: (came.append(new), report(new)), num_cpus=1))
+    result = loop(job, Worker(0, 1, lambda new: (came.append(new), report(new)), num_cpus=1, device=device))
     assert result.pop("reports") == len(came)
     return result
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, device):
     """A training without interruption: its folder, reports and result."""
     folder, reports = tmp_path_factory.mktemp("whole"), []
-    return folder / "train", reports, run(job(folder), reports.append)
+    return folder / "train", reports, run(job(folder), reports.append, device)
 
 
 def epochs(reports: list[dict]) -> list[dict]:
@@ -94,10 +94,10 @@ def test_the_best_model_is_that_of_the_lowest_error_and_the_last_that_of_the_end
         assert (facts["epoch"], facts["val_top1_error"]) == (epoch, errors[epoch - 1])
 
 
-def test_a_loss_that_stands_still_is_reported(whole, tmp_path):
+def test_a_loss_that_stands_still_is_reported(whole, tmp_path, device):
     """Weights as weak as the full network's leave a small one blind."""
     still, blind = [], replace(job(tmp_path, epochs=1, lr=1e-6), net=replace(NET, initial="fixed", fc=(4, 4)))
-    run(blind, still.append)
+    run(blind, still.append, device)
     assert all("that of guessing" in r["warning"] for r in still if r.get("kind") == "step")
     assert "warning" not in epochs(whole[1])[-1]
     assert "warning" not in whole[1][-2]
@@ -116,12 +116,12 @@ def stopping_after(epoch: int, reports: list[dict]) -> Callable[[dict], None]:
     return report
 
 
-def test_a_resumed_training_keeps_schedule_best_model_and_reports(whole, tmp_path):
+def test_a_resumed_training_keeps_schedule_best_model_and_reports(whole, tmp_path, device):
     expected, _, result = whole
     reports = []
     with pytest.raises(Stopped):
-        run(job(tmp_path), stopping_after(result["best_epoch"] + 1, reports))
-    assert run(job(tmp_path), reports.append) == result
+        run(job(tmp_path), stopping_after(result["best_epoch"] + 1, reports), device)
+    assert run(job(tmp_path), reports.append, device) == result
     for name in ("best", "model"):
         found, twin = (load_file(folder / name / "model.safetensors") for folder in (tmp_path / "train", expected))
         assert all(torch.equal(found[key], tensor) for key, tensor in twin.items())
@@ -193,15 +193,18 @@ def _trained(folder: Path, columns_per_rank: int, worker: Worker) -> tuple[dict,
     return result, load_file(target / "model" / "model.safetensors") if worker.rank == 0 else {}
 
 
-def _column_of_two(rank: int, world: int) -> tuple[dict, dict]:
-    return _trained(Path(os.environ["FOLDER_OF_TEST"]), 1, Worker(rank, world, lambda report: None, num_cpus=1))
+def _column_of_two(rank: int, world: int, device: str) -> tuple[dict, dict]:
+    worker = Worker(rank, world, lambda report: None, num_cpus=1, device=device)
+    return _trained(Path(os.environ["FOLDER_OF_TEST"]), 1, worker)
 
 
-def test_two_columns_that_decode_half_of_each_batch_train_and_validate_as_one_process_does(tmp_path, monkeypatch):
+def test_two_columns_that_decode_half_of_each_batch_train_and_validate_as_one_process_does(
+    tmp_path, monkeypatch, device
+):
     write_shards(tmp_path / "shards", {"train": [12, 10], "val": [9]}, encoding="jpeg", size_px=32)
     monkeypatch.setenv("FOLDER_OF_TEST", str(tmp_path))
-    alone, weights = _trained(tmp_path, 2, Worker(0, 1, lambda report: None, num_cpus=1))
-    (of_first, weights_of_two), (of_second, _) = run_ranks(_column_of_two, 2)
+    alone, weights = _trained(tmp_path, 2, Worker(0, 1, lambda report: None, num_cpus=1, device=device))
+    (of_first, weights_of_two), (of_second, _) = run_ranks(_column_of_two, 2, device)
     assert of_first["val_top1_error"] == of_second["val_top1_error"] == alone["val_top1_error"]
     for name, weight in weights.items():
         torch.testing.assert_close(weights_of_two[name], weight, atol=1e-5, rtol=1e-4)
