@@ -116,7 +116,8 @@ def _parser() -> _Parser:
     from workflows.commands import completion, verbs
     from workflows.commands.claims import claims, reproduce
     from workflows.commands.compare import compare
-    from workflows.workflow import BASELINES, OF_A_RUN, STAGES
+    from workflows.config import BASELINES
+    from workflows.workflow import OF_A_RUN, STAGES
 
     parser = _Parser(
         prog="alexnet",

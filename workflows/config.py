@@ -26,6 +26,7 @@ from pipelines.names import SPLITS, Views
 from pipelines.specs import IngestSpec, LoaderSpec
 from pipelines.storage import redacted, without_redactions
 
+BASELINES = ("fisher", "sparse")  # sections, and stages, of hand-made features
 LAST = "config.toml"  # in a root: the resolved configuration of its last run
 PATHS = (  # keys that may hold a path
     *("store", "ingest.source", "train.init_from"),
@@ -54,8 +55,8 @@ class EvaluateSpec:
     batch_size: Annotated[int, "images in a batch; each is seen in all views"] = 64
     models: Annotated[
         tuple[str, ...],
-        "other models whose probabilities are averaged with the trained one's: folders, models:/NAME@ALIAS, "
-        "RECIPE@newest of the same root",
+        "other models whose probabilities are averaged with the trained one's: folders (of a model, a baseline, or an "
+        "evaluation that kept its probabilities), models:/NAME@ALIAS, RECIPE@newest or fisher@newest of the same root",
     ] = ()
     leave_out: Annotated[
         str,

@@ -1,6 +1,7 @@
 """`alexnet baseline`: evaluated as the network is, on the same images; tuned on training images; goes on if killed."""
 
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -18,14 +19,14 @@ from pipelines.shard_record import ShardRecord
 from pipelines.storage import Folder
 from workflows.commands.verifying import verified, way_out
 from workflows.compute.workers import InProcess
-from workflows.config import RunConfig, UsageError, dump, with_values
+from workflows.config import BASELINES, RunConfig, UsageError, dump, with_values
 from workflows.engine.outputs import places
 from workflows.engine.plan import plan
 from workflows.engine.run import Row, run
 from workflows.stages import linear
 from workflows.stages.linear import Course, is_held_out
 from workflows.studies import stored
-from workflows.workflow import BASELINES, STAGES
+from workflows.workflow import STAGES
 
 SMALL = {"fisher__components": 8, "fisher__gaussians": 4, "sparse__atoms": 16, "sparse__grids": "1,2"}
 SMALL |= {f"{name}__{key}": value for name in BASELINES for key, value in (("samples", 2000), ("passes", 3))}
@@ -80,6 +81,34 @@ def test_predictions_and_errors_are_as_the_network_s(shared, name):
     spec = getattr(config, name)
     assert [model["model"] for model in errors["models"]] == list(spec.descriptors)
     assert {model["rate"] for model in errors["models"]} <= {*spec.rates}
+
+
+@pytest.mark.slow
+def test_an_evaluation_averages_the_network_with_baselines(shared, tmp_path):
+    """By the newest and by its folder; other images are refused, and so is a folder that holds nothing."""
+    root, config = shared
+    names = ("fisher@newest", str(output(root, "sparse")))
+    wanted = {"evaluate.models": names, "evaluate.keep_probabilities": True}
+    shutil.copytree(root, tmp_path / "runs")
+    (row,) = made(tmp_path / "runs", with_values(config, wanted), "evaluate")
+    folder = row.folder.local_path()
+    found = json.loads((folder / "evaluate.json").read_text())
+    kept = pq.read_table(folder / "probabilities.parquet")
+    by_model = np.stack([np.stack(kept[name].to_pylist()).astype(np.float64) for name in ("trained", *names)])
+    labels_N, average_NK = kept["label"].to_numpy(), by_model.mean(0)
+    assert found["average"]["top1_error"] == pytest.approx((average_NK.argmax(1) != labels_N).mean())
+    for model, stage in zip(found["models"][1:], BASELINES, strict=True):
+        errors = json.loads((output(root, stage) / "evaluate.json").read_text())
+        assert model["top1_error"] == pytest.approx(errors["top1_error"])
+    assert "3 models together" in row.result
+    with pytest.raises(UsageError, match=r"evaluate.models=fisher@newest holds probabilities of other images than tho"):
+        made(tmp_path / "runs", with_values(config, wanted | {"evaluate.split": "train"}), "evaluate")
+    with pytest.raises(UsageError, match="no baseline sparse is finished under .*run `alexnet baseline sparse` first"):
+        made(tmp_path / "new", with_values(config, {"evaluate.models": ("sparse@newest",)}), "evaluate")
+    with pytest.raises(
+        UsageError, match="no model.safetensors there, nor probabilities.parquet; name the folder of an"
+    ):
+        made(tmp_path / "runs", with_values(config, {"evaluate.models": (str(tmp_path),)}), "evaluate")
 
 
 @pytest.mark.slow

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipelines.storage import Folder
-from pipelines.tables import read_table
+from workflows.folders import PROBABILITIES
+from workflows.stages import kept
+from workflows.stages.kept import Kept
 from workflows.studies.statistics import Mean
 
 
@@ -31,22 +33,18 @@ def _mean(values_N: np.ndarray) -> Mean:
 
 def _wrong(evaluated: Sequence[Folder]) -> tuple[np.ndarray, np.ndarray] | None:
     """How wrong each network [R, N, 2] and their average [N, 2] are of each labelled image, 0 to 1."""
-    from workflows.stages.evaluate import PROBABILITIES
-
     if any(folder.size(PROBABILITIES) is None for folder in evaluated):
         return None
-    tables = [_probabilities(folder, PROBABILITIES) for folder in evaluated]
+    tables = [_labelled(kept.read(folder)) for folder in evaluated]
     single_RN2 = np.stack([_wrong_of(probabilities_NK, labels_N) for probabilities_NK, labels_N in tables])
     together_NK = np.mean([probabilities_NK for probabilities_NK, _ in tables], axis=0)
     return single_RN2, _wrong_of(together_NK, tables[0][1])
 
 
-def _probabilities(folder: Folder, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """[N, K] of the trained network and [N] labels, by id."""
-    table = read_table(folder, name, ["label", "trained"])
-    labels_N = table["label"].to_numpy()
-    probabilities_NK = table["trained"].combine_chunks().flatten().to_numpy().reshape(len(labels_N), -1)
-    return probabilities_NK[labels_N >= 0].astype(np.float32), labels_N[labels_N >= 0].astype(np.int64)
+def _labelled(found: Kept) -> tuple[np.ndarray, np.ndarray]:
+    """[N, K] probabilities and [N] labels of the images that have one."""
+    is_labelled_N = found.labels_N >= 0
+    return found.probabilities_NK[is_labelled_N], found.labels_N[is_labelled_N]
 
 
 def _wrong_of(probabilities_NK: np.ndarray, labels_N: np.ndarray) -> np.ndarray:

@@ -11,10 +11,10 @@ from pipelines.storage import Folder
 from workflows import config as configuration
 from workflows import recipes
 from workflows.commands.given import Given, given
-from workflows.config import RunConfig, UsageError
+from workflows.config import BASELINES, RunConfig, UsageError
 from workflows.console import Console, duration, size, table, tell
 from workflows.folders import MODELS
-from workflows.workflow import BASELINES, NAMES, OF_A_RUN, STAGES, needed_by
+from workflows.workflow import NAMES, OF_A_RUN, STAGES, needed_by
 
 if TYPE_CHECKING:
     from workflows.commands.classify import Predicted

@@ -15,6 +15,7 @@ from workflows.config import RunConfig, UsageError, digest, keys
 from workflows.engine.outputs import INDEX, Places
 from workflows.engine.stage import Seen
 from workflows.engine.starts import model_folder
+from workflows.folders import PROBABILITIES
 
 if TYPE_CHECKING:
     from pipelines.sources.cache import InTasks
@@ -139,9 +140,12 @@ def _models(config: RunConfig, places: Places) -> Seen:
         said = f"evaluate.models={redacted(name)}"
         folder = model_folder(said, name, config, places)
         try:
-            found[redacted(name)] = _digest_of_weights(folder)
+            found[redacted(name)] = _digest_of_what_was_said(folder) or _digest_of_weights(folder)
         except OSError as error:
-            raise UsageError(f"{said}: no {_WEIGHTS} there; name the folder of an exported model") from error
+            raise UsageError(
+                f"{said}: no {_WEIGHTS} there, nor {PROBABILITIES}; name the folder of an exported model, of a "
+                "baseline, or of an evaluation with evaluate.keep_probabilities"
+            ) from error
     return Seen({"models": ", ".join(f"{name} {digest}" for name, digest in found.items())} if found else {})
 
 
@@ -170,6 +174,11 @@ def _change(known: Seen, now: Seen) -> str:
 
 def _digest_of_weights(folder: Folder) -> str:
     return hashlib.sha256(folder.read(_WEIGHTS)).hexdigest()
+
+
+def _digest_of_what_was_said(folder: Folder) -> str:
+    """Of the probabilities that a baseline or an evaluation kept; empty where there are none."""
+    return "" if folder.size(PROBABILITIES) is None else folder.sha256(PROBABILITIES)
 
 
 def _newer(now: Seen, places: Places) -> str:

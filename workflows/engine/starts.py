@@ -1,7 +1,7 @@
-"""Models that a configuration names: a folder, models:/NAME@ALIAS, or RECIPE@newest of the same root."""
+"""Models that a configuration names: folders, models:/NAME@ALIAS, RECIPE@newest or a baseline of the same root."""
 
 from pipelines.storage import Folder
-from workflows.config import RunConfig, UsageError
+from workflows.config import BASELINES, RunConfig, UsageError
 from workflows.engine.outputs import Places
 from workflows.folders import MODELS
 
@@ -30,6 +30,8 @@ def _registered(said: str, name: str, config: RunConfig, places: Places) -> Fold
 
 
 def _newest_of(said: str, recipe: str, places: Places) -> Folder:
+    if recipe in BASELINES:
+        return _newest_baseline(said, recipe, places)
     for output, record in places.finished("train"):
         if record.get("recipe") == recipe:
             return output.folder.child(MODELS["last"])
@@ -37,3 +39,9 @@ def _newest_of(said: str, recipe: str, places: Places) -> Folder:
         f"{said}: no training of the recipe {recipe} is finished under {places.root}: run "
         f"`alexnet run --recipe {recipe}` there first"
     )
+
+
+def _newest_baseline(said: str, name: str, places: Places) -> Folder:
+    for output, _ in places.finished(name):
+        return output.folder
+    raise UsageError(f"{said}: no baseline {name} is finished under {places.root}: run `alexnet baseline {name}` first")

@@ -23,7 +23,8 @@ from pipelines.shards import read_shard
 from pipelines.storage import Folder
 from workflows.config import UsageError, require_scikit_learn, require_split, require_training_images
 from workflows.engine.stage import Context
-from workflows.stages import ensemble, linear
+from workflows.folders import PROBABILITIES
+from workflows.stages import ensemble, kept, linear
 from workflows.stages.evaluate import ERRORS, PREDICTIONS, TOP, Part, write_predictions
 from workflows.stages.ingest import log_dataset
 from workflows.stages.linear import Course
@@ -48,7 +49,7 @@ class Job:
 
 
 def run(context: Context) -> dict:
-    """Writes `evaluate.json` and `predictions.parquet`, and KIND/ with vocabulary and classifier of each descriptor."""
+    """Writes what an evaluation writes, with probabilities, and KIND/: each descriptor's vocabulary and classifier."""
     name, shards, split = context.output.stage, context.inputs["ingest"].folder, context.config.evaluate.split
     spec: BaselineSpec = getattr(context.config, name)
     require_scikit_learn(name)
@@ -67,6 +68,7 @@ def run(context: Context) -> dict:
     errors = _errors(split, results, courses)
     context.folder.write(ERRORS, json.dumps(errors, indent=1) + "\n")
     write_predictions(results, context.folder)
+    _keep_probabilities(results, name, context.folder, manifest)
     context.log_files(ERRORS, PREDICTIONS)
     context.run.metrics(errors_of({"metrics": errors}))
     log_dataset(context, manifest, shards, "baseline")
@@ -208,8 +210,16 @@ def judge(courses: dict[str, Course], files: dict[str, FeatureFile]) -> Part:
     each.update(probabilities_MNK, labels_N)
     ids_N = np.concatenate([part.ids_N for part in rows])
     keys = [key for part in rows for key in part.keys]
-    nothing = np.zeros((len(keys), 0, 0), np.float16)
-    return Part(ids_N, labels_N.numpy(), best.indices.numpy(), best.values.numpy(), nothing, keys, together, each)
+    kept_N1K = mean_NK[:, None].half().numpy()
+    return Part(ids_N, labels_N.numpy(), best.indices.numpy(), best.values.numpy(), kept_N1K, keys, together, each)
+
+
+def _keep_probabilities(results: list[Part], name: str, folder: Folder, manifest: Manifest) -> None:
+    """So that an evaluation may average networks with it, which has no model that could be asked again."""
+    ids_N, labels_N, kept_N1K = (
+        np.concatenate([getattr(part, column) for part in results]) for column in ("ids", "labels", "kept_NMK")
+    )
+    kept.write(folder, ids_N, labels_N, {name: kept_N1K[:, 0]}, manifest)
 
 
 def _errors(split: str, results: list[Part], courses: dict[str, Course]) -> dict:
@@ -237,6 +247,6 @@ def _summary(errors: dict, courses: dict[str, Course], images_per_s: float, unit
         "result": f"{errors['split']}: top-1 error {top1:.2%}{several}, top-5 {top5:.2%}",
         "metrics": {**plain, "mean_images_per_s": images_per_s, "encoded_bytes_per_image": _bytes_each(courses)},
         "units": units,
-        "files": (ERRORS, PREDICTIONS, *(f"{kind}/{name}" for kind in courses for name in KEPT)),
+        "files": (ERRORS, PREDICTIONS, PROBABILITIES, *(f"{kind}/{name}" for kind in courses for name in KEPT)),
         "made_with": {"device": "cpu", "cpus_per_task": _cpus(courses)},
     }

@@ -23,15 +23,15 @@ from workflows.config import EvaluateSpec, UsageError, require_split
 from workflows.engine.outputs import places
 from workflows.engine.stage import Context
 from workflows.engine.starts import model_folder
-from workflows.folders import MODELS
-from workflows.stages import ensemble
+from workflows.folders import MODELS, PROBABILITIES
+from workflows.stages import ensemble, kept
 from workflows.stages.ingest import log_dataset
 from workflows.tracking.headline import ALIASES, errors_of, hardware
 
 if TYPE_CHECKING:
     from model.network import Network
 
-ERRORS, PREDICTIONS, PROBABILITIES = "evaluate.json", "predictions.parquet", "probabilities.parquet"
+ERRORS, PREDICTIONS = "evaluate.json", "predictions.parquet"
 TOP = 5
 
 
@@ -40,7 +40,7 @@ class Job:
     """What a task evaluates: its share of a split, with exported models."""
 
     shards: Folder
-    models: tuple[Folder, ...]  # the trained one, then those that it is averaged with
+    models: tuple[Folder, ...]  # the trained one, then those that it is averaged with: models, or what they said
     kind: str  # net.kind of the configuration
     split: str
     batch_size: int
@@ -76,7 +76,7 @@ def run(context: Context) -> dict:
     precision = context.trained_in
     devices.require_precision(precision, have, "evaluate where there is one, as training did")
     device, cpus_each, num_parts = spread(have, total, spec.batch_size)
-    models, listed = _models(context), _left_out(spec)
+    models, listed = _models(context, manifest), _left_out(spec)
     job = Job(
         shards=shards,
         models=tuple(models.values()),
@@ -105,7 +105,7 @@ def run(context: Context) -> dict:
     context.folder.write(ERRORS, json.dumps(errors | of_all | without, indent=1) + "\n")
     write_predictions(parts, context.folder)
     if spec.keep_probabilities:
-        _write_probabilities(parts, list(models), context.folder)
+        _keep_probabilities(parts, list(models), context.folder, manifest)
     context.log_files(ERRORS, PREDICTIONS)
     _track(context, manifest, errors, device)
     average = {f"{name}_average": value for name, value in of_all.get("average", {}).items()}
@@ -124,16 +124,26 @@ def run(context: Context) -> dict:
     }
 
 
-def _models(context: Context) -> dict[str, Folder]:
-    """The trained model, and those that the configuration names, by name; UsageError where they do not go together."""
+def _models(context: Context, manifest: Manifest) -> dict[str, Folder]:
+    """The trained model, and those that the configuration names, by name; UsageError where they do not go together.
+
+    Of a baseline, or an evaluation, it is the folder with the probabilities that it kept.
+    """
     config = context.config
     models = {"trained": context.inputs["train"].folder.child(MODELS[config.evaluate.weights])}
     where = places(config, context.root)
     for name in config.evaluate.models:
         said = redacted(name)
         models[said] = model_folder(f"evaluate.models={said}", name, config, where)
-    ensemble.require_alike(models)
+    ensemble.require_alike({said: folder for said, folder in models.items() if not _is_kept(folder)})
+    for said, folder in models.items():
+        if _is_kept(folder):
+            kept.require_of(folder, f"evaluate.models={said}", manifest, config.evaluate.split)
     return models
+
+
+def _is_kept(folder: Folder) -> bool:
+    return folder.size(PROBABILITIES) is not None
 
 
 def _result(spec: EvaluateSpec, errors: dict, average: dict[str, float], num_models: int) -> str:
@@ -204,11 +214,12 @@ def evaluate_part(job: Job, number: int) -> Part:
     from pipelines.evaluation import eval_batches
 
     torch.set_num_threads(job.num_cpus)
-    nets = [_load(model, job.kind).to(job.device) for model in job.models]
+    said = {place: kept.read(model) for place, model in enumerate(job.models) if _is_kept(model)}
+    nets = [_load(model, job.kind).to(job.device) for place, model in enumerate(job.models) if place not in said]
     manifest = Manifest.load(job.shards)
     crop_px = nets[0].spec.input_px
     centre_view = place_of_centre(job.views, manifest.size_px - crop_px)
-    centre, viewed = TopK(), ensemble.Votes(len(nets))
+    centre, viewed = TopK(), ensemble.Votes(len(job.models))
     found = []
     batches = eval_batches(
         job.shards,
@@ -223,14 +234,17 @@ def evaluate_part(job: Job, number: int) -> Part:
         device=job.device,
     )
     for of_views, labels_B, (ids_B, *_) in predictions(nets, batches, job.precision):
-        of_models_MBK = torch.stack([over_views(of_views_BVK) for of_views_BVK in of_views])
+        of_models = [over_views(of_views_BVK) for of_views_BVK in of_views]
+        for place, one in said.items():
+            of_models.insert(place, torch.from_numpy(one.of(ids_B)).to(job.device))
+        of_models_MBK = torch.stack(of_models)
         centre.update(of_views[0][:, centre_view], labels_B)
         viewed.update(of_models_MBK, labels_B)
         best = of_models_MBK.mean(0).topk(min(TOP, of_models_MBK.shape[2]))
         kept_BMK = of_models_MBK.transpose(0, 1).half()[: None if job.keep_probabilities else 0]
         found.append([ids_B, *(tensor.cpu().numpy() for tensor in (labels_B, best.indices, best.values, kept_BMK))])
-    ids, labels, classes, probabilities, kept = (np.concatenate(column) for column in zip(*found, strict=True))
-    return Part(ids, labels, classes, probabilities, kept, _keys(job, manifest, ids), centre, viewed)
+    ids, labels, classes, probabilities, kept_NMK = (np.concatenate(column) for column in zip(*found, strict=True))
+    return Part(ids, labels, classes, probabilities, kept_NMK, _keys(job, manifest, ids), centre, viewed)
 
 
 def _load(model: Folder, kind: str) -> "Network":
@@ -287,17 +301,8 @@ def write_predictions(parts: list[Part], folder: Folder) -> None:
     folder.publish(PREDICTIONS, lambda file: frame.to_parquet(file, index=False))
 
 
-def _write_probabilities(parts: list[Part], names: list[str], folder: Folder) -> None:
-    """One row an image, by id: its label, and for each model the probabilities of all classes over the views."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _keep_probabilities(parts: list[Part], names: list[str], folder: Folder, manifest: Manifest) -> None:
     ids, labels, kept_NMK = (
-        np.concatenate([getattr(p, name) for p in parts]) for name in ("ids", "labels", "kept_NMK")
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "labels", "kept_NMK")
     )
-    order = np.argsort(ids)
-    columns: dict[str, pa.Array] = {"id": pa.array(ids[order]), "label": pa.array(labels[order], pa.int32())}
-    for model, name in enumerate(names):
-        flat = pa.array(np.ascontiguousarray(kept_NMK[order, model]).ravel())
-        columns[name] = pa.FixedSizeListArray.from_arrays(flat, kept_NMK.shape[2])
-    folder.publish(PROBABILITIES, lambda file: pq.write_table(pa.table(columns), file))
+    kept.write(folder, ids, labels, {name: kept_NMK[:, place] for place, name in enumerate(names)}, manifest)

@@ -12,8 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from workflows.config import RunConfig, UsageError, keys, nearest, unknown, with_values
-from workflows.workflow import BASELINES
+from workflows.config import BASELINES, RunConfig, UsageError, keys, nearest, unknown, with_values
 
 BASELINE = "baseline"  # what an arm may set beside keys: that it is no network, but this baseline
 SEEDS_OF_A_NETWORK = ("train.seed", "loader.seed")  # weights and dropout; order and augmentation
