@@ -27,8 +27,11 @@ _FRAME_BYTES = _LENGTH.size + _CRC.size
 _CRC_TABLE = np.arange(256, dtype=np.uint32)
 for _ in range(8):  # of each byte's remainder, by the reversed polynomial of CRC-32C
     _CRC_TABLE = np.where(_CRC_TABLE & 1, _CRC_TABLE >> 1 ^ 0x82F63B78, _CRC_TABLE >> 1).astype(np.uint32)
-_OF_ORIGINALS = {"key": "image/filename", "format": "image/orig_format"} | {
-    name: f"image/orig_{name}" for name in ("width", "height")
+_OF_ORIGINALS = {
+    "key": "image/filename",
+    "format": "image/orig_format",
+    "width": "image/orig_width",
+    "height": "image/orig_height",
 }
 
 
