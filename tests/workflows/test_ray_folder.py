@@ -3,6 +3,8 @@
 import os
 import stat
 import tempfile
+import time
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +56,12 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one_but_not_what_lives_or
     assert sorted(os.listdir(base)) == sorted([living.place.name, kept.place.name])
     assert kept.place.name.startswith(ray_folder.KEPT_PREFIX)
     living.remove()
+
+
+def test_a_folder_that_processes_of_ray_made_again_goes_too_but_not_one_that_is_being_made(base):
+    again, new = (Path(base) / f"{ray_folder.PREFIX}{name}" for name in ("again", "new"))
+    for place in (again, new):
+        (place / "r" / "session").mkdir(parents=True)
+    os.utime(again, (0, time.time() - ray_folder.BEING_MADE_S - 1))
+    RayFolder().remove()
+    assert os.listdir(base) == [new.name]

@@ -170,8 +170,9 @@ class OnRay:
         ray = self._start()
         here = _on_this_node(ray)
         mailbox = Queue(actor_options={"num_cpus": 0, **here})
-        place = self._folder.place if self._folder else None
-        scratch = tempfile.TemporaryDirectory(prefix="alexnet-train-", dir=place, ignore_cleanup_errors=True)
+        has_joined = self._folder is None
+        folder = self._folder or RayFolder()
+        scratch = tempfile.TemporaryDirectory(dir=folder.place, ignore_cleanup_errors=True)
         task = _Task(loop, job, plan, mailbox, self._credentials)
         fit = ray.remote(num_cpus=0, max_retries=0, **here)(_fit).remote(task, scratch.name)
         try:
@@ -185,6 +186,8 @@ class OnRay:
             raise
         finally:
             scratch.cleanup()
+            if has_joined:
+                folder.remove()
 
     def close(self) -> None:
         if self._ray is not None:

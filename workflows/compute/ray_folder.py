@@ -1,10 +1,11 @@
-"""A folder for Ray's sockets, logs and packages: of one run and one user alone, and short enough for sockets."""
+"""A folder for what Ray writes (sockets, logs, packages): of one run and one user, and short enough for sockets."""
 
 import contextlib
 import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from workflows.config import UsageError
 LONGEST_SOCKET = 107  # bytes of the path
 SOCKET = "/alexnet-debug-01234567/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 PREFIX, KEPT_PREFIX, LOCK = "alexnet-ray-", "alexnet-debug-", "lock"
+BEING_MADE_S = 600  # a folder without a lock may be that long
 
 
 class RayFolder:
@@ -53,10 +55,13 @@ def _base() -> Path:
 
 
 def _remove_left_over(base: Path) -> None:
-    """What runs that were killed have left here."""
+    """What runs that were killed have left here, or processes of Ray that outlived the folder and made it again."""
     for place in _ours(base):
-        with contextlib.suppress(OSError), (place / LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as locked:
+            if (place / LOCK).exists():
+                fcntl.flock(locked.enter_context((place / LOCK).open()), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            elif time.time() - place.stat().st_mtime < BEING_MADE_S:
+                continue
             shutil.rmtree(place, ignore_errors=True)
 
 
