@@ -1,6 +1,7 @@
 """What a machine allows is read as the kernel writes it, and too little is said before Ray dies of it."""
 
 import os
+import platform
 import resource
 import subprocess
 import sys
@@ -91,3 +92,30 @@ def test_no_limit_is_lowered():
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     machine.require_limits(1)
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= before[0]
+
+
+FAULTS = """
+import resource
+import numpy as np
+from workflows.compute import machine
+
+def faults(times):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        np.ones(1 << 20, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+with machine.freed_memory_kept():
+    faults(2)
+    kept = faults(50)
+print(faults(50), kept)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+def test_freed_memory_is_mapped_once_while_it_is_kept_and_given_back_as_ever_after_it():
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True, cwd=crash.REPOSITORY
+    )
+    anew, kept = map(int, done.stdout.split())
+    assert kept < 50 < 50 * 100 < anew

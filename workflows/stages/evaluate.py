@@ -17,7 +17,7 @@ from pipelines.manifest import Manifest
 from pipelines.names import Device, Views
 from pipelines.storage import Folder, redacted
 from pipelines.views import place_of_centre
-from workflows.compute import devices
+from workflows.compute import devices, machine
 from workflows.compute.spread import spread
 from workflows.config import EvaluateSpec, UsageError, require_split
 from workflows.engine.outputs import places
@@ -206,6 +206,7 @@ def _moved(without: dict[str, Any]) -> str:
     return f"; without {found['images']:,} images left out {error:.2%} instead of {of_all:.2%}"
 
 
+@machine.freed_memory_kept()
 def evaluate_part(job: Job, number: int) -> Part:
     """A contiguous share of the split: some views of each image, of which one is the centre crop."""
     import torch

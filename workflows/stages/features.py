@@ -14,7 +14,7 @@ from pipelines.manifest import Manifest
 from pipelines.names import Device
 from pipelines.shard_record import ShardRecord
 from pipelines.storage import Folder
-from workflows.compute import devices
+from workflows.compute import devices, machine
 from workflows.compute.spread import spread
 from workflows.config import UsageError, require_splits
 from workflows.console import size
@@ -105,6 +105,7 @@ def _job(context: Context, manifest: Manifest, device: Device, num_cpus: int) ->
     )
 
 
+@machine.freed_memory_kept()
 def write_shard_s_features(job: Job, shard: ShardRecord) -> FeatureFile:
     """A task: the features of one shard's images, into a file of their own."""
     from model.step import features
