@@ -1,7 +1,7 @@
 """From runs of stored samples to batches of tensors, decoding ahead of whoever takes them.
 
 A run is decoded at once and cut into batches: DALI idles a little at the end of each run, and Python prepares a run at
-once, so runs are of hundreds of images even where batches are small.
+once, so runs are of many images even where batches are small.
 """
 
 from collections import deque
@@ -15,11 +15,10 @@ import torch
 from pipelines.augment import Parameters
 from pipelines.decode import MAX_UNDER_WAY, Decoder, UndecodableImage
 from pipelines.manifest import REDO
-from pipelines.names import Device
 from pipelines.reading import Samples, ShardReader
 from pipelines.timings import BatchTiming, Timings
 
-RUN_IMAGES: dict[Device, int] = {"cpu": 512, "cuda": 1024}  # three runs are in memory; a GPU takes them faster
+RUN_IMAGES = 1024  # three runs are in memory
 
 
 class Batch(NamedTuple):
@@ -51,8 +50,8 @@ class Run(NamedTuple):
     is_lit: bool = False
 
 
-def batches_per_run(batch_size: int, device: Device) -> int:
-    return max(1, RUN_IMAGES[device] // max(1, batch_size))
+def batches_per_run(batch_size: int, run_images: int = RUN_IMAGES) -> int:
+    return max(1, run_images // max(1, batch_size))
 
 
 def decode_runs(runs: Iterable[Run], decoder: Decoder, reader: ShardReader, timings: Timings) -> Iterator[Batch]:

@@ -21,6 +21,8 @@ from pipelines.storage import Folder
 from pipelines.timings import Timings
 from pipelines.views import cut_views
 
+RUN_IMAGES = 256  # at once: of each core's task
+
 
 def eval_batches(
     folder: Folder,
@@ -46,7 +48,7 @@ def eval_batches(
     if first == end:
         return
     decoded_px = crop_px if views == "one" else size_px
-    batches_in_run = batches_per_run(batch_size, device)
+    batches_in_run = batches_per_run(batch_size, RUN_IMAGES)
     decoder = Decoder(manifest.encoding, size_px, decoded_px, batches_in_run * batch_size, threads, device)
     reader = ShardReader(folder, records)
     samples = OrderedSamples(reader, EpochOrder([record.rows for record in records], window_shards=1))
@@ -75,7 +77,7 @@ class CentreCrops:
     def __init__(
         self, encoding: str, size_px: int, crop_px: int, batch_size: int, threads: int, device: Device = "cpu"
     ):
-        self._batch_size, self._batches_in_run = batch_size, batches_per_run(batch_size, device)
+        self._batch_size, self._batches_in_run = batch_size, batches_per_run(batch_size, RUN_IMAGES)
         self._offset_px = (size_px - crop_px) // 2
         self._decoder = Decoder(encoding, size_px, crop_px, self._batches_in_run * batch_size, threads, device)
 

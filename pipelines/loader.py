@@ -72,7 +72,7 @@ class TrainLoader:
         self.timings = Timings()
         self._reader = ShardReader(folder, records)
         local_batch_size = -(-batch_size // (num_replicas * num_parts))
-        self._steps_per_run = batches_per_run(local_batch_size, device)
+        self._steps_per_run = batches_per_run(local_batch_size)
         max_images = self._steps_per_run * local_batch_size
         self._decoder = Decoder(
             manifest.encoding, manifest.size_px, crop_px, max_images, spec.threads or num_cores(), device

@@ -16,7 +16,7 @@ from workflows.bench.loader_setting import BATCH_SIZE, CROP_PX, BenchData
 
 
 def batches(data: BenchData, threads: int, device: Device) -> Iterator[torch.Tensor]:
-    on_gpu, steps = device == "cuda", batches_per_run(BATCH_SIZE, device)
+    on_gpu, steps = device == "cuda", batches_per_run(BATCH_SIZE)
     paths = sorted(map(str, data.tfrecord.glob("data/*.tfrecord")))
     pipe = _pipeline(
         paths, on_gpu, batch_size=steps * BATCH_SIZE, num_threads=threads, device_id=0 if on_gpu else None, seed=0
