@@ -88,7 +88,7 @@ def gather(claim: Claim, at: str, comparison: Comparison, summary: dict[str, Any
         "manifests": sorted({row["manifest"] for row in rows}),
         "devices": sorted({row["device"] for row in rows}),
         "machine": _machine(),
-        "hours": round(sum(row["train_s"] or 0 for row in {row["train_key"]: row for row in rows}.values()) / 3600, 3),
+        "hours": round(sum(row["train_s"] or 0 for row in {row["train_key"]: row for row in rows}.values()) / 3600, 5),
         "date": max((row["finished"] for row in rows), default=""),
         "notes": warnings(summary),
         "curves": _curves(names, runs),
