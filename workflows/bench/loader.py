@@ -16,7 +16,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 from pipelines.names import Device
 from workflows.bench.common import interleaved, peak_mib, stamped, table
@@ -48,9 +47,9 @@ def run(
     peak_memory_mib: dict[str, float] = {}
 
     def measure(name: str) -> tuple[int, float]:
-        turn = _in_new_process(_measure, name, data, seconds_per_part, threads, device)
-        peak_memory_mib[name] = max(turn.peak_mib, peak_memory_mib.get(name, 0))
-        return turn.num_images, turn.seconds
+        num_images, seconds, peak_mib = _in_new_process(_measure, name, data, seconds_per_part, threads, device)
+        peak_memory_mib[name] = max(peak_mib, peak_memory_mib.get(name, 0))
+        return num_images, seconds
 
     with tempfile.TemporaryDirectory() as folder:
         data = write_data(images or "demo", Path(folder))
@@ -87,15 +86,8 @@ def _in_new_process(function: Callable, *arguments):
         return pool.submit(function, *arguments).result()
 
 
-class Turn(NamedTuple):
-    """Whole batches, and the peak memory of their process."""
-
-    num_images: int
-    seconds: float
-    peak_mib: float
-
-
-def _measure(name: str, data: BenchData, seconds: float, threads: int, device: Device) -> Turn:
+def _measure(name: str, data: BenchData, seconds: float, threads: int, device: Device) -> tuple[int, float, float]:
+    """Images and seconds of whole batches, and the peak memory of this process."""
     import torch
 
     torch.set_num_threads(1)
@@ -107,7 +99,7 @@ def _measure(name: str, data: BenchData, seconds: float, threads: int, device: D
     while (elapsed := time.perf_counter() - started) < seconds:
         num_images += len(_check(next(batches)))
     batches.close()
-    return Turn(num_images, elapsed, peak_mib())
+    return num_images, elapsed, peak_mib()
 
 
 def _python_us(folder: Path, seconds: float, threads: int, device: Device) -> dict[str, float]:

@@ -24,8 +24,8 @@ from pipelines.storage import Folder
 from workflows.config import UsageError, require_scikit_learn, require_split, require_training_images
 from workflows.engine.stage import Context
 from workflows.folders import PROBABILITIES
-from workflows.stages import ensemble, kept, linear
-from workflows.stages.evaluate import ERRORS, PREDICTIONS, TOP, Part, write_predictions
+from workflows.stages import ensemble, linear
+from workflows.stages.evaluate import ERRORS, PREDICTIONS, TOP, Part, keep_probabilities, write_predictions
 from workflows.stages.ingest import log_dataset
 from workflows.stages.linear import Course
 from workflows.stages.room import require_room
@@ -68,7 +68,7 @@ def run(context: Context) -> dict:
     errors = _errors(split, results, courses)
     context.folder.write(ERRORS, json.dumps(errors, indent=1) + "\n")
     write_predictions(results, context.folder)
-    _keep_probabilities(results, name, context.folder, manifest)
+    keep_probabilities(results, [name], context.folder, manifest)  # no model is there that could be asked again
     context.log_files(ERRORS, PREDICTIONS)
     context.run.metrics(errors_of({"metrics": errors}))
     log_dataset(context, manifest, shards, "baseline")
@@ -212,14 +212,6 @@ def judge(courses: dict[str, Course], files: dict[str, FeatureFile]) -> Part:
     keys = [key for part in rows for key in part.keys]
     kept_N1K = mean_NK[:, None].half().numpy()
     return Part(ids_N, labels_N.numpy(), best.indices.numpy(), best.values.numpy(), kept_N1K, keys, together, each)
-
-
-def _keep_probabilities(results: list[Part], name: str, folder: Folder, manifest: Manifest) -> None:
-    """So that an evaluation may average networks with it, which has no model that could be asked again."""
-    ids_N, labels_N, kept_N1K = (
-        np.concatenate([getattr(part, column) for part in results]) for column in ("ids", "labels", "kept_NMK")
-    )
-    kept.write(folder, ids_N, labels_N, {name: kept_N1K[:, 0]}, manifest)
 
 
 def _errors(split: str, results: list[Part], courses: dict[str, Course]) -> dict:

@@ -105,7 +105,7 @@ def run(context: Context) -> dict:
     context.folder.write(ERRORS, json.dumps(errors | of_all | without, indent=1) + "\n")
     write_predictions(parts, context.folder)
     if spec.keep_probabilities:
-        _keep_probabilities(parts, list(models), context.folder, manifest)
+        keep_probabilities(parts, list(models), context.folder, manifest)
     context.log_files(ERRORS, PREDICTIONS)
     _track(context, manifest, errors, device)
     average = {f"{name}_average": value for name, value in of_all.get("average", {}).items()}
@@ -302,7 +302,8 @@ def write_predictions(parts: list[Part], folder: Folder) -> None:
     folder.publish(PREDICTIONS, lambda file: frame.to_parquet(file, index=False))
 
 
-def _keep_probabilities(parts: list[Part], names: list[str], folder: Folder, manifest: Manifest) -> None:
+def keep_probabilities(parts: list[Part], names: list[str], folder: Folder, manifest: Manifest) -> None:
+    """Of these models, all classes; see `kept`."""
     ids, labels, kept_NMK = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "labels", "kept_NMK")
     )
