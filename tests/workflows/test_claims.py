@@ -211,6 +211,14 @@ def test_evidence_of_another_setup_is_out_of_date_and_says_why(tmp_path, change,
     assert judged(claim, tmp_path) == ("out of date", why)
 
 
+def test_evidence_of_a_network_that_began_elsewhere_is_out_of_date(tmp_path):
+    claim = paper.ALL["tables_cifar10"]
+    found = facts_of(claim, "small", [0.013, 0.014, 0.015])
+    assert found["made_of"]["arms"]["1 CNN*"].pop("train.init_from") == "pretrain_tiny@newest"
+    evidence.write(found | {"setup": digest_of(found["made_of"])}, tmp_path)
+    assert judged(claim, tmp_path) == ("out of date", "train.init_from was none, the claim says pretrain_tiny@newest")
+
+
 def test_a_key_that_is_younger_than_the_evidence_had_its_default(tmp_path):
     claim = paper.ALL["lrn"]
     found = facts_of(claim, "small", [0.013, 0.014, 0.015])

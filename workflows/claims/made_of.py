@@ -13,6 +13,7 @@ from workflows.studies.comparison import Comparison, Member
 from workflows.workflow import STAGES
 
 MOST_NAMED = 3  # of differences, in a line
+NAMES = ("train.init_from", "evaluate.models", "evaluate.leave_out")  # of what stages know by its digest
 
 
 def made_of(comparison: Comparison) -> dict[str, Any]:
@@ -34,10 +35,10 @@ def _stages(*members: Member) -> list[Stage]:
 
 
 def _read(config: Any, stages: Iterable[Stage]) -> dict[str, Any]:
-    """The keys that the stages read."""
+    """The keys that the stages read, and the names of what they start from."""
     found: dict[str, Any] = {}
     for stage in stages:
-        found |= select(config, stage.reads, stage.ignores)
+        found |= select(config, stage.reads, tuple(key for key in stage.ignores if key not in NAMES))
     return {key: value for key, value in found.items() if key not in SEEDS}
 
 
@@ -64,7 +65,7 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
         old, new = ({**made["common"], **made["arms"][arm]} for made in (then, now))
         old = {key: default for key, default in defaults.items() if key in new} | old
         found += [
-            f"{key} was {old[key]}, the claim says {new.get(key, 'none')}"
+            f"{key} was {old[key] if old[key] != '' else 'none'}, the claim says {new.get(key, 'none')}"
             for key in sorted(old)
             if old[key] != new.get(key)
         ]
