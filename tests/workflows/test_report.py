@@ -28,7 +28,7 @@ from workflows.report.album import Album
 from workflows.report.finished_run import FinishedRun, open_run
 from workflows.report.page import code, element, page, paragraph, percent, table
 from workflows.report.published import benchmark
-from workflows.workflow import NAMES, STAGES
+from workflows.workflow import NAMES, OF_A_RUN, STAGES
 
 TINY = {
     "ingest.limit": 24,
@@ -42,8 +42,8 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def tiny_root(tmp_path_factory):
-    """The root of a whole workflow over a few drawn images, one epoch, in this process."""
-    return run_tiny(tmp_path_factory.mktemp("runs"))
+    """The root of a whole workflow over a few drawn images, one epoch, in this process; with their neighbours."""
+    return run_tiny(tmp_path_factory.mktemp("runs"), also=("features", "neighbours"))
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,9 @@ def tiny(tiny_root) -> FinishedRun:
     return open_run(tiny_root)
 
 
-def run_tiny(root, **settings):
+def run_tiny(root, also: tuple[str, ...] = (), **settings):
     config = with_values(recipes.demo(), TINY | settings)
-    run(STAGES, config, root, only=NAMES, compute=lambda *_: InProcess())
+    run(STAGES, config, root, only=(*OF_A_RUN, *also), compute=lambda *_: InProcess())
     return root
 
 
@@ -174,9 +174,12 @@ def png(pixels_HW: np.ndarray) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("greatest", [255, 0], ids=["gray", "black"])
-@pytest.mark.parametrize("lighting", ["sigma", "eigenvalue"])
-def test_gray_images_of_classes_with_odd_names_go_all_the_way(tmp_path, capsys, greatest, lighting):
+@pytest.mark.parametrize(
+    ("greatest", "lighting", "stages"),
+    [(255, "sigma", OF_A_RUN), (0, "sigma", NAMES), (255, "eigenvalue", NAMES), (0, "eigenvalue", OF_A_RUN)],
+    ids=["gray", "black, every stage", "gray, every stage", "black"],
+)
+def test_gray_images_of_classes_with_odd_names_go_all_the_way(tmp_path, capsys, greatest, lighting, stages):
     names = ("under_$10_vs_$20", "<script>&", "red\x1b[31m\n", "\U0001b170")
     levels = np.random.default_rng(0).integers(0, greatest + 1, (len(names), 30, 40, 32), np.uint8)
     files = {f"{name}/{i}.png": png(levels[k, i]) for k, name in enumerate(names) for i in range(30)}
@@ -186,7 +189,7 @@ def test_gray_images_of_classes_with_odd_names_go_all_the_way(tmp_path, capsys, 
     )  # fmt: skip
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        run(STAGES, config, tmp_path / "runs", only=NAMES, compute=lambda *_: InProcess())
+        run(STAGES, config, tmp_path / "runs", only=stages, compute=lambda *_: InProcess())
     assert not [
         w for w in warned if "workflows" in w.filename or "matplotlib" in w.filename or "pipelines" in w.filename
     ]
