@@ -1,5 +1,6 @@
 """What several tests share: where the real images are, and an S3 server that is a process of its own."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -102,14 +103,20 @@ def s3_folder(s3_server):
 def demo_root(tmp_path_factory) -> Path:
     """The root of a finished demo: the whole workflow, run once by its command line for all tests that look at it.
 
-    While one works on those tests, env ALEXNET_TEST_DEMO names a finished demo, of which they get a copy.
+    Each process of tests gets a copy. While one works on those tests, env ALEXNET_TEST_DEMO names a finished demo.
     """
-    root = tmp_path_factory.mktemp("demo") / "runs"
-    if given := os.environ.get("ALEXNET_TEST_DEMO"):
-        return shutil.copytree(given, root)
-    done = run_alexnet("run", "--recipe", "demo", "--root", root)
+    given = os.environ.get("ALEXNET_TEST_DEMO") or _demo_of_all_processes(tmp_path_factory.getbasetemp())
+    return shutil.copytree(given, tmp_path_factory.mktemp("demo") / "runs")
+
+
+def _demo_of_all_processes(temporary: Path) -> Path:
+    """Made by whichever of pytest-xdist's processes comes first; the others wait for it."""
+    folder = temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary
+    with (folder / "demo_lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run_alexnet("run", "--recipe", "demo", "--root", folder / "demo")  # at most once: then all is there
     assert done.returncode == 0, done.stderr
-    return root
+    return folder / "demo"
 
 
 def run_alexnet(*argv, cwd: Path | None = None) -> subprocess.CompletedProcess:

@@ -37,12 +37,12 @@ def _wrong(evaluated: Sequence[Folder]) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     tables = [_labelled(kept.read(folder)) for folder in evaluated]
     single_RN2 = np.stack([_wrong_of(probabilities_NK, labels_N) for probabilities_NK, labels_N in tables])
-    together_NK = np.mean([probabilities_NK for probabilities_NK, _ in tables], axis=0)
+    together_NK = np.stack([probabilities_NK for probabilities_NK, _ in tables]).mean(0, dtype=np.float32)
     return single_RN2, _wrong_of(together_NK, tables[0][1])
 
 
 def _labelled(found: Kept) -> tuple[np.ndarray, np.ndarray]:
-    """[N, K] probabilities and [N] labels of the images that have one."""
+    """[N, K] probabilities (float16) and [N] labels of the images that have one."""
     is_labelled_N = found.labels_N >= 0
     return found.probabilities_NK[is_labelled_N], found.labels_N[is_labelled_N]
 
@@ -52,4 +52,4 @@ def _wrong_of(probabilities_NK: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
 
     from model.metrics import credits
 
-    return 1 - credits(torch.from_numpy(probabilities_NK), torch.from_numpy(labels_N)).numpy()
+    return 1 - credits(torch.from_numpy(probabilities_NK).float(), torch.from_numpy(labels_N)).numpy()

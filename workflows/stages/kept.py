@@ -20,11 +20,11 @@ _IMAGES = b"manifest"  # of the file's metadata: the digest of the manifest whos
 class Kept(NamedTuple):
     ids_N: np.ndarray  # ascending
     labels_N: np.ndarray  # int64; -1 unknown
-    probabilities_NK: np.ndarray  # float32
+    probabilities_NK: np.ndarray  # float16, as they are stored
 
     def of(self, ids_B: np.ndarray) -> np.ndarray:
-        """[B, K]: those of some of its images."""
-        return self.probabilities_NK[np.searchsorted(self.ids_N, ids_B)]
+        """[B, K] float32: those of some of its images."""
+        return self.probabilities_NK[np.searchsorted(self.ids_N, ids_B)].astype(np.float32)
 
 
 def write(
@@ -48,7 +48,7 @@ def read(folder: Folder) -> Kept:
     table = read_table(folder, PROBABILITIES)
     ids_N, labels_N = (table[name].to_numpy() for name in ("id", "label"))
     flat = table.column(2).combine_chunks().flatten().to_numpy()
-    return Kept(ids_N, labels_N.astype(np.int64), flat.reshape(len(ids_N), -1).astype(np.float32))
+    return Kept(ids_N, labels_N.astype(np.int64), flat.reshape(len(ids_N), -1))
 
 
 def require_of(folder: Folder, said: str, manifest: Manifest, split: str) -> None:
