@@ -13,6 +13,9 @@ def test_every_part_is_measured_and_the_columns_exchange_what_the_specification_
     assert all(rate > 0 for rate in found["images_per_s"].values())
     assert found["exchanged_bytes_per_image"] == 489_376
     assert found["batch_size"] == 64
+    mib = found["training_mib"]
+    assert 200 < mib["one_gpu_net"] < mib["ours"]
+    assert mib["ours_two_ranks"] < 0.75 * mib["ours"]
     assert found["ms_per_part"].keys() == {"input", "forward", "backward", "update"}
     assert sum(found["ms_per_part"].values()) > 0  # each is a difference of medians, of too few turns here
     assert found["percent_of_product"] > 0

@@ -31,6 +31,7 @@ def run(
 ) -> dict:
     """images_per_s of each part, the median of the repeats, on `threads` cores; `images` are what the loader reads.
 
+    training_mib is what parameters, activations and gradients add at the peak, in one process or in each of two ranks.
     With `ours` comes where its step's time goes and how near it is to the machine's rate of one large matrix product,
     with `ours_two_ranks` what the columns send each other.
     """
@@ -40,7 +41,7 @@ def run(
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parts = parts or (GPU_PARTS if device == "cuda" else PARTS)
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"training_mib": {}}
     with tempfile.TemporaryDirectory() as folder:
         if {"loader", "end_to_end"} & set(parts):
             write_tfrecords(images or "demo", Path(folder))
@@ -73,4 +74,6 @@ def _turn(
         raise RuntimeError(f"the turn of {name} failed; its message is above")
     found = json.loads(outputs[0])
     facts.update(found["facts"])
+    if name not in ("loader", "end_to_end"):  # whose batches are more than one
+        facts["training_mib"][name] = max(found["training_mib"], facts["training_mib"].get(name, 0))
     return found["images"], found["seconds"]

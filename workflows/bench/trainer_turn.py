@@ -1,4 +1,4 @@
-"""One rank of one turn of the trainer's bench, a program: prints images, seconds and facts as JSON."""
+"""One rank of one turn of the trainer's bench, a program: prints images, seconds, memory and facts as JSON."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from model.specs import AlexNetSpec, TrainSpec
 from model.step import autocast, backward
 from model.trainer import Trainer
 from pipelines.names import Device
+from workflows.bench.common import peak_mib
 
 WARM_UP = 3
 BATCH_SIZE = {"cpu": 64, "cuda": 1024}
@@ -29,6 +30,7 @@ def main(name: str, seconds: float, folder: Path, device: Device, meeting: str, 
     if world > 1:  # gloo, also where both share one GPU, which NCCL refuses
         dist.init_process_group("gloo", init_method=f"file://{meeting}/ranks", rank=rank, world_size=world)
     batches = _stored(folder, device) if name in ("loader", "end_to_end") else _synthetic(name, device)
+    before_mib = _peak_mib(device)
     trainer: Any = None if name == "loader" else _trainer(name, device, world, rank)
     for _ in range(WARM_UP):
         _step(trainer, batches)
@@ -40,12 +42,14 @@ def main(name: str, seconds: float, folder: Path, device: Device, meeting: str, 
     _wait_for(device)
     elapsed = time.perf_counter() - began
     facts: dict[str, Any] = {"batch_size": BATCH_SIZE[device]}
+    training_mib = round(_peak_mib(device) - before_mib)
     if name == "ours":
         facts |= {"ms_per_part": _ms_per_part(trainer, *next(batches)), "product_tflops": _product_tflops(device)}
     elif world > 1:
         exchanged = trainer.net.columns.bytes_for["layers"] / (WARM_UP + steps)
         facts |= {"exchanged_bytes_per_image": round(exchanged / BATCH_SIZE[device])}
-    print(json.dumps({"images": steps * BATCH_SIZE[device], "seconds": elapsed, "facts": facts}), flush=True)
+    images = steps * BATCH_SIZE[device]
+    print(json.dumps({"images": images, "seconds": elapsed, "training_mib": training_mib, "facts": facts}), flush=True)
     os._exit(0)  # what loads ahead is not waited for
 
 
@@ -54,6 +58,11 @@ def _step(trainer: Any, batches: Iterator[tuple]) -> None:
     batch = next(batches)
     if trainer:
         trainer.train_step(*batch)
+
+
+def _peak_mib(device: Device) -> float:
+    """The most memory that this process has held: of the GPU, or without one its own."""
+    return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else peak_mib()
 
 
 def _all_agree(mine: bool, world: int) -> bool:
