@@ -84,9 +84,8 @@ class Decoder:
 
     def _listed(self, images: list[np.ndarray]) -> TensorListCPU:
         """The same memory as DALI has it; its own way from a list of arrays takes four times as long."""
-        layout = "" if self._definition["is_jpeg"] else "HWC"
-        tensors = [TensorCPU(image, layout) for image in images]
-        return TensorListCPU(tensors, layout, contiguous=False)  # type: ignore[call-overload]  # its stub lacks this
+        tensors = [TensorCPU(image) for image in images]
+        return TensorListCPU(tensors, contiguous=False)  # type: ignore[call-overload]  # its stub lacks this
 
     def finish(self) -> torch.Tensor:
         """crops_BCHW of the oldest run: uint8, RGB, channels last. UndecodableImage says which is damaged."""

@@ -22,6 +22,7 @@ from pipelines.formats.rows import DamagedRow, Row, ShardRows, Shared
 INDEX_SUFFIX = ".idx"
 Crc = TypeVar("Crc", int, np.ndarray)
 _LENGTH = struct.Struct("<QI")
+_HEAD = np.dtype([("length", "<u8"), ("crc", "<u4")])  # the same
 _CRC = struct.Struct("<I")
 _FRAME_BYTES = _LENGTH.size + _CRC.size
 _CRC_TABLE = np.arange(256, dtype=np.uint32)
@@ -108,23 +109,20 @@ def _whole(data: memoryview) -> tuple[np.ndarray, np.ndarray]:
 
 def _places(data: memoryview) -> tuple[np.ndarray, np.ndarray, str | None]:
     """Where each Example starts and stops, int64, up to the first row whose frame is damaged; and how it is."""
-    starts, lengths, crcs = [], [], []
-    offset, size = 0, len(data)
+    frames, offset, size = [], 0, len(data)
     while offset + _LENGTH.size <= size:
-        length, crc = _LENGTH.unpack_from(data, offset)
-        starts.append(offset + _LENGTH.size)
-        lengths.append(length)
-        crcs.append(crc)
-        offset += length + _FRAME_BYTES
-    whole = len(starts) - (offset > size)
+        frames.append(offset)
+        offset += _LENGTH.unpack_from(data, offset)[0] + _FRAME_BYTES
+    whole = len(frames) - (offset > size)
     damage = None if offset == size else f"row {whole} is cut off"
-    lengths_N = np.array(lengths, np.uint64)
-    wrong_N = _masked(_crc_of_words(lengths_N)) != np.array(crcs, np.uint32)
+    frames_N = np.array(frames, np.int64)
+    heads_N = np.frombuffer(data, np.uint8)[frames_N[:, None] + np.arange(_LENGTH.size)].view(_HEAD)[:, 0]
+    wrong_N = _masked(_crc_of_words(heads_N["length"])) != heads_N["crc"]
     if wrong_N.any():
         whole = int(wrong_N.argmax())
         damage = f"row {whole} fails the checksum of its length"
-    starts_N = np.array(starts[:whole], np.int64)
-    return starts_N, starts_N + lengths_N[:whole].astype(np.int64), damage
+    starts_N = frames_N[:whole] + _LENGTH.size
+    return starts_N, starts_N + heads_N["length"][:whole].astype(np.int64), damage
 
 
 def _crc_of_words(words_N: np.ndarray) -> np.ndarray:

@@ -146,7 +146,7 @@ def principal_colours(
     shares = eigenvalues / max(eigenvalues.sum(), 1e-9)
     middle.set_xticks(np.arange(3) * 4 + 1, [f"{i + 1}\n{share:.1%}" for i, share in enumerate(shares)])
     middle.tick_params(length=0)
-    middle.set(title="eigenvectors (share of the variance)", ylim=(-1, 1))
+    middle.set(title="eigenvectors, share of variance", ylim=(-1, 1))
     positions = np.linspace(-2.5, 2.5, 201)
     for i, sigma in enumerate(np.sqrt(np.maximum(eigenvalues, 0))):
         colours = channel_mean + positions[:, None] * sigma * eigenvectors[:, i]

@@ -81,7 +81,7 @@ def _loss(axis: Axes, steps: "pd.DataFrame") -> None:
     axis.plot(steps["epoch"], steps["loss"], color=FAINT, lw=1, marker=dot, label="of a batch")
     axis.plot(steps["epoch"], _smooth(steps["loss"]), color=INK, label="running mean")
     axis.set(title="loss", ylim=(0, None))
-    axis.legend(loc="upper right")
+    axis.legend()
 
 
 def _errors(axis: Axes, steps: "pd.DataFrame", epochs: "pd.DataFrame") -> None:
@@ -91,7 +91,7 @@ def _errors(axis: Axes, steps: "pd.DataFrame", epochs: "pd.DataFrame") -> None:
             error = epochs[f"val_top{k}_error"] * 100
             axis.plot(epochs["epoch"], error, color=colour, marker="o", ms=4, label=f"validation, top-{k}")
     axis.set(title="error, %", ylim=(0, None))
-    axis.legend(loc="upper right")
+    axis.legend()
 
 
 @styled
