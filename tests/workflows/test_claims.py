@@ -381,6 +381,9 @@ def test_the_story_of_a_claim_has_command_cost_and_evidence(tmp_path):
         "cost: 6 trainings, about 8 min 53 s of two cores",
     ):
         assert words in story
+    (tmp_path / "other").mkdir()
+    elsewhere = run_alexnet("claims", "lrn", "--root", "../runs", cwd=tmp_path / "other").stdout
+    assert "evidence: ../runs/claims/lrn-small.json\n" in elsewhere
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def as_json(claim: Claim, found: Verdict, root: Path) -> dict[str, Any]:
         "scale": found.at,
         "verdict": found.text,
         "why": found.why,
-        "evidence": _where(found, root),
+        "evidence": _where(found),
         "measured_elsewhere": bool(found.evidence and not found.evidence.is_ours),
         "setups": {
             at: {
@@ -80,12 +80,12 @@ def command(claim: Claim, at: str, root: Path) -> str:
     return f"{shlex.join(program())} reproduce {claim.id} --at {at} --set ingest.source=FOLDER{into}"
 
 
-def _where(found: Verdict, root: Path) -> str:
-    """The file of evidence, from the root where it is in it."""
+def _where(found: Verdict) -> str:
+    """The file of evidence, from the current folder where it is under it."""
     if found.evidence is None:
         return ""
-    path = found.evidence.path
-    return str(path.relative_to(root.parent) if path.is_relative_to(root.parent) else path)
+    path, here = found.evidence.path, Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def story(claim: Claim, found: Verdict, root: Path) -> list[str]:
@@ -96,7 +96,7 @@ def story(claim: Claim, found: Verdict, root: Path) -> list[str]:
     lines += [f"ours     {found.ours}{f' at {found.at} scale' if found.evidence else ''}"]
     lines += _wrapped(f"verdict  {found.text}: {found.why}")
     if found.evidence:
-        lines += _of_evidence(claim, found, found.evidence, root)
+        lines += _of_evidence(claim, found, found.evidence)
     lines += _wrapped(f"note     {claim.note}") if claim.note and claim.kind != "cited" else []
     for at in ATS:
         if setup := claim.setup(at):
@@ -126,7 +126,7 @@ def costs(setup: Setup) -> list[str]:
     return [f"  cost: {trainings}, about {duration(3600 * h)} of {device}" for device, h in setup.hours().items()]
 
 
-def _of_evidence(claim: Claim, found: Verdict, facts: Evidence, root: Path) -> list[str]:
+def _of_evidence(claim: Claim, found: Verdict, facts: Evidence) -> list[str]:
     measured = claim.measured(found.at)
     rows = [["", "runs", *(MEASURES[name].title for name in measured[:2])]]
     for arm in facts["arms"]:
@@ -143,5 +143,5 @@ def _of_evidence(claim: Claim, found: Verdict, facts: Evidence, root: Path) -> l
         f"data {', '.join(digest[:8] for digest in facts['manifests'])}",
         "",
     )
-    lines += [f"evidence: {_where(found, root)}{'' if facts.is_ours else ' (measured elsewhere)'}"]
+    lines += [f"evidence: {_where(found)}{'' if facts.is_ours else ' (measured elsewhere)'}"]
     return lines + [f"note: {line}" for line in facts["notes"]]
