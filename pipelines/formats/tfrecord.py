@@ -21,10 +21,9 @@ from pipelines.formats.rows import DamagedRow, Row, ShardRows, Shared
 
 INDEX_SUFFIX = ".idx"
 Crc = TypeVar("Crc", int, np.ndarray)
-_LENGTH = struct.Struct("<QI")
-_HEAD = np.dtype([("length", "<u8"), ("crc", "<u4")])  # the same
-_CRC = struct.Struct("<I")
-_FRAME_BYTES = _LENGTH.size + _CRC.size
+_LENGTH, _CRC = struct.Struct("<Q"), struct.Struct("<I")
+_HEAD = np.dtype([("length", "<u8"), ("crc", "<u4")])
+_FRAME_BYTES = _HEAD.itemsize + _CRC.size
 _CRC_TABLE = np.arange(256, dtype=np.uint32)
 for _ in range(8):  # of each byte's remainder, by the reversed polynomial of CRC-32C
     _CRC_TABLE = np.where(_CRC_TABLE & 1, _CRC_TABLE >> 1 ^ 0x82F63B78, _CRC_TABLE >> 1).astype(np.uint32)
@@ -42,7 +41,7 @@ def write(file: BinaryIO, rows: Iterable[Row], shared: Shared) -> str:
     for row in rows:
         head = heads.of(row)
         size = len(head) + len(row.image)
-        length = struct.pack("<Q", size)
+        length = _LENGTH.pack(size)
         file.write(length + _CRC.pack(_masked(google_crc32c.value(length))) + head)
         file.write(row.image)
         file.write(_CRC.pack(_masked(google_crc32c.extend(google_crc32c.value(head), row.image))))
@@ -110,18 +109,18 @@ def _whole(data: memoryview) -> tuple[np.ndarray, np.ndarray]:
 def _places(data: memoryview) -> tuple[np.ndarray, np.ndarray, str | None]:
     """Where each Example starts and stops, int64, up to the first row whose frame is damaged; and how it is."""
     frames, offset, size = [], 0, len(data)
-    while offset + _LENGTH.size <= size:
+    while offset + _HEAD.itemsize <= size:
         frames.append(offset)
         offset += _LENGTH.unpack_from(data, offset)[0] + _FRAME_BYTES
     whole = len(frames) - (offset > size)
     damage = None if offset == size else f"row {whole} is cut off"
     frames_N = np.array(frames, np.int64)
-    heads_N = np.frombuffer(data, np.uint8)[frames_N[:, None] + np.arange(_LENGTH.size)].view(_HEAD)[:, 0]
+    heads_N = np.frombuffer(data, np.uint8)[frames_N[:, None] + np.arange(_HEAD.itemsize)].view(_HEAD)[:, 0]
     wrong_N = _masked(_crc_of_words(heads_N["length"])) != heads_N["crc"]
     if wrong_N.any():
         whole = int(wrong_N.argmax())
         damage = f"row {whole} fails the checksum of its length"
-    starts_N = frames_N[:whole] + _LENGTH.size
+    starts_N = frames_N[:whole] + _HEAD.itemsize
     return starts_N, starts_N + heads_N["length"][:whole].astype(np.int64), damage
 
 
