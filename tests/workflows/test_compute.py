@@ -83,17 +83,22 @@ def always_dying_loop(job, worker):
 
 
 def wasteful_loop(job, worker):
-    """Takes and frees large tensors; the pages that the last four steps took from the kernel."""
+    """Takes and frees large tensors; the pages that a step took from the kernel: the median of the later ones.
+
+    Not their sum: a small block of another thread that comes to lie in the space just freed makes the heap grow once.
+    """
     import resource
+    import statistics
 
     import torch
 
-    for step in range(14):
-        if step == 10:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    fresh = []
+    for _ in range(14):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         tensors = [torch.ones(millions * 10**6, dtype=torch.uint8) for millions in (40, 75, 150, 48)]
         del tensors
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        fresh.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return statistics.median(fresh[5:])
 
 
 class Unpicklable(Exception):
@@ -195,7 +200,7 @@ def test_the_workers_keep_the_memory_that_they_freed(on_ray):
         return on_ray.train(wasteful_loop, None, plan, lambda metrics: None)
 
     default, kept = fresh_pages({}), fresh_pages(KEEP_FREED_MEMORY)
-    assert default > 2 * 10**5  # of 1.2 GB that are written
+    assert default > 5 * 10**4  # of 313 MB that are written
     assert kept < default / 10
 
 
