@@ -13,7 +13,8 @@ STAGES = (
         version=2,  # the stored order; shards in a folder of their own, their records in Parquet
         module="workflows.stages.ingest",
         reads=("ingest.*",),
-        ignores=("ingest.source", "ingest.check_md5", "ingest.max_bad", "ingest.mixed_versions"),
+        ignores=("ingest.check_md5", "ingest.max_bad", "ingest.mixed_versions"),
+        by_content=("ingest.source",),
         see=see_source,
         saw=record_source,
     ),
@@ -31,11 +32,11 @@ STAGES = (
             "train.checkpoint_every_s",
             "train.keep_checkpoints",
             "train.eval_batch_size",
-            "train.init_from",
             "train.replicas",
             "train.stall_steps",
             "loader.threads",
         ),
+        by_content=("train.init_from",),
         see=see_training,
     ),
     Stage(
@@ -47,7 +48,7 @@ STAGES = (
             *("evaluate.split", "evaluate.weights", "evaluate.views", "evaluate.keep_probabilities"),
             "train.precision",  # also of a time when evaluation had none of its own
         ),
-        ignores=("evaluate.models", "evaluate.leave_out"),
+        by_content=("evaluate.models", "evaluate.leave_out"),
         see=see_evaluation,
     ),
     Stage(

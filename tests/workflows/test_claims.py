@@ -197,6 +197,10 @@ def test_a_full_run_counts_before_a_small_one_and_what_holds_before_what_does_no
         (lambda made: made["versions"].update(train=1), "train was version 1, is 3 now"),
         (lambda made: made["common"].update({"train.epochs": 2}), "train.epochs was 2, the claim says 8"),
         (
+            lambda made: made["common"].update({"evaluate.leave_out": "x"}),
+            "evaluate.leave_out was x, the claim says none",
+        ),
+        (
             lambda made: made["arms"]["none"].update({"net.normalisation": True}),
             "net.normalisation was True, the claim says False",
         ),

@@ -1,6 +1,6 @@
 """What a claim's runs are made of, as far as results depend on it: what says whether evidence is of today's setup.
 
-The place of the data is no part of it, nor are seeds: more of them make the same claim's interval smaller.
+Seeds are no part of it: more of them make the same claim's interval smaller. Nor is the place of the data.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from workflows.studies.comparison import Comparison, Member
 from workflows.workflow import STAGES
 
 MOST_NAMED = 3  # of differences, in a line
-NAMES = ("train.init_from", "evaluate.models", "evaluate.leave_out")  # of what stages know by its digest
+PLACES = ("ingest.source",)
 
 
 def made_of(comparison: Comparison) -> dict[str, Any]:
@@ -35,11 +35,11 @@ def _stages(*members: Member) -> list[Stage]:
 
 
 def _read(config: Any, stages: Iterable[Stage]) -> dict[str, Any]:
-    """The keys that the stages read, and the names of what they start from."""
+    """The keys that the stages read, and the names of the models and lists that they take."""
     found: dict[str, Any] = {}
     for stage in stages:
-        found |= select(config, stage.reads, tuple(key for key in stage.ignores if key not in NAMES))
-    return {key: value for key, value in found.items() if key not in SEEDS}
+        found |= select(config, stage.reads + stage.by_content, stage.ignores)
+    return {key: value for key, value in found.items() if key not in (*SEEDS, *PLACES)}
 
 
 def digest_of(made: dict[str, Any]) -> str:
@@ -65,10 +65,14 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
         old, new = ({**made["common"], **made["arms"][arm]} for made in (then, now))
         old = {key: default for key, default in defaults.items() if key in new} | old
         found += [
-            f"{key} was {old[key] if old[key] != '' else 'none'}, the claim says {new.get(key, 'none')}"
+            f"{key} was {_said(old[key])}, the claim says {_said(new.get(key, ''))}"
             for key in sorted(old)
             if old[key] != new.get(key)
         ]
     found = list(dict.fromkeys(found))
     more = [f"{len(found) - MOST_NAMED} more"] if len(found) > MOST_NAMED else []
     return "; ".join([*found[:MOST_NAMED], *more])
+
+
+def _said(value: Any) -> str:
+    return "none" if value in ("", []) else str(value)

@@ -46,7 +46,8 @@ class Stage:
         version: Raised by hand when the results change for the same configuration and inputs.
         needs: Names of the stages whose outputs it reads.
         reads: Configuration keys that its results depend on; `section.*` for all of a section.
-        ignores: Keys of those sections that its key leaves out; the record keeps them.
+        ignores: Keys of those sections that its results do not depend on; the record keeps them.
+        by_content: Keys that name what its results depend on, such as a model: its key has the content from `see`.
         module: Where its function is: `run(context) -> summary` with result, metrics, units, the files that others read
             and how it was made (device, workers).
         see: Looks at what the results depend on beside configuration and inputs: `see(config, places, anew, in_tasks)`.
@@ -62,6 +63,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     ignores: tuple[str, ...] = ()
+    by_content: tuple[str, ...] = ()
     see: Callable[[RunConfig, Places, bool, "InTasks"], Seen] | None = None
     saw: Callable[[RunConfig, Places, Seen], None] | None = None
     optional: bool = False
@@ -80,7 +82,7 @@ class Stage:
         """All that the key is a digest of, by readable name."""
         return {
             "version": self.version,
-            **select(config, self.reads, self.ignores),
+            **select(config, self.reads, self.ignores + self.by_content),
             **identity,
             **{f"input.{name}": key for name, key in sorted(inputs.items())},
         }
