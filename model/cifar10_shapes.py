@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from model.shapes import Layer
-from model.specs import NETWORK, NetworkSpec, _require, conv_px, pool_px
+from model.specs import NETWORK, NetworkSpec, conv_px, pool_px, require
 
 POOL = (3, 2)  # window and stride of every pooling layer, px
 
@@ -35,17 +35,17 @@ class Cifar10Spec(NetworkSpec):
 
     def __post_init__(self):
         super().__post_init__()
-        _require(
+        require(
             len(self.kernels) in (2, 3) and min(self.kernels) >= 1,
             f"net.kernels is {self.kernels}; give two or three positive counts, conv1 to conv3",
         )
-        _require(
+        require(
             all(count >= 1 for count in self.local_kernels),
             f"net.local_kernels is {self.local_kernels}; give positive counts, or none",
         )
         side = self.input_px
         for _ in self.kernels:
-            _require(
+            require(
                 side >= POOL[0], f"net.input_px is {self.input_px}; too small for the pooling layers, take 24 or more"
             )
             side = pool_px(side, *POOL)

@@ -14,7 +14,8 @@ NETWORK = "network: alexnet, cifar10, or module:PACKAGE.MODULE:FUNCTION, your fu
 SCHEDULES = ("plateau", "segments", "constant")  # those that go by themselves
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """ValueError with this message unless the condition holds."""
     if not condition:
         raise ValueError(message)
 
@@ -49,9 +50,9 @@ class NetworkSpec:
 
     def __post_init__(self):
         _require_choices(self, "net")
-        _require(self.input_px >= 1, f"net.input_px is {self.input_px}; use 1 px or more")
-        _require(self.num_classes >= 0, f"net.num_classes is {self.num_classes}; use 0 (as the data set) or more")
-        _require(self.num_classes != 1, "net.num_classes is 1; there is nothing to learn with fewer than 2 classes")
+        require(self.input_px >= 1, f"net.input_px is {self.input_px}; use 1 px or more")
+        require(self.num_classes >= 0, f"net.num_classes is {self.num_classes}; use 0 (as the data set) or more")
+        require(self.num_classes != 1, "net.num_classes is 1; there is nothing to learn with fewer than 2 classes")
 
 
 @dataclass(frozen=True)
@@ -95,25 +96,25 @@ class AlexNetSpec(NetworkSpec):
 
     def __post_init__(self):
         super().__post_init__()
-        _require(
+        require(
             len(self.kernels) == 5 and min(self.kernels) >= 1,
             f"net.kernels is {self.kernels}; give five positive counts, conv1 to conv5",
         )
-        _require(len(self.fc) == 2 and min(self.fc) >= 1, f"net.fc is {self.fc}; give two positive counts, fc6 and fc7")
+        require(len(self.fc) == 2 and min(self.fc) >= 1, f"net.fc is {self.fc}; give two positive counts, fc6 and fc7")
         for name in ("conv6_kernels", "bottleneck", "conv1_pad"):
-            _require(getattr(self, name) >= 0, f"net.{name} is {getattr(self, name)}; use 0 or more")
+            require(getattr(self, name) >= 0, f"net.{name} is {getattr(self, name)}; use 0 or more")
         for name in ("conv1_kernel", "conv1_stride"):
-            _require(getattr(self, name) >= 1, f"net.{name} is {getattr(self, name)}; use 1 or more")
+            require(getattr(self, name) >= 1, f"net.{name} is {getattr(self, name)}; use 1 or more")
         for name in ("kernels", "fc", "conv6_kernels", "bottleneck"):
             value = getattr(self, name)
             counts = value if isinstance(value, tuple) else (value,)
             whole = all(count % self.columns == 0 for count in counts)
-            _require(whole, f"net.{name} is {value}; each count must divide among net.columns={self.columns}")
-        _require(self.lrn_n >= 1 and self.lrn_n % 2 == 1, f"net.lrn_n is {self.lrn_n}; use an odd number")
-        _require(self.lrn_k > 0, f"net.lrn_k is {self.lrn_k}; use more than 0")
-        _require(self.lrn_alpha >= 0, f"net.lrn_alpha is {self.lrn_alpha}; use 0 or more")
+            require(whole, f"net.{name} is {value}; each count must divide among net.columns={self.columns}")
+        require(self.lrn_n >= 1 and self.lrn_n % 2 == 1, f"net.lrn_n is {self.lrn_n}; use an odd number")
+        require(self.lrn_k > 0, f"net.lrn_k is {self.lrn_k}; use more than 0")
+        require(self.lrn_alpha >= 0, f"net.lrn_alpha is {self.lrn_alpha}; use 0 or more")
         for name in ("conv1_std", "middle_std"):
-            _require(getattr(self, name) > 0, f"net.{name} is {getattr(self, name)}; use more than 0")
+            require(getattr(self, name) > 0, f"net.{name} is {getattr(self, name)}; use more than 0")
         self._require_room()
 
     def _require_room(self) -> None:
@@ -124,7 +125,7 @@ class AlexNetSpec(NetworkSpec):
         if room:
             conv2 = conv_px(pool_px(conv1, *self.pool), 5, 1, self.conv2_pad)
             room = conv2 >= kernel and conv_px(pool_px(conv2, *self.pool), 3, 1, self.conv5_pad) >= kernel
-        _require(room, f"net.input_px is {self.input_px}; too small for the layers, take more (paper: 224)")
+        require(room, f"net.input_px is {self.input_px}; too small for the layers, take more (paper: 224)")
 
     @property
     def pool(self) -> tuple[int, int]:
@@ -149,7 +150,7 @@ class ImportedSpec(NetworkSpec):
 
     def __post_init__(self):
         super().__post_init__()
-        _require(
+        require(
             bool(re.fullmatch(r"module:[\w.]+:[\w.]+", self.kind)),
             f"net.kind is {self.kind!r}; write it as module:PACKAGE.MODULE:FUNCTION, such as module:mynets:resnet18",
         )
@@ -210,16 +211,16 @@ class TrainSpec:
         least |= {"stall_steps": 0, "seed": 0}
         for name, minimum in least.items():
             value = getattr(self, name)
-            _require(value >= minimum, f"train.{name} is {value}; use {minimum} or more")
-        _require(self.epochs > 0, f"train.epochs is {self.epochs:g}; use more than 0")
-        _require(self.lr > 0, f"train.lr is {self.lr}; use more than 0")
+            require(value >= minimum, f"train.{name} is {value}; use {minimum} or more")
+        require(self.epochs > 0, f"train.epochs is {self.epochs:g}; use more than 0")
+        require(self.lr > 0, f"train.lr is {self.lr}; use more than 0")
         parse_values(self.decays, "train.decays")
         if self.schedule not in SCHEDULES:
             self._require_schedule()
-        _require(0 <= self.momentum < 1, f"train.momentum is {self.momentum}; use 0 to below 1")
-        _require(self.weight_decay >= 0, f"train.weight_decay is {self.weight_decay}; use 0 or more")
-        _require(self.min_improvement >= 0, f"train.min_improvement is {self.min_improvement}; use 0 or more")
-        _require(
+        require(0 <= self.momentum < 1, f"train.momentum is {self.momentum}; use 0 to below 1")
+        require(self.weight_decay >= 0, f"train.weight_decay is {self.weight_decay}; use 0 or more")
+        require(self.min_improvement >= 0, f"train.min_improvement is {self.min_improvement}; use 0 or more")
+        require(
             self.batch_size >= self.replicas,
             f"train.batch_size is {self.batch_size}, fewer than train.replicas={self.replicas}; each needs an image",
         )
@@ -227,8 +228,8 @@ class TrainSpec:
     def _require_schedule(self) -> None:
         """The schedule is one of settings."""
         near = ", ".join(SCHEDULES)
-        _require(":" in self.schedule, f"train.schedule is {self.schedule!r}; use {near}, or '1:*=.01 23:*=.001'")
+        require(":" in self.schedule, f"train.schedule is {self.schedule!r}; use {near}, or '1:*=.01 23:*=.001'")
         parse(self.schedule, "train.schedule")
-        _require(
+        require(
             self.lr == TrainSpec.lr, f"train.lr is {self.lr:g}, but train.schedule says the rates: change them there"
         )
