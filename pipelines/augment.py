@@ -114,15 +114,17 @@ def augment(images, y, x, mirror, *, crop_px: int, is_jpeg: bool, on_gpu: bool):
 
     `y` and `x` are fractions of (size - crop), as DALI wants them; it rounds back to whole pixels.
     Decoding only the region gives the very pixels of decoding everything and cutting (on the CPU; tested).
-    On a GPU all JPEGs go to its engine: by default DALI gives the engine 65 % of each run and decodes the others
-    otherwise, so that pixels would depend on an image's place in its run.
+    On a GPU all JPEGs go to its engine, whole: by default DALI gives the engine 65 % of each run and decodes the others
+    otherwise, so that pixels would depend on an image's place in its run; and of regions nvImageCodec 0.9 dies (its
+    issue 55).
     """
     from nvidia.dali import fn, types
 
     where = {"crop": (crop_px, crop_px), "crop_pos_y": y, "crop_pos_x": x}
-    if is_jpeg:
-        decoder = {"device": "mixed", "hw_decoder_load": 1.0} if on_gpu else {"device": "cpu"}
-        images, where = fn.decoders.image_crop(images, jpeg_fancy_upsampling=True, **decoder, **where), {}
+    if is_jpeg and on_gpu:
+        images = fn.decoders.image(images, device="mixed", hw_decoder_load=1.0, jpeg_fancy_upsampling=True)
+    elif is_jpeg:
+        images, where = fn.decoders.image_crop(images, device="cpu", jpeg_fancy_upsampling=True, **where), {}
     elif on_gpu:
         images, where = fn.crop(images, **where).gpu(), {}  # so that only the crop crosses the bus
     # Which normalises nothing unless it is told a mean.

@@ -52,6 +52,17 @@ def device(request) -> str:
     return request.param
 
 
+@pytest.fixture(autouse=True)
+def _same_arithmetic(request):
+    """On a GPU each test begins with the same numbers every time, in float32, whatever the one before it set."""
+    if "device" in request.fixturenames:
+        import torch
+
+        from model.step import set_arithmetic
+
+        set_arithmetic(torch.device(request.getfixturevalue("device")), "float32")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with real images (env ALEXNET_TEST_DATA, else ../shared/data); skips where there is none."""

@@ -26,14 +26,19 @@ def batches(shards, split="val", batch_size=16, threads=2, **arguments):
     return list(eval_batches(*shards, split, crop_px=CROP_PX, batch_size=batch_size, threads=threads, **arguments))
 
 
-def pixels(shards, id: int, device: str = "cpu") -> np.ndarray:
-    """The whole image; a JPEG as the device itself decodes it, which on a GPU is its own reference."""
+@pytest.fixture(scope="module")
+def whole_CHW(shards, device) -> dict[int, np.ndarray]:
+    """The whole images by id; JPEGs as the device itself decodes them, which on a GPU is its own reference."""
     encoding = shards[1].encoding
     if encoding == "jpeg" and device == "cuda":
-        whole = eval_batches(*shards, "val", crop_px=SIZE_PX, batch_size=1, threads=1, device=device)
-        return next(batch.images_BCHW[0].cpu().numpy() for batch in whole if batch.ids_B[0] == id)
-    stored = np.frombuffer(shard_builder.stored(id, SIZE_PX, encoding), np.uint8)
-    return decoded(stored if encoding == "jpeg" else stored.reshape(SIZE_PX, SIZE_PX, 3)).transpose(2, 0, 1)
+        alone = eval_batches(*shards, "val", crop_px=SIZE_PX, batch_size=1, threads=1, device=device)
+        return {int(batch.ids_B[0]): batch.images_BCHW[0].cpu().numpy() for batch in alone}
+    found = {}
+    for id in (int(id) for record in shards[1].splits["val"] for id in stored_ids(record)):
+        stored = np.frombuffer(shard_builder.stored(id, SIZE_PX, encoding), np.uint8)
+        image = decoded(stored if encoding == "jpeg" else stored.reshape(SIZE_PX, SIZE_PX, 3))
+        found[id] = image.transpose(2, 0, 1)
+    return found
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3, 7, 100])
@@ -63,24 +68,24 @@ def test_two_parts_of_each_batch_are_the_batch(shards, device):
     assert abs(len(first.ids_B) - len(second.ids_B)) == 1
 
 
-def test_one_view_is_the_central_crop(shards, device):
+def test_one_view_is_the_central_crop(shards, whole_CHW, device):
     for batch in batches(shards, device=device):
         for image_CHW, id in zip(batch.images_BCHW.cpu().numpy(), batch.ids_B, strict=True):
-            assert (image_CHW == pixels(shards, int(id), device)[:, 4:44, 4:44]).all()
+            assert (image_CHW == whole_CHW[int(id)][:, 4:44, 4:44]).all()
 
 
 @pytest.mark.parametrize("kind", ["ten", "nine"])
-def test_all_views_of_an_image_are_cut_from_what_was_decoded_once(kind, shards, device):
+def test_all_views_of_an_image_are_cut_from_what_was_decoded_once(kind, shards, whole_CHW, device):
     for batch in batches(shards, device=device, views=kind):
         for views_VCHW, id in zip(batch.images_BCHW.cpu().numpy(), batch.ids_B, strict=True):
-            np.testing.assert_array_equal(views_VCHW, views_one_by_one(pixels(shards, int(id), device), CROP_PX, kind))
+            np.testing.assert_array_equal(views_VCHW, views_one_by_one(whole_CHW[int(id)], CROP_PX, kind))
 
 
-def test_an_image_as_large_as_the_input_is_looked_at_once_and_for_the_ten_mirrored_too(shards, device):
+def test_an_image_as_large_as_the_input_is_looked_at_once_and_for_the_ten_mirrored_too(shards, whole_CHW, device):
     for kind, count in (("ten", 2), ("nine", 1)):
         (batch, *_) = eval_batches(*shards, "val", crop_px=SIZE_PX, batch_size=4, threads=1, views=kind, device=device)
         assert batch.images_BCHW.shape == (4, count, 3, SIZE_PX, SIZE_PX)
-        whole = pixels(shards, int(batch.ids_B[0]), device)
+        whole = whole_CHW[int(batch.ids_B[0])]
         for view_CHW, expected in zip(batch.images_BCHW[0].cpu().numpy(), (whole, whole[:, :, ::-1]), strict=False):
             np.testing.assert_array_equal(view_CHW, expected)
 

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
+from workflows.compute.machine import KEEP_FREED_MEMORY
 from workflows.compute.on_ray import OnRay
 from workflows.compute.workers import InProcess, WorkerPlan
 from workflows.config import RaySpec, UsageError
-from workflows.stages.train import KEEP_FREED_MEMORY
 
 pytestmark = pytest.mark.slow
 

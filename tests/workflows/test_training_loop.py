@@ -146,12 +146,12 @@ def test_a_run_may_end_within_an_epoch_and_go_on_to_there(stop, tmp_path):
     assert all(torch.equal(found[key], tensor) for key, tensor in twin.items())
 
 
-def test_a_broken_checkpoint_is_passed_over_and_told(whole, tmp_path):
+def test_a_broken_checkpoint_is_passed_over_and_told(whole, tmp_path, device):
     first, again = [], []
     with pytest.raises(Stopped):
-        run(job(tmp_path), stopping_after(2, first))
+        run(job(tmp_path), stopping_after(2, first), device)
     (tmp_path / "train" / CHECKPOINTS / "step-00000006" / "state.safetensors").write_bytes(b"cut")
-    assert run(job(tmp_path), again.append) == whole[2]
+    assert run(job(tmp_path), again.append, device) == whole[2]
     assert again[0]["resumed_epoch"] == 4 / 3
     assert "step-00000006" in again[0]["warnings"][0]
 

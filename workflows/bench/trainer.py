@@ -16,7 +16,7 @@ from typing import Any
 from model.networks import train_macs
 from model.specs import AlexNetSpec
 from workflows.bench.common import ROOT, interleaved, stamped, table
-from workflows.stages.train import KEEP_FREED_MEMORY
+from workflows.compute.machine import KEEP_FREED_MEMORY
 
 PARTS = ("ours", "ours_two_ranks", "plain", "plain_same_allocator", "no_norm", "one_gpu_net", "loader", "end_to_end")
 GPU_PARTS = (*PARTS, "ours_tf32", "ours_float32")  # there, ours is in bf16

@@ -12,6 +12,9 @@ from workflows.config import UsageError
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
+# Environment of a process that trains on the CPU, whose threads share one heap. By default glibc gives large blocks
+# back and takes them anew every step; a page fresh from the kernel costs more than the arithmetic in it.
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_ARENA_MAX": "1"}
 OPEN_FILES = 1024  # each of Ray's processes holds up to a hundred before there is work
 _KEPT = {-1: (2**31 - 1, 128 << 10), -4: (0, 65536)}  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h: value and default
 THREADS_OF_RAY, THREADS_A_CPU = 200, 60  # they count as processes

@@ -15,7 +15,7 @@ from pipelines.manifest import Manifest
 from pipelines.names import VAL
 from pipelines.statistics import Statistics
 from pipelines.storage import Folder
-from workflows.compute import devices
+from workflows.compute import devices, machine
 from workflows.compute.workers import Resources, WorkerPlan
 from workflows.config import UsageError, require_classes, require_columns, require_room, require_validation
 from workflows.engine.outputs import places
@@ -26,10 +26,6 @@ from workflows.stages.ingest import log_dataset
 from workflows.tracking.headline import ALIASES, hardware, model_name
 from workflows.training.history import HISTORY, History, as_metrics
 from workflows.training.loop import TrainJob, loop
-
-# On the CPU. By default glibc gives large blocks back and takes them anew every step; a page fresh from the kernel
-# costs more than the arithmetic in it.
-KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_ARENA_MAX": "1"}
 
 
 def run(context: Context) -> dict:
@@ -109,7 +105,7 @@ def place(net: NetSpec, train: TrainSpec, have: Resources) -> tuple[WorkerPlan, 
             f"there are {have.gpus} GPUs and {have.cpus} CPUs: lower train.replicas or set train.placement=one"
         )
     backend = "" if world == 1 else "nccl" if use_gpu else "gloo"
-    environment = {} if use_gpu else KEEP_FREED_MEMORY
+    environment = {} if use_gpu else machine.KEEP_FREED_MEMORY
     plan = WorkerPlan(world, have.cpus_each(world, use_gpu), use_gpu, backend, environment=environment)
     return plan, 1 if split else net.columns
 

@@ -1,5 +1,9 @@
-"""What to say where a GPU's memory does not hold a batch: which one it would hold, measured there and then."""
+"""What to say where a GPU's memory does not hold a batch: which one it would hold, measured there and then.
 
+Near the largest batch that fits, since the peak of a few images lies elsewhere in the step and grows more slowly.
+"""
+
+import math
 from collections.abc import Callable
 
 import torch
@@ -8,7 +12,6 @@ from model.columns import OneColumn
 from model.step import backward
 from model.trainer import Trainer
 
-_FEW = 4, 12  # images; what the second takes more than the first is what eight take
 _SPARE = 0.9  # of the memory; the allocator does not fill it to the last block
 
 
@@ -16,11 +19,21 @@ class DoesNotFit(ValueError):
     """A batch is too large for the GPU."""
 
 
-def largest(peak_bytes: Callable[[int], int], total_bytes: int) -> int:
-    """How many images fit into so many bytes, by what a few take at most; 0 where not one does."""
-    few, more = map(peak_bytes, _FEW)
-    each = max(1, (more - few) // (_FEW[1] - _FEW[0]))
-    return max(0, (int(_SPARE * total_bytes) - few) // each + _FEW[0])
+def largest(peak_bytes: Callable[[int], float], total_bytes: int, too_many: int) -> int:
+    """How many images fit into so many bytes; 0 where not one does.
+
+    Args:
+        peak_bytes: What so many images take at most; infinity where they do not fit.
+    """
+    fitting = too_many // 2
+    while fitting and (taken := peak_bytes(fitting)) == math.inf:
+        fitting //= 2
+    if fitting < 2:
+        return fitting
+    fewer = fitting // 2
+    each = max(1.0, (taken - peak_bytes(fewer)) / (fitting - fewer))
+    more = math.floor((_SPARE * total_bytes - taken) / each)
+    return min(max(1, fitting + more), too_many - 1)
 
 
 def told(trainer: Trainer, images_BCHW: torch.Tensor, labels_B: torch.Tensor, batch_size: int) -> DoesNotFit:
@@ -30,18 +43,21 @@ def told(trainer: Trainer, images_BCHW: torch.Tensor, labels_B: torch.Tensor, ba
     processes nothing is tried out: the other one may be elsewhere, and would be waited for.
     """
 
-    def peak_bytes(count: int) -> int:
+    def peak_bytes(count: int) -> float:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(trainer.device)
-        backward(trainer.net, images_BCHW[:count], labels_B[:count], precision=trainer.precision)
+        try:
+            backward(trainer.net, images_BCHW[:count], labels_B[:count], precision=trainer.precision)
+        except torch.OutOfMemoryError:
+            return math.inf
         return torch.cuda.max_memory_allocated(trainer.device)
 
     what = f"train.batch_size={batch_size}: {len(labels_B):,} images do not fit the GPU's memory"
     if isinstance(trainer.net.columns, OneColumn):
         return DoesNotFit(f"{what}: lower train.batch_size, or raise train.replicas")
-    try:
-        fitting = largest(peak_bytes, torch.cuda.get_device_properties(trainer.device).total_memory)
-    except torch.OutOfMemoryError:
-        return DoesNotFit(f"{what}, nor do {_FEW[1]}: other work may hold it, see `nvidia-smi`")
+    total_bytes = torch.cuda.get_device_properties(trainer.device).total_memory
+    fitting = largest(peak_bytes, total_bytes, len(labels_B))
+    if not fitting:
+        return DoesNotFit(f"{what}, nor do fewer: other work may hold it, see `nvidia-smi`")
     ways = f"train.batch_size={batch_size * fitting // len(labels_B)}, or more train.replicas"
     return DoesNotFit(f"{what}; about {fitting:,} do: set {ways}")
