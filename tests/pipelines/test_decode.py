@@ -127,3 +127,16 @@ def test_an_image_decodes_to_the_same_wherever_it_stands_in_a_run(device):
         run = [one if place in places else stored[place] for place in range(count)]
         found = decode(decoder("jpeg", device=device), run, Parameters(*(column[:count] for column in repeated)))
         assert all((found[place] == alone).all() for place in places)
+
+
+def test_work_beside_it_changes_no_pixel(device):
+    """On a GPU: nothing is cut from what the engine has yet to write, however long other work holds the card."""
+    stored, drawn = images("jpeg", 256), parameters(256)
+    running, busy = decoder("jpeg", device=device), torch.rand((8192 if device == "cuda" else 64,) * 2, device=device)
+    expected = decode(running, stored, drawn)
+    for _ in range(10):
+        for _ in range(MAX_UNDER_WAY):
+            running.start(stored, drawn)
+        for _ in range(MAX_UNDER_WAY):
+            busy = torch.softmax(busy @ busy, dim=0)
+            assert (running.finish().cpu().numpy() == expected).all()
