@@ -67,9 +67,9 @@ class Trainer:
 
     @property
     def lr(self) -> float:
-        """Rate of the last layer's weights at the next step."""
+        """Rate of the last layer's weights in the last step, or the first."""
         weights = [name for name in self.flat.places if name.endswith("weight")] or list(self.flat.places)
-        return self.schedule.rate(self.step, weights[-1])
+        return self.schedule.rate(max(0, self.step - 1), weights[-1])
 
     def train_step(
         self,

@@ -68,7 +68,7 @@ def _rates(axis: Axes, steps: "pd.DataFrame", phases: Sequence[Phase]) -> None:
             axis.axvline(phase.epoch - 1, color=FAINT, lw=1, zorder=0)
             axis.annotate(f" light {phase.light:g}", (phase.epoch - 1, 1), xycoords=("data", "axes fraction"), va="top")
     if not phases:
-        axis.plot(steps["epoch"], steps["lr"], color=INK, drawstyle="steps-post")
+        axis.plot(steps["epoch"], steps["lr"], color=INK, drawstyle="steps-pre")
     if len(phases) and len(phases[0].rates) > 1:
         axis.legend(loc="lower left")
     axis.set(yscale="log", title="learning rate")
