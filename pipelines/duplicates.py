@@ -94,10 +94,10 @@ def named(pairs_D2: np.ndarray, splits: Sequence[str], keys: Iterable["pa.Table"
     return pa.table(columns)
 
 
-def listed_in(data: bytes, split: str) -> np.ndarray:
-    """The ids of a split's images that such a table, as a file, lists for being in another split too.
+def listed_in(data: bytes, split: str) -> dict[int, str]:
+    """A split's images that such a table, as a file, lists for being in another split too: their keys, by id.
 
-    Of other tables that have columns split and id, those of all that they list. ValueError where it is none.
+    Of other tables that have columns split, id and key, all that they list. ValueError where it is none.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -109,9 +109,10 @@ def listed_in(data: bytes, split: str) -> np.ndarray:
         wanted = pc.equal(table["split"], split)
         if "first_split" in table.column_names:
             wanted = pc.and_(wanted, pc.not_equal(table["first_split"], split))
-        return table.filter(wanted)["id"].to_numpy().astype(np.int64)
+        found = table.filter(wanted)
+        return dict(zip(found["id"].to_pylist(), found["key"].to_pylist(), strict=True))
     except (pa.ArrowException, KeyError) as error:
-        raise ValueError(f"no Parquet table with columns split and id ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"no Parquet table with columns split, id and key ({str(error).splitlines()[0]})") from error
 
 
 def summary(table: "pa.Table") -> str:

@@ -60,7 +60,7 @@ class EvaluateSpec:
     ] = ()
     leave_out: Annotated[
         str,
-        "Parquet file that lists images (split, id), such as duplicates.parquet of stats or neighbours: the error "
+        "Parquet file that lists images (split, id, key), such as duplicates.parquet of stats or neighbours: the error "
         "without those that are in train too is told beside the error of all",
     ] = ""
     keep_probabilities: Annotated[bool, "keep each model's probabilities of all classes, as float16"] = False

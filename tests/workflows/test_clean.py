@@ -11,7 +11,7 @@ from conftest import run_alexnet
 
 from model import checkpoint
 from pipelines.storage import Folder
-from workflows.commands.leftovers import Wanted, leftovers
+from workflows.commands.leftovers import Wanted, in_stores, leftovers
 from workflows.config import RunConfig, UsageError, with_values
 from workflows.engine import lock
 from workflows.engine.outputs import Output, places
@@ -152,11 +152,24 @@ def test_outputs_in_a_store_that_is_configured_no_more_are_found(tmp_path):
     old = made(first, root, "08:00", stages=["ingest"])
     places(first, root).remember(places(first, root).at_home("ingest", old.ingest.split()[1]))
     made(configured(ingest__limit=2, store=two), root, "09:00")
-    some = found(configured(ingest__limit=2, store=two), root, FINISHED)
+    now = configured(ingest__limit=2, store=two)
+    some = found(now, root, Wanted(named=(f"ingest/{old.ingest.split()[1]}",)))
     assert set(some) == {old.ingest.url}
     some[old.ingest.url].remove()
-    assert found(configured(ingest__limit=2, store=two), root, FINISHED) == {}
+    assert found(now, root, FINISHED) == {}
     assert len(list(tmp_path.glob("two/ingest/*/shard"))) == 1
+
+
+def test_what_another_root_may_need_stays(tmp_path):
+    """Two roots share a store: what one needs no more may be what the other has."""
+    store = str(tmp_path / "store")
+    theirs, ours = configured(ingest__limit=1, store=store), configured(ingest__limit=2, store=store)
+    made(theirs, tmp_path / "theirs", "08:00", stages=["ingest"])
+    made(ours, tmp_path / "ours", "09:00")
+    at_home = made(configured(ingest__limit=3), tmp_path / "ours", "07:00", stages=["ingest"])
+    assert set(found(ours, tmp_path / "ours", FINISHED)) == {at_home.ingest.url}
+    where = places(ours, tmp_path / "ours")
+    assert in_stores(plan(STAGES, ours, where), where) == 3
 
 
 def a_shard(folder, hang):

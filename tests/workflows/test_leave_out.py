@@ -38,11 +38,9 @@ def test_what_is_in_train_too_is_left_out_and_the_headline_stays(trained, tmp_pa
     first = seen["classes"].str[0]
     listed = seen[first != seen["label"]].iloc[:3]
     also = seen[first == seen["label"]].iloc[:1]
-    rows = [("val", id, "train") for id in listed["id"]] + [("val", id, "val") for id in also["id"]]
-    rows += [("train", id, "train") for id in range(9)]
-    path = tmp_path / "duplicates.parquet"
-    pd.DataFrame(rows, columns=["split", "id", "first_split"]).to_parquet(path)
-    row = evaluated(root, with_values(config, {"evaluate.leave_out": str(path)}))
+    rows = [("val", id, key, "train") for id, key in zip(listed["id"], listed["key"], strict=True)]
+    rows += [("val", id, "x", "val") for id in also["id"]] + [("train", id, "x", "train") for id in range(9)]
+    row = evaluated(root, with_values(config, {"evaluate.leave_out": table(rows, tmp_path)}))
     found = errors(row)
     kept = ~seen["id"].isin(listed["id"])
     wrong = (first != seen["label"]).mean()
@@ -55,11 +53,26 @@ def test_what_is_in_train_too_is_left_out_and_the_headline_stays(trained, tmp_pa
     assert f"without 3 images left out {without:.2%} instead of {wrong:.2%}" in row.result
 
 
+def table(rows: list[tuple], folder: Path) -> str:
+    """A file of duplicates, by its path."""
+    path = folder / "duplicates.parquet"
+    pd.DataFrame(rows, columns=["split", "id", "key", "first_split"]).to_parquet(path)
+    return str(path)
+
+
+@pytest.mark.parametrize(("id", "why"), [(0, "its id 0 is 'x', which here is '.*'"), (999, "its id 999, 'x', is not")])
+def test_a_list_of_other_shards_is_refused(trained, tmp_path, id, why):
+    root, config, _ = trained
+    path = table([("val", id, "x", "train")], tmp_path)
+    with pytest.raises(UsageError, match=rf"evaluate.leave_out={path} lists images of other shards .* val: {why}"):
+        evaluated(root, with_values(config, {"evaluate.leave_out": path}))
+
+
 def test_a_list_without_ids_and_one_that_is_not_there_are_refused(trained, tmp_path):
     root, config, of_all = trained
     path = tmp_path / "keys.parquet"
     pd.DataFrame({"key": ["a"]}).to_parquet(path)
-    with pytest.raises(UsageError, match=rf"evaluate.leave_out={path}: no Parquet table with columns split and id"):
+    with pytest.raises(UsageError, match=rf"evaluate.leave_out={path}: no Parquet table with columns split, id and"):
         evaluated(root, with_values(config, {"evaluate.leave_out": str(path)}))
     path.write_bytes(b"no table")
     with pytest.raises(UsageError, match=rf"evaluate.leave_out={path}: no Parquet table"):

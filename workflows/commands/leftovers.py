@@ -1,7 +1,7 @@
 """What may go: outputs left half done, unfinished files, locks of the dead; finished outputs where they are asked for.
 
 What the last configuration, a comparison or any output refers to stays, and so does what a process at work makes or
-reads.
+reads. Finished outputs in a store go by name alone: other roots may need them, and nobody knows these.
 """
 
 import time
@@ -24,7 +24,7 @@ class Wanted:
 
     Attributes:
         named: Outputs, as STAGE/KEY.
-        finished: Whether finished outputs that nothing needs go.
+        finished: Whether finished outputs in the root that nothing needs go.
         older_than_s: How long ago what is half done must have been written last.
     """
 
@@ -67,7 +67,7 @@ def leftovers(planned: list[Planned], config: RunConfig, places: Places, wanted:
     found = [
         Leftover(output.folder, why, sum(entry.size for entry in output.folder.walk()), output=output)
         for output in outputs
-        if (output.stage, output.key) not in busy and (why := _why(output, needed, wanted))
+        if (output.stage, output.key) not in busy and (why := _why(output, needed, wanted, _is_own(output, places)))
     ]
     dead = [lease for lease in lock.leases(places) if lease.is_dead()]
     found += [Leftover(lease.folder, "lock of a dead process", 0, lease.name) for lease in dead]
@@ -75,14 +75,25 @@ def leftovers(planned: list[Planned], config: RunConfig, places: Places, wanted:
     return found + [part for part in _partial_files(places, wanted.older_than_s) if not part.where.startswith(gone)]
 
 
-def _why(output: Output, needed: set[tuple[str, str]], wanted: Wanted) -> str:
+def in_stores(planned: list[Planned], places: Places) -> int:
+    """How many finished outputs there are that other roots may need, too."""
+    outputs = (output for step in planned for output in places.outputs(step.stage.name))
+    return sum(bool(output.record) and not _is_own(output, places) for output in outputs)
+
+
+def _is_own(output: Output, places: Places) -> bool:
+    """Whether it lies in the root, where no other root looks."""
+    return output.folder.url.startswith(f"{Folder.at(places.root).url}/")
+
+
+def _why(output: Output, needed: set[tuple[str, str]], wanted: Wanted, is_own: bool) -> str:
     """Why it may go; nothing if it may not."""
     if f"{output.stage}/{output.key}" in wanted.named:
         return "named"
     if (output.stage, output.key) in needed:
         return ""
     if output.record:
-        return "nothing refers to it" if wanted.finished else ""
+        return "nothing refers to it" if wanted.finished and is_own else ""
     if output.damage:
         return "its record is damaged" if wanted.finished else ""
     return "begun, never finished" if _age_s(output.folder) >= wanted.older_than_s else ""

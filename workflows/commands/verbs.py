@@ -251,6 +251,8 @@ def clean(args: argparse.Namespace) -> None:
         tell(f"{leftover.where}  {size(leftover.num_bytes)}  {leftover.why}")
         if args.yes:
             leftover.remove()
+    if args.finished and (shared := cleaning.in_stores(planned, here.places())):
+        tell(f"{shared} finished outputs in stores stay, since other roots may need them; they go by name")
     total = size(sum(leftover.num_bytes for leftover in found))
     if not found:
         tell("nothing to remove")

@@ -129,8 +129,8 @@ def _left_out(config: RunConfig, places: Places) -> Seen:
             if facts.get("ignored", {}).get("evaluate.leave_out") == redacted(name):
                 return Seen({"left_out": facts["ingredients"]["left_out"]}, note=f"{redacted(name)} is gone")
         raise UsageError(
-            f"evaluate.leave_out={redacted(name)}: no such file; name a Parquet file that lists images by split and "
-            "id, such as RUNS/neighbours/KEY/duplicates.parquet"
+            f"evaluate.leave_out={redacted(name)}: no such file; name a Parquet file that lists images by split, id "
+            "and key, such as RUNS/neighbours/KEY/duplicates.parquet"
         ) from error
 
 

@@ -95,13 +95,14 @@ def run(context: Context) -> dict:
     num_gpus = int(device == "cuda")
     with context.console.progress("evaluate", total, "images") as progress:
         for part in context.compute.map(partial(evaluate_part, job), range(num_parts), num_gpus, cpus_each):
+            _require_listed(part, listed, spec)
             parts.append(part)
             seen += len(part.ids)
             progress.update(seen)
     assert seen == total, f"{seen} of {total} images were evaluated"
     errors = _errors(parts, spec)
     of_all = ensemble.errors([part.viewed for part in parts], list(models)) if len(models) > 1 else {}
-    without = _without(parts, listed) if spec.leave_out else {}
+    without = _without(parts, listed, spec) if spec.leave_out else {}
     context.folder.write(ERRORS, json.dumps(errors | of_all | without, indent=1) + "\n")
     write_predictions(parts, context.folder)
     if spec.keep_probabilities:
@@ -166,10 +167,10 @@ def _track(context: Context, manifest: Manifest, errors: dict, device: str) -> N
     context.run.tags(hardware(device == "cuda"))
 
 
-def _left_out(spec: EvaluateSpec) -> np.ndarray:
-    """The ids of the split's images that `evaluate.leave_out` lists."""
+def _left_out(spec: EvaluateSpec) -> dict[int, str]:
+    """The split's images that `evaluate.leave_out` lists: their keys, by id."""
     if not spec.leave_out:
-        return np.zeros(0, np.int64)
+        return {}
     folder, name = Folder.at(spec.leave_out).split()
     try:
         return listed_in(folder.read(name), spec.split)
@@ -177,14 +178,30 @@ def _left_out(spec: EvaluateSpec) -> np.ndarray:
         raise UsageError(f"evaluate.leave_out={redacted(spec.leave_out)}: {error}") from error
 
 
-def _without(parts: list[Part], listed: np.ndarray) -> dict[str, Any]:
+def _require_listed(part: Part, listed: dict[int, str], spec: EvaluateSpec) -> None:
+    """UsageError where what is listed by these ids is another image."""
+    for id, key in zip(part.ids.tolist(), part.keys, strict=True):
+        if listed.get(id, key) != key:
+            raise _of_other_shards(spec, f"its id {id} is {listed[id]!r}, which here is {key!r}")
+
+
+def _of_other_shards(spec: EvaluateSpec, why: str) -> UsageError:
+    return UsageError(
+        f"evaluate.leave_out={redacted(spec.leave_out)} lists images of other shards than these of {spec.split}: "
+        f"{why}; name the list that `stats` or `neighbours` made of these, or none (--set evaluate.leave_out=)"
+    )
+
+
+def _without(parts: list[Part], listed: dict[int, str], spec: EvaluateSpec) -> dict[str, Any]:
     """The errors of all images and without those listed, by the likeliest classes as `predictions.parquet` has them."""
     ids_N, labels_N, classes_N5 = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "labels", "classes_N5")
     )
     right_N5 = classes_N5 == labels_N[:, None]
     wrong_2N = np.stack([~right_N5[:, 0], ~right_N5.any(axis=1)])
-    kept_N = ~np.isin(ids_N, listed)
+    if absent := sorted(listed.keys() - set(ids_N.tolist())):
+        raise _of_other_shards(spec, f"its id {absent[0]}, {listed[absent[0]]!r}, is not here")
+    kept_N = ~np.isin(ids_N, list(listed))
     if not kept_N.any():
         raise UsageError("evaluate.leave_out lists all images of the split: name a file that lists fewer")
     found: dict[str, Any] = {"images": int(len(ids_N) - kept_N.sum())}
