@@ -112,8 +112,11 @@ def source_digest(spec: ImportedSpec) -> str:
         ValueError: It cannot be imported.
     """
     function = inspect.unwrap(_function(spec))
-    file = Path(inspect.getsourcefile(function) or "")
-    now = sha256(file.read_bytes()).hexdigest()
+    try:
+        file = Path(inspect.getsourcefile(function) or "")
+        now = sha256(file.read_bytes()).hexdigest()
+    except (TypeError, OSError) as error:  # of C, or no function but something else to call, or typed in
+        raise _wrong(spec, "the file that it is in cannot be read; give a function that a .py file defines") from error
     if _as_first_seen.setdefault(inspect.getmodule(function), now) != now:
         what = f"{file.name} was changed since it was imported; start again (a notebook: restart its kernel)"
         raise Changed(f"net.kind={spec.kind}: {what}")

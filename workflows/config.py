@@ -27,6 +27,7 @@ from pipelines.specs import IngestSpec, LoaderSpec
 from pipelines.storage import redacted, without_redactions
 
 BASELINES = ("fisher", "sparse")  # sections, and stages, of hand-made features
+RECIPE = "recipe"  # the one key that is a name of others, and not set alone
 LAST = "config.toml"  # in a root: the resolved configuration of its last run
 PATHS = (  # keys that may hold a path
     *("store", "ingest.source", "train.init_from"),
@@ -445,6 +446,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise UsageError(f"--set {text}: write it as KEY=VALUE, such as train.epochs=3")
+    if name.strip() == RECIPE:
+        raise UsageError(f"--set {text}: that is the name of a recipe, not its keys; use --recipe {value.strip()}")
     return name.strip(), value.strip()
 
 

@@ -1,5 +1,7 @@
 """Networks of somebody else's, to be imported by name."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -56,3 +58,6 @@ def number(spec):
 
 def narrow(spec):
     return nn.Sequential(nn.Flatten(), nn.Linear(12, spec.num_classes))
+
+
+partly = partial(residual)

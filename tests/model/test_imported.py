@@ -178,3 +178,9 @@ def test_the_digest_is_of_the_file_that_the_function_is_in(tmp_path, monkeypatch
     (tmp_path / "nets_of_mine.py").write_text("from tests.model.own_networks import residual\n\ndef net(spec): ...\n")
     assert source_digest(replace(SPEC, kind="module:nets_of_mine:net")) != source_digest(SPEC)
     assert source_digest(replace(SPEC, kind="module:nets_of_mine:residual")) == source_digest(SPEC)
+
+
+@pytest.mark.parametrize("name", ["module:os:system", "module:torch:tensor", f"{HERE}partly"])
+def test_what_no_python_file_defines_has_no_digest(name):
+    with pytest.raises(ValueError, match=f"net.kind={name}: the file that it is in cannot be read; give a function"):
+        source_digest(replace(SPEC, kind=name))

@@ -156,6 +156,9 @@ def test_a_stage_before_its_inputs(tmp_path):
         (["run", "--from", "nope"], ["--from", "'nope'", "`alexnet run --help`"]),
         (["run", "--recipe", "demo", "--config", "a_file"], ["--config", "--recipe"]),
         (["run", "--set", "train"], ["--set train: write it as KEY=VALUE"]),
+        (["plan", "--set", "recipe=cifar10"], ["--set recipe=cifar10", "use --recipe cifar10"]),
+        (["plan", "--config", "odd.toml"], ["odd.toml: unknown recipe cifar1; did you mean cifar10?"]),
+        (["compare", "--vary", "recipe=demo,cifar10"], ["the same for all arms: use --recipe NAME"]),
         (["run", "--set", "train=5"], ["unknown key train", "train."]),
         (["status", "--config", "nosuch.toml"], ["no configuration file nosuch.toml"]),
         (["status", "--config", "binary"], ["binary is not TOML"]),
@@ -172,6 +175,7 @@ def test_a_stage_before_its_inputs(tmp_path):
 def test_wrong_use_is_refused_before_anything_runs(tmp_path, argv, words):
     (tmp_path / "a_file").write_text("")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "odd.toml").write_text('recipe = "cifar1"\n')
     refused(alexnet(*argv, cwd=tmp_path), *words)
     assert outputs(tmp_path) == []
 

@@ -78,7 +78,12 @@ def given(args: argparse.Namespace) -> Given:
 def _base(args: argparse.Namespace) -> tuple[RunConfig, str]:
     last = args.root / LAST
     if args.config:
-        return configuration.with_absolute_paths(configuration.load(args.config), args.config.parent), f"{args.config}"
+        config = configuration.load(args.config)
+        try:
+            recipes.named(config.recipe)  # or runs and models would be named after what is none
+        except UsageError as error:
+            raise UsageError(f"{args.config}: {error}") from None
+        return configuration.with_absolute_paths(config, args.config.parent), f"{args.config}"
     if args.recipe:
         return recipes.named(args.recipe), "the recipe"
     if last.is_file():

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from workflows.config import BASELINES, RunConfig, UsageError, keys, nearest, unknown, with_values
+from workflows.config import BASELINES, RECIPE, RunConfig, UsageError, keys, nearest, unknown, with_values
 
 BASELINE = "baseline"  # what an arm may set beside keys: that it is no network, but this baseline
 SEEDS_OF_A_NETWORK = ("train.seed", "loader.seed")  # weights and dropout; order and augmentation
@@ -82,6 +82,8 @@ def _check(arm: Arm) -> None:
 
 def _check_section(arm: Arm, key: str) -> None:
     section = key.split(".")[0]
+    if key == RECIPE:
+        raise UsageError(f"arm {arm.name}: the recipe is the same for all arms: use --recipe NAME")
     if section not in (*SECTIONS, *BASELINES):
         raise UsageError(f"arm {arm.name}: {key} is the same for all arms: use --set {key}=…")
     if arm.baseline and section not in (*OF_A_BASELINE, arm.baseline):
