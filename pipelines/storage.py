@@ -74,9 +74,14 @@ def _client(server: str):
 
     A process has one of each: a client opens its connections once and keeps them.
     """
+    from pyarrow import ArrowInvalid
     from pyarrow.fs import FileSystem
 
-    filesystem, root = open_hub(server) if server.startswith(SCHEME) else FileSystem.from_uri(server)
+    try:
+        filesystem, root = open_hub(server) if server.startswith(SCHEME) else FileSystem.from_uri(server)
+    except ArrowInvalid as error:
+        reason = str(error).splitlines()[0]
+        raise OSError(f"{reason}; use a path, or a URL such as s3://bucket/folder") from error
     return Patient(filesystem), root
 
 

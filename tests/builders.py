@@ -6,7 +6,7 @@ import pickle
 import struct
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -40,15 +40,17 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
     return folder
 
 
-def tar_bytes(files: Mapping[str, bytes], format: int = tarfile.GNU_FORMAT, folders: bool = False) -> bytes:
-    """A tar archive; with `folders`, it lists the folders too, as tar does when it packs one."""
-    file = io.BytesIO()
+def tar_bytes(
+    files: Mapping[str, bytes] | Sequence[tuple[str, bytes]], format: int = tarfile.GNU_FORMAT, folders: bool = False
+) -> bytes:
+    """A tar archive of files by name, or of pairs, which may repeat one; with `folders` it lists the folders too."""
+    file, pairs = io.BytesIO(), list(files.items() if isinstance(files, Mapping) else files)
     with tarfile.open(fileobj=file, mode="w", format=format) as archive:
-        for name in sorted({name.rpartition("/")[0] for name in files} - {""}) if folders else ():
+        for name in sorted({name.rpartition("/")[0] for name, _ in pairs} - {""}) if folders else ():
             info = tarfile.TarInfo(name)
             info.type = tarfile.DIRTYPE
             archive.addfile(info)
-        for name, content in files.items():
+        for name, content in pairs:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))

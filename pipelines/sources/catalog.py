@@ -65,17 +65,19 @@ def _with_val(source: Source, spec: IngestSpec) -> Source:
     """With validation images, wherever they come from."""
     of_train = spec.val_from == "train"
     splits = with_val(source.splits, spec.val_fraction, of_train)
-    return replace(source, splits=splits, notes=(*source.notes, *_moved(source.splits, of_train)))
+    return replace(source, splits=splits, notes=(*source.notes, *_moved(source.splits, splits, of_train)))
 
 
-def _moved(splits: Mapping[str, pa.Table], of_train: bool) -> list[str]:
-    """What became of splits that are not stored under their own names."""
+def _moved(splits: Mapping[str, pa.Table], stored: Mapping[str, pa.Table], of_train: bool) -> list[str]:
+    """What became of splits that are not stored under their own names, and where val comes from."""
     has = {name for name, table in splits.items() if table.num_rows}
     if of_train and VAL in has:
         how = "left out" if TEST in has else "stored as test"
         return [f"ingest.val_from=train: val is a share of train, and the source's own val is {how}"]
     if not of_train and TEST in has and VAL not in has:
         return ["there is no val: the images of test are stored as val"]
+    if VAL in stored and VAL not in has:
+        return [f"there is no val: {stored[VAL].num_rows:,} images of train are stored as val (ingest.val_fraction)"]
     return []
 
 

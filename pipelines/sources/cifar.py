@@ -107,7 +107,8 @@ def find_cifar(folder: Folder) -> tuple[Folder, str, Edition] | None:
     """(folder of the batches, "", edition), or (folder of the archive, its name, edition); None: there is neither."""
     files = {entry.name for entry in folder.files()}
     for edition in EDITIONS:
-        if {edition.meta, *edition.batches} <= files:
+        found = len({edition.meta, *edition.batches} & files)  # what is missing is said when it is opened
+        if found > 1 or (found and folder.split()[1] == edition.folder):
             return folder, "", edition
         if edition.archive in files:
             return folder, edition.archive, edition

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pipelines.names import TEST, TRAIN, VAL
 from pipelines.sources.cache import Indexes
 from pipelines.sources.contents import Identity
-from pipelines.sources.parquet_columns import Columns, common_columns, require_columns
+from pipelines.sources.parquet_columns import Columns, common_columns, readable, require_columns
 from pipelines.sources.parquet_files import ParquetFiles, require_complete
 from pipelines.sources.parquet_labels import narrowed, numbered, numbers, require_labels, require_names, words
 from pipelines.sources.ranges import archives, identities
@@ -97,8 +97,9 @@ def open_huggingface(found: ParquetFiles, cache: Indexes) -> Source:
         for split, tables_of_split in parts.items():
             parts[split] = {name: numbered(part, names, folder, split) for name, part in tables_of_split.items()}
     splits = {split: _list_split(folder, split, part) for split, part in parts.items()}
-    if not splits[TRAIN].num_rows:
-        raise ValueError(f"{folder.where(files[TRAIN][0].name)} has no rows, and nor has any other file of train")
+    if empty := next((split for split, rows in splits.items() if not rows.num_rows), None):
+        first = folder.where(files[empty][0].name)
+        raise ValueError(f"{first} has no rows, and nor has any other file of {empty}; fetch it again, or move it away")
     names = names or numbers(splits)
     require_names(splits, names, folder)
     identity = [(entry.name, entry.size) for split in sorted(files) for entry in files[split]]
@@ -140,13 +141,10 @@ def _list_file(folder: Folder, name: str, columns: Columns) -> pa.Table:
     import pyarrow.parquet as pq
 
     where = folder.where(name)
-    try:
-        with folder.open(name) as source, pq.ParquetFile(source) as file:
-            require_columns(file.schema_arrow, columns, where)
-            labels = file.read([columns.label], use_threads=False).column(0).combine_chunks()
-            groups = list(_row_groups(file.metadata, columns.image))
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{where} is no Parquet file or is damaged: {error}; fetch it again") from error
+    with readable(where), folder.open(name) as source, pq.ParquetFile(source) as file:
+        require_columns(file.schema_arrow, columns, where)
+        labels = file.read([columns.label], use_threads=False).column(0).combine_chunks()
+        groups = list(_row_groups(file.metadata, columns.image))
     labels = labels.cast(pa.string()) if columns.is_text else narrowed(labels, where)
     sizes = [np.full(rows, size // max(rows, 1)) for rows, size in groups]
     table = pa.table({"label": labels, "size": np.concatenate([np.zeros(0, np.int64), *sizes])})

@@ -72,7 +72,7 @@ def joined_tree(folder: Folder, pieces: Mapping[str, str], cache: Indexes) -> Tr
         paths=pa.concat_tables(tables).unify_dictionaries(),
         reader=JoinedReader(folder),
         identity=tuple(part for split in by_name for part in _identity(trees[split], pieces[split])),
-        empty_in=lambda split: trees[split].empty_in(around[split].rstrip("/")),
+        empty_in=lambda split: trees[split].empty_in(around[split].rstrip("/")) if split in trees else (),
         notes=(*left_out_notes(left_out), *(note for tree in trees.values() for note in tree.notes)),
     )
 

@@ -40,14 +40,16 @@ def class_layout(
     A key is the path from the class folder on; `file` is the archive, or else the folder above the class folders.
 
     Args:
-        empty_in: Names of the empty folders in a folder, which no path shows: classes without images.
+        empty_in: Names of the folders in a folder that hold no image: classes without images, or splits.
 
     Raises:
-        ValueError: The folders are no classes, or some of them are not.
+        ValueError: The folders are no classes, or some of them are not; a split holds no images.
     """
     images, left_out = _only_images(paths, where)
+    root = common_folders(images["path"])
     try:
-        return _class_layout(images, left_out, where, archive, empty_in)
+        _require_images(paths, root, empty_in, where)
+        return _class_layout(images, root, left_out, where, archive, empty_in)
     except ValueError as error:
         tables = by_kind(Counter({kind: left_out[kind] for kind in _TABLES if kind in left_out}))
         if not tables:
@@ -56,10 +58,22 @@ def class_layout(
         raise ValueError(f"{error}; {hint}") from error
 
 
+def _require_images(paths: pa.Table, root: str, empty_in: Callable[[str], Iterable[str]], where: str) -> None:
+    """ValueError where a folder that is named as a split holds none, which would be passed over."""
+    for name in filter(split_of, empty_in(root.rstrip("/"))):
+        inside = paths.filter(pc.starts_with(paths["path"], f"{root}{name}/"))
+        found = by_kind(only_images(inside)[1]) or "nothing"
+        raise ValueError(f"{where}: {root}{name}/ holds no images: found {found}; move it away, or fill it")
+
+
 def _class_layout(
-    images: pa.Table, left_out: Counter[str], where: str, archive: str, empty_in: Callable[[str], Iterable[str]]
+    images: pa.Table,
+    root: str,
+    left_out: Counter[str],
+    where: str,
+    archive: str,
+    empty_in: Callable[[str], Iterable[str]],
 ) -> Layout:
-    root = common_folders(images["path"])
     parts, unlabelled = _by_split(without(root, images), root, where)
     classes = {split: first_folders(table["path"]) for split, (_, table) in parts.items()}
     empty = sorted(set(empty_in(parts[TRAIN][0])) - set(classes[TRAIN][1]))

@@ -1,6 +1,7 @@
 """The members of an archive as a table, made a chunk at a time: there may be 15 million."""
 
-from collections.abc import Iterable, Sequence
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _CHUNK = 65536  # members in one Arrow chunk
+_EMPTY = b"empty folders"  # in the schema's metadata, a line each
 
 
 def table_of_members(members: Iterable[tuple[bytes, int, int]], where: str) -> pa.Table:
@@ -32,6 +34,30 @@ def require_unique(table: pa.Table, where: str) -> None:
     twice = repeated[0].as_py()
     offsets = table.filter(pc.equal(table["path"], twice))["offset"].to_pylist()
     raise ValueError(f"{where} holds {twice!r} {len(offsets)} times, at offsets {offsets[:3]}; pack it again")
+
+
+def with_empty_folders(table: pa.Table, folders: Iterable[str]) -> pa.Table:
+    """The table of members, which knows those of the archive's folders in which there is none."""
+    parents = pc.replace_substring_regex(table["path"], r"(^|/)[^/]*$", "")
+    full = {above for parent in pc.unique(parents).to_pylist() for above in _with_those_above(parent)}
+    empty = sorted({posixpath.normpath(folder) for folder in folders} - {*full, "."})
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), _EMPTY: "\n".join(map(_escaped, empty))})
+
+
+def empty_folders(table: pa.Table) -> list[str]:
+    """The folders in which there is no member."""
+    return (table.schema.metadata or {}).get(_EMPTY, b"").decode().splitlines()
+
+
+def _with_those_above(folder: str) -> Iterator[str]:
+    folder = posixpath.normpath(folder)
+    while folder not in (".", "/", ""):
+        yield folder
+        folder = posixpath.dirname(folder)
+
+
+def _escaped(name: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def names_array(paths: Sequence[bytes]) -> pa.Array:

@@ -1,6 +1,8 @@
 """Which columns of a Parquet file are the image and its label, by names and types and by Hugging Face's schema."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -37,6 +39,15 @@ def common_columns(folder: Folder, files: dict[str, str]) -> Columns:
     return first
 
 
+@contextmanager
+def readable(where: str) -> Iterator[None]:
+    """What pyarrow says of a damaged file, with the file and what to do."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{where} is no Parquet file or is damaged: {error}; fetch it again") from error
+
+
 def require_columns(schema: pa.Schema, columns: Columns, where: str) -> None:
     """ValueError where a file has not these columns, which the first file of its set has."""
     names = {path for field in schema if (path := _bytes_path(field))}
@@ -49,7 +60,7 @@ def find_columns(folder: Folder, name: str) -> Columns:
     """From the schema: the path of the image bytes, the label column, and the class names if they are stored."""
     import pyarrow.parquet as pq
 
-    with folder.open(name) as file:
+    with readable(folder.where(name)), folder.open(name) as file:
         schema = pq.read_schema(file)
     info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = info.get("info", {}).get("features", {})

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from pipelines.sources.cache import Indexes, InTasks
 from pipelines.sources.compressed import refuse_compressed
-from pipelines.sources.members import names_array, require_unique, table_of_members
+from pipelines.sources.members import names_array, require_unique, table_of_members, with_empty_folders
 from pipelines.storage import Folder
 
 _BLOCK = 512
@@ -24,7 +24,7 @@ _NEAR = 1 << 15  # a step of at most so many bytes is short; by network one that
 _ZEROS = bytes(_BLOCK)
 _END_BYTES = 22 * _BLOCK  # at most: the mark, and what fills a record of 20 blocks
 _FILE, _LONG_NAME, _LONG_LINK, _PAX, _NO_CONTENT, _SKIPPED = (b"0", b"\0", b"7"), b"L", b"K", b"x", b"123456", b"gVM"
-_HARD_LINK, _LINK = b"1", b"2"
+_HARD_LINK, _LINK, _FOLDER = b"1", b"2", b"5"
 _NO_LINKS = "pack the files themselves (tar --dereference --hard-dereference)"
 _DANGLING = b"dangling"  # in the schema's metadata: links that lead to no file, a line each
 
@@ -43,6 +43,7 @@ class _Listed(NamedTuple):
     start: int
     index: pa.Table
     links: dict[bytes, bytes]
+    folders: list[bytes]
     inner: list[_Part]
 
 
@@ -53,7 +54,7 @@ def open_index(folder: Folder, name: str, cache: Indexes) -> pa.Table:
     """
     entry = folder.entry(name)
     mapped = cache.mapped(entry.size if entry else 0)
-    return cache.table(["tar"], folder, [entry], lambda: index_tar(folder, name, mapped))
+    return cache.table(["tar with folders"], folder, [entry], lambda: index_tar(folder, name, mapped))
 
 
 def index_tar(folder: Folder, name: str, mapped: InTasks = map) -> pa.Table:
@@ -67,22 +68,24 @@ def index_tar(folder: Folder, name: str, mapped: InTasks = map) -> pa.Table:
         if whole.index.num_rows or len({part.prefix for part in whole.inner}) < len(whole.inner):
             require_unique(index, where)
     if links:
-        index = _with_links(index, links)
+        index = _with_links(index, links, where)
         require_unique(index, where)
-    return index
+    folders = [folder for part in parts for folder in part.folders] + [part.prefix for part in whole.inner]
+    return with_empty_folders(index, names_array(folders).to_pylist()) if folders else index
 
 
 def _list_part(folder: Folder, name: str, part: _Part | None = None) -> _Listed:
     """A tar in the archive with all that is in it; or the archive, with the tars in it yet to be listed."""
     where, inner = folder.where(name), list[_Part]()
-    links: dict[bytes, bytes] = {}
+    links, folders = dict[bytes, bytes](), list[bytes]()
     with folder.open(name) as file:
         start, end, prefix = part or _Part(0, file.size(), b"")
         window = _Window(file, folder.is_local, where)
         if part is None:
             refuse_compressed(folder, name, window.read(0, _BLOCK))
-        index = table_of_members(_members(window, start, end, prefix, links, None if part else inner), where)
-    return _Listed(start, index, links, inner)
+        members = _members(window, start, end, prefix, links, folders, None if part else inner)
+        index = table_of_members(members, where)
+    return _Listed(start, index, links, folders, inner)
 
 
 class Member(NamedTuple):
@@ -97,7 +100,7 @@ def members_with_text(folder: Folder, name: str, is_wanted: Callable[[str], bool
     links: dict[bytes, bytes] = {}
     with folder.open(name) as file:
         window = _Window(file, folder.is_local, folder.where(name))
-        for raw, offset, size in _members(window, 0, file.size(), b"", links):
+        for raw, offset, size in _members(window, 0, file.size(), b"", links, []):
             path = raw.decode("utf-8", "backslashreplace")
             yield Member(path, offset, size, window.read(offset, size) if is_wanted(path) else b"")
             if links:
@@ -109,7 +112,7 @@ def dangling_links(index: pa.Table) -> list[str]:
     return (index.schema.metadata or {}).get(_DANGLING, b"").decode().splitlines()
 
 
-def _with_links(index: pa.Table, links: dict[bytes, bytes]) -> pa.Table:
+def _with_links(index: pa.Table, links: dict[bytes, bytes], where: str) -> pa.Table:
     target_of, ends = {posixpath.normpath(path): target for path, target in links.items()}, []
     for end in target_of:
         passed = set()
@@ -120,7 +123,11 @@ def _with_links(index: pa.Table, links: dict[bytes, bytes]) -> pa.Table:
     files = pc.replace_substring_regex(index["path"], r"(^|/)(\./)+", r"\1")  # as in "tar cf a.tar ."
     row, paths = pc.index_in(names_array(ends), files), names_array(list(links))
     found = index.take(row.drop_null()).set_column(0, "path", paths.filter(pc.is_valid(row)))
-    dangling = "\n".join(ascii(path)[1:-1] for path in paths.filter(pc.is_null(row)).to_pylist())
+    lost = pc.is_null(row)
+    for path, end in zip(paths.filter(lost).to_pylist(), names_array(ends).filter(lost).to_pylist(), strict=True):
+        if end == "." or pc.any(pc.starts_with(files, f"{end}/")).as_py():
+            raise ValueError(f"{where} holds links to folders, such as {path!r} to {end!r}; {_NO_LINKS}")
+    dangling = "\n".join(ascii(path)[1:-1] for path in paths.filter(lost).to_pylist())
     return pa.concat_tables([index, found]).replace_schema_metadata({_DANGLING: dangling})
 
 
@@ -149,11 +156,12 @@ def _members(
     end: int,
     prefix: bytes,
     links: dict[bytes, bytes],
+    folders: list[bytes],
     inner: list[_Part] | None = None,
 ) -> Iterator[tuple[bytes, int, int]]:
-    """(path, offset of the content, its size) of each regular file between two offsets; links go to `links`.
+    """(path, offset of the content, its size) of each regular file between two offsets.
 
-    Tars are entered, or go to `inner`.
+    Links go to `links`, folders to `folders`; tars are entered, or go to `inner`.
     """
     long_name = long_link = b""
     pax: dict[bytes, bytes] = {}
@@ -179,11 +187,13 @@ def _members(
             if kind in _FILE and path.endswith(b".tar"):
                 part = _Part(content, content + size, prefix + path.removeprefix(b"./") + b"/")
                 if inner is None:
-                    yield from _members(window, *part, links)
+                    yield from _members(window, *part, links, folders)
                 else:
                     inner.append(part)
             elif kind in _FILE and not path.endswith(b"/"):  # the oldest tars mark a folder so
                 yield prefix + path, content, size
+            elif kind in (_FOLDER, *_FILE):
+                folders.append(prefix + path)
             elif kind in (_HARD_LINK, _LINK):
                 target = pax.get(b"linkpath") or long_link or header[157:257].partition(b"\0")[0]
                 around = posixpath.dirname(path) if kind == _LINK else b""

@@ -1,7 +1,8 @@
 """Files that are listed, in a folder, a tar or a zip: what class folders and Tiny ImageNet are looked for in."""
 
+import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -10,7 +11,9 @@ import pyarrow.compute as pc
 
 from pipelines.names import JUNK_FOLDER
 from pipelines.sources.cache import Indexes
+from pipelines.sources.layout import first_folders, without
 from pipelines.sources.left_out import only_images
+from pipelines.sources.members import empty_folders
 from pipelines.sources.ranges import ArchiveReader, FileReader
 from pipelines.sources.source import Reader, listing
 from pipelines.sources.tar_index import dangling_links, open_index
@@ -30,7 +33,7 @@ class Tree(NamedTuple):
     archive: str = ""  # its name; none for a folder
     identity: tuple = ()  # of the archive, as parts of a fingerprint
     notes: tuple[str, ...] = ()
-    empty_in: Callable[[str], Iterable[str]] = lambda folder: ()  # names of the empty folders in a folder
+    empty_in: Callable[[str], Iterable[str]] = lambda folder: ()  # names of folders in a folder that hold no image
 
     def size(self, path: str) -> int | None:
         """Bytes of one of the files; None where there is no such file."""
@@ -48,21 +51,24 @@ def folder_tree(folder: Folder) -> Tree:
     dangling: list[str] = []
     paths = list_paths(folder, dangling.append)
     notes = _of_links(sorted(dangling))
-    empty = partial(_empty_folders, folder)
+    empty = partial(_without_images, paths, partial(_folders_in, folder))
     return Tree("folder", folder.where(), paths, FileReader(folder), notes=notes, empty_in=empty)
 
 
 def tar_tree(folder: Folder, name: str, cache: Indexes) -> Tree:
     """A tar, indexed once and read in place."""
     index = open_index(folder, name, cache)
+    paths = _with_inner_tars_as_folders(index, folder.where(name))
+    empty = [path.replace(".tar/", "/").removesuffix(".tar") for path in empty_folders(index)]
     return Tree(
         kind="tar",
         where=folder.where(name),
-        paths=_with_inner_tars_as_folders(index, folder.where(name)),
+        paths=paths,
         reader=ArchiveReader(folder),
         archive=name,
         identity=(name, folder.size(name), *index.columns),
         notes=_of_links(dangling_links(index)),
+        empty_in=partial(_without_images, paths, partial(_first_below, empty)),
     )
 
 
@@ -86,7 +92,9 @@ def zip_tree(folder: Folder, name: str, cache: Indexes) -> Tree:
     """A zip, indexed once and read in place."""
     index = open_zip_index(folder, name, cache)
     identity = (name, folder.size(name), *index.columns)
-    return Tree("zip", folder.where(name), index, ZipReader(folder), archive=name, identity=identity)
+    empty = partial(_without_images, index, partial(_first_below, empty_folders(index)))
+    where = folder.where(name)
+    return Tree("zip", where, index, ZipReader(folder), archive=name, identity=identity, empty_in=empty)
 
 
 def list_paths(folder: Folder, on_dangling: Callable[[str], None] = lambda name: None) -> pa.Table:
@@ -116,9 +124,23 @@ def _of_links(dangling: list[str]) -> tuple[str, ...]:
     return (f"{len(dangling):,} links lead to no file, such as {dangling[0]}",) if dangling else ()
 
 
-def _empty_folders(folder: Folder, place: str) -> Iterator[str]:
-    """Names of the folders in a place that hold nothing at all; an object store has none."""
-    around = folder.child(place) if place else folder
-    for name in around.folders() if folder.is_local else ():
-        if not re.match(JUNK_FOLDER, f"{name}/") and next(around.child(name).walk(), None) is None:
-            yield name
+def _without_images(paths: pa.Table, empty_in: Callable[[str], Iterable[str]], place: str) -> list[str]:
+    """Names of the folders in a place that hold no image: those with other files, and those with none at all."""
+    around = f"{place}/" if place else ""
+    inside = without(around, paths.filter(pc.starts_with(paths["path"], around)))
+    inside = inside.filter(pc.match_substring(inside["path"], "/"))
+    with_images = first_folders(only_images(inside)[0]["path"])[1]
+    names = {*first_folders(inside["path"])[1], *empty_in(place)}.difference(with_images)
+    return sorted(name for name in names if not re.match(JUNK_FOLDER, f"{name}/"))
+
+
+def _folders_in(folder: Folder, place: str) -> list[str]:
+    """Those in a place, as far as no path shows them; an object store has no others."""
+    return (folder.child(place) if place else folder).folders() if folder.is_local else []
+
+
+def _first_below(folders: Iterable[str], place: str) -> list[str]:
+    """Names of the folders in a place that are among these, or around one of them."""
+    place = posixpath.normpath(place)
+    around = "" if place == "." else f"{place}/"
+    return [path.removeprefix(around).partition("/")[0] for path in folders if path.startswith(around)]

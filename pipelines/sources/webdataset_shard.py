@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from pipelines.names import EXTENSIONS
+from pipelines.sources.members import require_unique
 from pipelines.sources.tar_index import Member, members_with_text
 from pipelines.storage import Folder
 
@@ -85,7 +86,9 @@ def index_shard(folder: Folder, long_endings: bool, name: str) -> pa.Table:
         row, unused = _sample(list(sample), folder.where(name))
         rows += row
         others.update(unused)
-    return pa.Table.from_pylist(rows, SCHEMA).replace_schema_metadata({_LEFT_OUT: json.dumps(others)})
+    table = pa.Table.from_pylist(rows, SCHEMA)
+    require_unique(table, folder.where(name))
+    return table.replace_schema_metadata({_LEFT_OUT: json.dumps(others)})
 
 
 def left_out(index: pa.Table) -> Counter[str]:
@@ -107,9 +110,10 @@ def _shortened(part: _Part) -> _Part:
 def _sample(parts: list[_Part], where: str) -> tuple[list[dict], Iterable[str]]:
     """The row of a sample, if these are one, and the kinds of the files that are not of it."""
     images = [part for part in parts if part.kind in EXTENSIONS]
-    texts = {
-        part.kind: part.member.text.decode("utf-8", "replace").strip() for part in parts if part.kind in LABEL_KINDS
-    }
+    about = [part for part in parts if part.kind in LABEL_KINDS]
+    texts = {part.kind: part.member.text.decode("utf-8", "replace").strip() for part in about}
+    if len(texts) < len(about):
+        raise ValueError(f"{where}: a sample has {about[-1].member.path} twice, so which is it? Pack it again with one")
     others = (part for part in parts if part not in images and part.kind not in texts)
     unused = (f".{part.kind}" if part.kind else "without an ending" for part in others)
     if not images and not texts:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from pipelines.sources.cache import Indexes
-from pipelines.sources.members import table_of_members
+from pipelines.sources.members import table_of_members, with_empty_folders
 from pipelines.sources.ranges import ArchiveReader
 from pipelines.sources.source import Unreadable
 from pipelines.storage import Folder
@@ -71,7 +71,7 @@ def _checked(data: bytes, crc: int) -> bytes:
 
 def open_zip_index(folder: Folder, name: str, cache: Indexes) -> pa.Table:
     """Columns path, offset, size of every file, in the order of the directory; see `ZipReader`."""
-    return cache.table(["zip"], folder, [folder.entry(name)], lambda: index_zip(folder, name))
+    return cache.table(["zip with folders"], folder, [folder.entry(name)], lambda: index_zip(folder, name))
 
 
 def index_zip(folder: Folder, name: str) -> pa.Table:
@@ -79,7 +79,8 @@ def index_zip(folder: Folder, name: str) -> pa.Table:
     with folder.open(name) as file:
         directory = _find_directory(file, where)
         data = file.read_at(directory.size, directory.offset)
-    return table_of_members(_members(data, directory, where), where)
+    folders: list[str] = []
+    return with_empty_folders(table_of_members(_members(data, directory, where, folders), where), folders)
 
 
 class _Directory(NamedTuple):
@@ -126,8 +127,8 @@ class _Member(NamedTuple):
     end: int  # of its entry in the directory
 
 
-def _members(data: bytes, directory: _Directory, where: str) -> Iterator[tuple[bytes, int, int]]:
-    """(path, offset, packed size) of each file."""
+def _members(data: bytes, directory: _Directory, where: str, folders: list[str]) -> Iterator[tuple[bytes, int, int]]:
+    """(path, offset, packed size) of each file; folders go to `folders`."""
     position = count = 0
     while position < len(data):
         member = _member(data, position)
@@ -136,7 +137,9 @@ def _members(data: bytes, directory: _Directory, where: str) -> Iterator[tuple[b
         if member.is_encrypted or member.method not in (_STORED, _DEFLATED):
             raise _not_read(member, where)
         position, count = member.end, count + 1
-        if not member.path.endswith("/"):
+        if member.path.endswith("/"):
+            folders.append(member.path)
+        else:
             yield member.path.encode(), member.offset, member.packed
     if count != directory.members:
         raise ValueError(f"{where} has {count} members, and its end says {directory.members}; fetch it again")

@@ -1,6 +1,7 @@
 """Class folders, on disk, in a tar and in an object store: what is an image, of which class and split."""
 
 import re
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -205,6 +206,67 @@ def test_links_in_a_tar_that_lead_nowhere_are_said(tmp_path):
     source = opened(tmp_path / "a.tar")
     assert source.notes == ("1 links lead to no file, such as ./cat/gone.jpg",)
     assert "cat/more.jpg" in source.splits["train"]["key"].to_pylist()
+
+
+@pytest.mark.parametrize("target", ["cat", "."])
+def test_links_to_folders_in_a_tar_are_refused(tmp_path, target):
+    """A folder's are followed, so that the same images would have other labels."""
+    folder = Path(as_folder(tmp_path, builders.class_folders()))
+    (folder / "bird").symlink_to(target)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(folder, arcname=".")
+    with pytest.raises(ValueError, match=rf"links to folders, such as './bird' to '{target}'; pack the files"):
+        opened(tmp_path / "a.tar")
+
+
+def packed_as(folder: Path, kind: str) -> str:
+    return str(folder) if kind == "folder" else shutil.make_archive(str(folder), kind, folder)
+
+
+in_any_form = pytest.mark.parametrize("kind", ["folder", "tar", "zip"])
+
+
+@in_any_form
+@pytest.mark.parametrize("prefix", ["", "train/", "set/Train/"])
+def test_a_class_without_images_keeps_its_label_in_any_form(tmp_path, kind, prefix):
+    others = {f"{prefix}bird/.gitkeep": b"", f"{prefix}crow/1.heic": b"x", f"{prefix}.cache/x": b"x"}
+    folder = Path(as_folder(tmp_path, builders.class_folders(prefix) | others))
+    (folder / prefix / "eel").mkdir()
+    (folder / prefix / "a" / "within").mkdir(parents=True)
+    source, plain = opened(packed_as(folder, kind)), builders.class_folders()
+    assert source.class_names == ("a", "bird", "cat", "crow", "dog", "eel")
+    assert contents(source, "train") == {path: (path[:3], data) for path, data in plain.items()}
+    assert "4 classes have no image, such as 'a'; each keeps its label" in source.notes
+    (folder / prefix / "eel").rmdir()
+    assert opened(packed_as(folder, kind)).fingerprint != source.fingerprint
+
+
+@in_any_form
+@pytest.mark.parametrize(
+    ("name", "found"), [("val/cat/1.heic", r"1 \.heic"), ("Validation/images.zip", r"1 \.zip"), ("test/", "nothing")]
+)
+def test_a_split_without_images_is_not_passed_over(tmp_path, kind, name, found):
+    folder = Path(as_folder(tmp_path, builders.class_folders("train/")))
+    split, _, file = name.partition("/")
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(b"x") if file else (folder / split).mkdir()
+    with pytest.raises(ValueError, match=rf": (\./)?{split}/ holds no images: found {found}; move it away"):
+        opened(packed_as(folder, kind))
+
+
+def test_a_share_of_train_that_is_stored_as_val_is_said(tmp_path):
+    source = opened(as_folder(tmp_path, builders.class_folders()), val_fraction=0.5)
+    count = source.splits["val"].num_rows
+    assert f"there is no val: {count} images of train are stored as val (ingest.val_fraction)" in source.notes
+    assert opened(tmp_path / "set").notes == ()
+
+
+@pytest.mark.parametrize("url", ["s3://", "http://x/y", "nonsense://x"])
+def test_a_url_that_nothing_opens_is_refused_in_one_line(url):
+    with pytest.raises(
+        ValueError, match=rf"ingest.source: cannot read {url}.*: .*; use a path, or a URL such as s3://"
+    ):
+        opened(url)
 
 
 @packed

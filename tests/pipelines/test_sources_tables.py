@@ -96,11 +96,29 @@ def test_unusable_labels_and_missing_files_are_refused(tmp_path, files, message)
         opened(tmp_path)
 
 
-def test_a_file_that_is_no_parquet_is_named(tmp_path):
+@pytest.mark.parametrize("name", ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"])
+@pytest.mark.parametrize("content", [b"PAR1 and nothing", b""])
+def test_a_file_that_is_no_parquet_is_named(tmp_path, name, content):
     builders.huggingface(tmp_path, TWO_FILES)
-    (tmp_path / "train-00001-of-00002.parquet").write_bytes(b"PAR1 and nothing")
-    with pytest.raises(ValueError, match=r"train-00001-of-00002.parquet is no Parquet file or is damaged"):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} is no Parquet file or is damaged: .*; fetch it again"):
         opened(tmp_path)
+
+
+def test_a_split_without_rows_is_not_passed_over(tmp_path):
+    builders.huggingface(tmp_path, {"train.parquet": [0, 1], "validation.parquet": []})
+    with pytest.raises(ValueError, match=r"validation.parquet has no rows, and nor has any other file of val; fetch"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["data_batch_1", "data_batch_3", "test_batch", "batches.meta"])
+@pytest.mark.parametrize("folder", ["cifar-10-batches-py", "renamed"])
+def test_an_unpacked_cifar_that_lacks_a_file_says_which(tmp_path, folder, name):
+    builders.write_files(tmp_path, builders.cifar_files())
+    place = (tmp_path / "cifar-10-batches-py").rename(tmp_path / folder)
+    (place / name).unlink()
+    with pytest.raises(ValueError, match=rf"{folder} lacks {name}; fetch it again"):
+        opened(place)
 
 
 def write_table(folder, columns: dict) -> None:

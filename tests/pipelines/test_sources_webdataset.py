@@ -187,6 +187,14 @@ def test_names_that_say_how_many_shards_there_are_are_counted_to_the_last(tmp_pa
     [
         ({"a.tar": {"a.jpg": b"1", "a.png": b"2", "a.cls": b"0"}}, r"a sample has the images a.jpg and a.png"),
         (
+            {"a.tar": [("a.jpg", b"1"), ("a.cls", b"0"), ("a.cls", b"1"), ("b.jpg", b"2"), ("b.cls", b"0")]},
+            r"a sample has a.cls twice, so which is it\? Pack it again with one",
+        ),
+        (
+            {"a.tar": [(f"{key}.{kind}", b"1") for key in "aba" for kind in ("jpg", "cls")]},
+            r"a.tar holds 'a.jpg' 2 times, at offsets \[512, 4608\]; pack it again",
+        ),
+        (
             {"a.tar": {"a.in.jpg": b"1", "a.out.jpg": b"2", "a.cls": b"0"}},
             r"a sample has the images a.in.jpg and a.out.jpg, so which is it\? Pack it again with one",
         ),
