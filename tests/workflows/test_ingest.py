@@ -66,6 +66,21 @@ def test_a_damaged_shard_is_found_by_verify_and_only_that_one_is_written_anew(tm
 
 
 @pytest.mark.slow
+def test_each_file_that_is_gone_is_told_once_pictures_too(tmp_path):
+    tiny.write_source(tmp_path / "source")
+    folder = prepare(tmp_path, "ingest", "stats")
+    (folder / "_quarantine.parquet").unlink()
+    (picture,) = (tmp_path / "runs").glob("stats/*/figures/channels.png")
+    picture.unlink()
+    verified = run_alexnet("verify", "--root", tmp_path / "runs")
+    assert verified.returncode == 1, verified.stderr
+    assert verified.stdout.count("_quarantine.parquet") == 1
+    assert f"{picture} is gone, which stage stats made" in verified.stdout
+    assert verified.stdout.count("1 damaged: ") == 2
+    assert "writes anew what is damaged" in verified.stdout
+
+
+@pytest.mark.slow
 def test_an_edited_manifest_is_found_by_verify_and_written_anew(tmp_path):
     tiny.write_source(tmp_path / "source")
     folder = prepare(tmp_path, "ingest")

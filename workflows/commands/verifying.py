@@ -55,7 +55,7 @@ def _problems(output: Output, each: Each) -> dict[str, list[str]]:
         return recorded
     checked = CHECKED[output.stage]
     problems = checked.problems_by_file(output.folder, each)
-    for lines in recorded.values():
+    for lines in (lines for file, lines in recorded.items() if file not in problems):
         problems.setdefault(checked.record, []).extend(lines)
     if problems:
         output.reopen()

@@ -261,6 +261,7 @@ class _Workflow:
                     "units": summary["units"],
                     "made_with": summary.get("made_with", {}),
                     "files": digests(output.folder, summary.get("files", ())),
+                    "other_files": digests(output.folder, summary.get("other_files", ())),
                     "seconds": round(time.perf_counter() - began, 3),
                     "finished": _now(),
                     "versions": installed,

@@ -49,7 +49,7 @@ class Stage:
         ignores: Keys of those sections that its results do not depend on; the record keeps them.
         by_content: Keys that name what its results depend on, such as a model: its key has the content from `see`.
         module: Where its function is: `run(context) -> summary` with result, metrics, units, the files that others read
-            and how it was made (device, workers).
+            (and other_files, which people look at) and how it was made (device, workers).
         see: Looks at what the results depend on beside configuration and inputs: `see(config, places, anew, in_tasks)`.
             Unless it is asked to look anew, what the last outputs were made of will do; `in_tasks` maps over long work.
         saw: Keeps what was seen, once an output that depends on it is there or begun.
@@ -124,20 +124,21 @@ class Context:
 
 
 def digests(folder: Folder, names: tuple[str, ...]) -> dict[str, str]:
-    """sha256 of the files that other stages read, for the record."""
+    """sha256 of files, for the record."""
     return {name: folder.sha256(name) for name in names}
 
 
 def require_as_made(inputs: dict[str, Output]) -> None:
     """UsageError where a file that a stage will read is not the one that its maker recorded."""
     for name, output in inputs.items():
-        for _, problem in damaged_files(output):
+        for _, problem in damaged_files(output, ("files",)):
             raise UsageError(f"{problem}: `alexnet {name} --redo {name}` makes it again")
 
 
-def damaged_files(output: Output) -> Iterator[tuple[str, str]]:
+def damaged_files(output: Output, kinds: tuple[str, ...] = ("files", "other_files")) -> Iterator[tuple[str, str]]:
     """The files that are not as the stage recorded them, each with what is wrong with it."""
-    for file, made in (output.record or {}).get("files", {}).items():
+    recorded = [item for kind in kinds for item in (output.record or {}).get(kind, {}).items()]
+    for file, made in recorded:
         where = output.folder.where(file)
         try:
             found = output.folder.sha256(file)

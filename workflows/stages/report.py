@@ -47,6 +47,7 @@ def run(context: Context) -> dict:
         "metrics": {"figures": len(figures), "bytes": len(html), "report_s": time.perf_counter() - began},
         "units": 1,
         "files": (REPORT,),
+        "other_files": tuple(figures),
     }
 
 

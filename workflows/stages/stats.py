@@ -59,7 +59,8 @@ def run(context: Context) -> dict:
     if said := summary(duplicates):
         context.console.say(f"  {said}: see {context.folder.where(DUPLICATES)}")
     context.log_files(STATS_JSON, STATS_NPZ, DUPLICATES)
-    context.log_files(*_plotted(manifest, statistics, context.folder), to="figures")
+    figures = _plotted(manifest, statistics, context.folder)
+    context.log_files(*figures, to="figures")
     log_dataset(context, manifest, store, "statistics")
     seconds = time.perf_counter() - began
     return {
@@ -73,6 +74,7 @@ def run(context: Context) -> dict:
         },
         "units": total,
         "files": (STATS_NPZ, STATS_JSON, DUPLICATES),
+        "other_files": tuple(figures),
     }
 
 

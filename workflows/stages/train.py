@@ -198,6 +198,7 @@ def _summary(job: TrainJob, plan: WorkerPlan, result: dict, seen: int, seconds: 
         },
         "units": seen,
         "files": tuple(f"{folder}/{name}" for folder in MODELS.values() for name in (WEIGHTS, CARD)),
+        "other_files": (HISTORY,),
         "made_with": {
             "device": "cuda" if plan.use_gpu else "cpu",
             "workers": plan.world,
