@@ -12,7 +12,10 @@ from pathlib import Path
 
 import crash
 import pytest
+import torch
 from devices import DEVICES
+
+from model.step import set_arithmetic
 
 REPOSITORY = crash.REPOSITORY
 OURS = ("ALEXNET_TEST_DATA", "ALEXNET_TEST_DEMO", "ALEXNET_SCREENSHOTS")
@@ -53,14 +56,10 @@ def device(request) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _same_arithmetic(request):
+def _same_arithmetic():
     """On a GPU each test begins with the same numbers every time, in float32, whatever the one before it set."""
-    if "device" in request.fixturenames:
-        import torch
-
-        from model.step import set_arithmetic
-
-        set_arithmetic(torch.device(request.getfixturevalue("device")), "float32")
+    if torch.cuda.is_available():
+        set_arithmetic(torch.device("cuda"), "float32")
 
 
 @pytest.fixture(scope="session")

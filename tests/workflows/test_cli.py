@@ -188,9 +188,10 @@ def test_what_only_looks_creates_nothing(tmp_path):
 
 def test_a_printed_command_has_all_that_was_said(tmp_path):
     """So that it means the same run when it is pasted."""
-    said = alexnet("train", "--set", "ingest.limit=5", "--set", "recipe=a b", "--root", "my runs", cwd=tmp_path).stderr
+    settings = ("--set", "ingest.limit=5", "--set", "tracking.experiment=a b")
+    said = alexnet("train", *settings, "--root", "my runs", cwd=tmp_path).stderr
     command = said.partition("run `")[2].partition("`")[0]
-    assert command.endswith("ingest --set=ingest.limit=5 '--set=recipe=a b' '--root=my runs'")
+    assert command.endswith("ingest --set=ingest.limit=5 '--set=tracking.experiment=a b' '--root=my runs'")
     assert command.startswith(f"{sys.executable} -m workflows.cli ")
 
 
