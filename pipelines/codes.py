@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUMMARY = "codes.json"  # beside the codes: what they are worth
-_PAIRS = 1 << 22  # that are compared at once
-_ID_BITS = 48  # of the number that orders neighbours: by distance, then by id
+_PAIRS = 1 << 16  # that are compared at once: what a core's cache holds
 
 
 class Codes(NamedTuple):
@@ -45,26 +44,31 @@ def nearest_codes(queries_QW: np.ndarray, rows: Codes, top: int, leave_out_Q: np
     Args:
         leave_out_Q: For each query the id that is no neighbour of its: its own, where queries are among the rows.
     """
-    step = max(1, _PAIRS // max(1, len(rows.ids_N)))
-    found = [
-        _nearest(queries_QW[start : start + step], rows, top, None if leave_out_Q is None else leave_out_Q[start:])
-        for start in range(0, len(queries_QW), step)
-    ]
-    ids, distances = (np.concatenate(column) for column in zip(*found, strict=True))
-    return Nearest(ids, distances)
+    by_id = np.argsort(rows.ids_N)
+    ids_N, codes_WN = rows.ids_N[by_id], np.ascontiguousarray(rows.codes_NW[by_id].T)
+    place_bits = len(ids_N).bit_length()
+    is_short = place_bits + (64 * len(codes_WN)).bit_length() < 32
+    step, found = max(1, _PAIRS // max(1, len(ids_N))), []
+    for start in range(0, len(queries_QW), step):
+        some_QW = queries_QW[start : start + step]
+        order_QN = _order(some_QW, codes_WN, place_bits, np.uint32 if is_short else np.uint64)
+        if leave_out_Q is not None:
+            own_Q = np.searchsorted(ids_N, leave_out_Q[start : start + step])
+            order_QN[np.arange(len(own_Q)), own_Q] = np.iinfo(order_QN.dtype).max
+        kept = min(top, len(ids_N) - (leave_out_Q is not None))
+        found.append(np.sort(np.partition(order_QN, kept - 1, axis=1)[:, :kept], axis=1))
+    first_QK = np.concatenate(found).astype(np.int64)
+    return Nearest(ids_N[first_QK & ((1 << place_bits) - 1)], (first_QK >> place_bits).astype(np.float32))
 
 
-def _nearest(queries_QW: np.ndarray, rows: Codes, top: int, leave_out_Q: np.ndarray | None) -> Nearest:
-    order_QN = np.zeros((len(queries_QW), len(rows.ids_N)), np.int64)
-    for word in range(queries_QW.shape[1]):
-        order_QN += np.bitwise_count(queries_QW[:, word, None] ^ rows.codes_NW[:, word])
-    order_QN <<= _ID_BITS
-    order_QN += rows.ids_N
-    if leave_out_Q is not None:
-        order_QN[rows.ids_N == leave_out_Q[: len(queries_QW), None]] = np.iinfo(np.int64).max
-    kept = min(top, order_QN.shape[1] - (leave_out_Q is not None))
-    first_QK = np.sort(np.partition(order_QN, kept - 1, axis=1)[:, :kept], axis=1)
-    return Nearest(first_QK & ((1 << _ID_BITS) - 1), (first_QK >> _ID_BITS).astype(np.float32))
+def _order(queries_QW: np.ndarray, codes_WN: np.ndarray, place_bits: int, kind: type[np.unsignedinteger]) -> np.ndarray:
+    """[Q, N] numbers in the order of the neighbours: how many bits differ, then the row's place."""
+    order_QN = np.zeros((len(queries_QW), codes_WN.shape[1]), kind)
+    for word, codes_N in enumerate(codes_WN):
+        order_QN += np.bitwise_count(queries_QW[:, word, None] ^ codes_N)
+    order_QN <<= kind(place_bits)
+    order_QN += np.arange(codes_WN.shape[1], dtype=kind)
+    return order_QN
 
 
 def write_codes(folder: Folder, name: str, codes: dict[str, Codes]) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.codes import Codes, joined, nearest_codes, packed, read_codes, write_codes
+from pipelines.codes import Codes, _order, joined, nearest_codes, packed, read_codes, write_codes
 from pipelines.storage import Folder
 
 
@@ -51,3 +51,11 @@ def test_codes_are_read_as_they_were_written(tmp_path):
 def test_codes_that_are_gone_are_told(tmp_path):
     with pytest.raises(ValueError, match="features-28.parquet is gone; `alexnet codes --redo codes`"):
         read_codes(Folder.at(tmp_path), "features-28.parquet", "train")
+
+
+def test_order_is_the_same_in_32_and_in_64_bits():
+    """Those of 64 are for more rows than a test can have."""
+    rows, _ = codes(np.random.default_rng(2), 300, 70)
+    short, long = (_order(rows.codes_NW[:9], rows.codes_NW.T, 20, kind) for kind in (np.uint32, np.uint64))
+    assert (short == long).all()
+    assert (long >> np.uint64(20)).max() > 20
