@@ -1,5 +1,6 @@
 """The members of an archive as a table, made a chunk at a time: there may be 15 million."""
 
+import json
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _CHUNK = 65536  # members in one Arrow chunk
-_EMPTY = b"empty folders"  # in the schema's metadata, a line each
+_EMPTY = b"empty folders"  # in the schema's metadata, as JSON
 
 
 def table_of_members(members: Iterable[tuple[bytes, int, int]], where: str) -> pa.Table:
@@ -41,12 +42,12 @@ def with_empty_folders(table: pa.Table, folders: Iterable[str]) -> pa.Table:
     parents = pc.replace_substring_regex(table["path"], r"(^|/)[^/]*$", "")
     full = {above for parent in pc.unique(parents).to_pylist() for above in _with_those_above(parent)}
     empty = sorted({posixpath.normpath(folder) for folder in folders} - {*full, "."})
-    return table.replace_schema_metadata({**(table.schema.metadata or {}), _EMPTY: "\n".join(map(_escaped, empty))})
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), _EMPTY: json.dumps(empty)})
 
 
 def empty_folders(table: pa.Table) -> list[str]:
     """The folders in which there is no member."""
-    return (table.schema.metadata or {}).get(_EMPTY, b"").decode().splitlines()
+    return json.loads((table.schema.metadata or {}).get(_EMPTY, b"[]"))
 
 
 def _with_those_above(folder: str) -> Iterator[str]:
@@ -54,10 +55,6 @@ def _with_those_above(folder: str) -> Iterator[str]:
     while folder not in (".", "/", ""):
         yield folder
         folder = posixpath.dirname(folder)
-
-
-def _escaped(name: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def names_array(paths: Sequence[bytes]) -> pa.Array:

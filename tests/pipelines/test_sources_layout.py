@@ -232,11 +232,12 @@ def test_a_class_without_images_keeps_its_label_in_any_form(tmp_path, kind, pref
     others = {f"{prefix}bird/.gitkeep": b"", f"{prefix}crow/1.heic": b"x", f"{prefix}.cache/x": b"x"}
     folder = Path(as_folder(tmp_path, builders.class_folders(prefix) | others))
     (folder / prefix / "eel").mkdir()
+    (folder / prefix / "gr\nün").mkdir()
     (folder / prefix / "a" / "within").mkdir(parents=True)
     source, plain = opened(packed_as(folder, kind)), builders.class_folders()
-    assert source.class_names == ("a", "bird", "cat", "crow", "dog", "eel")
+    assert source.class_names == ("a", "bird", "cat", "crow", "dog", "eel", "gr\nün")
     assert contents(source, "train") == {path: (path[:3], data) for path, data in plain.items()}
-    assert "4 classes have no image, such as 'a'; each keeps its label" in source.notes
+    assert "5 classes have no image, such as 'a'; each keeps its label" in source.notes
     (folder / prefix / "eel").rmdir()
     assert opened(packed_as(folder, kind)).fingerprint != source.fingerprint
 

@@ -64,13 +64,16 @@ def test_a_failure_is_one_and_so_is_that_nothing_ran(files, words, tmp_path):
 
 def test_a_part_begins_anew_and_nothing_of_one_that_took_too_long_goes_on(tmp_path, monkeypatch):
     (tmp_path / "slow").mkdir()
-    (tmp_path / "slow" / "old").write_text("of other code")
+    (tmp_path / "slow" / "ours").write_text("what a folder given as --out holds of this name")
+    (tmp_path / "parts" / "slow").mkdir(parents=True)
+    (tmp_path / "parts" / "slow" / "old").write_text("of other code")
     child = f"import pathlib, time; time.sleep(4); pathlib.Path({str(tmp_path / 'late')!r}).touch()"
     command = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"]
     part = Part("slow", (), 1, lambda folder, limit_s: gpu_proof._run(command, folder, limit_s))
     monkeypatch.setattr(gpu_proof, "PARTS", (part,))
     assert prove(tmp_path)["slow"] == {"state": "passed over", "why": "not done in 1 s"}
-    assert [path.name for path in (tmp_path / "slow").iterdir()] == ["log"]
+    assert [path.name for path in (tmp_path / "parts" / "slow").iterdir()] == ["log"]
+    assert (tmp_path / "slow" / "ours").exists()
     time.sleep(4)
     assert not (tmp_path / "late").exists()
 

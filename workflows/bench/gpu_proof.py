@@ -68,7 +68,7 @@ def _shown(part: Part, out: Path, left_s: float) -> dict[str, Any]:
         return {"state": "passed over", "why": f"not installed: {', '.join(missing)}"}
     if left_s < 30:
         return {"state": "passed over", "why": "no time was left; the same command goes on here"}
-    folder, began = out / part.name, time.monotonic()
+    folder, began = out / "parts" / part.name, time.monotonic()
     if folder.exists():
         shutil.rmtree(folder)  # what other code made, or half of it, shows nothing of this
     folder.mkdir(parents=True)
