@@ -47,15 +47,14 @@ def nearest_codes(queries_QW: np.ndarray, rows: Codes, top: int, leave_out_Q: np
     by_id = np.argsort(rows.ids_N)
     ids_N, codes_WN = rows.ids_N[by_id], np.ascontiguousarray(rows.codes_NW[by_id].T)
     place_bits = len(ids_N).bit_length()
-    is_short = place_bits + (64 * len(codes_WN)).bit_length() < 32
+    kind = np.uint32 if place_bits + (64 * len(codes_WN)).bit_length() < 32 else np.uint64
+    kept = min(top, len(ids_N) - (leave_out_Q is not None))
     step, found = max(1, _PAIRS // max(1, len(ids_N))), []
     for start in range(0, len(queries_QW), step):
-        some_QW = queries_QW[start : start + step]
-        order_QN = _order(some_QW, codes_WN, place_bits, np.uint32 if is_short else np.uint64)
+        order_QN = _order(queries_QW[start : start + step], codes_WN, place_bits, kind)
         if leave_out_Q is not None:
             own_Q = np.searchsorted(ids_N, leave_out_Q[start : start + step])
-            order_QN[np.arange(len(own_Q)), own_Q] = np.iinfo(order_QN.dtype).max
-        kept = min(top, len(ids_N) - (leave_out_Q is not None))
+            order_QN[np.arange(len(own_Q)), own_Q] = np.iinfo(kind).max
         found.append(np.sort(np.partition(order_QN, kept - 1, axis=1)[:, :kept], axis=1))
     first_QK = np.concatenate(found).astype(np.int64)
     return Nearest(ids_N[first_QK & ((1 << place_bits) - 1)], (first_QK >> place_bits).astype(np.float32))

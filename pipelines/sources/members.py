@@ -37,8 +37,10 @@ def require_unique(table: pa.Table, where: str) -> None:
     raise ValueError(f"{where} holds {twice!r} {len(offsets)} times, at offsets {offsets[:3]}; pack it again")
 
 
-def with_empty_folders(table: pa.Table, folders: Iterable[str]) -> pa.Table:
+def with_empty_folders(table: pa.Table, folders: Sequence[str]) -> pa.Table:
     """The table of members, which knows those of the archive's folders in which there is none."""
+    if not folders:
+        return table
     parents = pc.replace_substring_regex(table["path"], r"(^|/)[^/]*$", "")
     full = {above for parent in pc.unique(parents).to_pylist() for above in _with_those_above(parent)}
     empty = sorted({posixpath.normpath(folder) for folder in folders} - {*full, "."})

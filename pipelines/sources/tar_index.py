@@ -71,7 +71,7 @@ def index_tar(folder: Folder, name: str, mapped: InTasks = map) -> pa.Table:
         index = _with_links(index, links, where)
         require_unique(index, where)
     folders = [folder for part in parts for folder in part.folders] + [part.prefix for part in whole.inner]
-    return with_empty_folders(index, names_array(folders).to_pylist()) if folders else index
+    return with_empty_folders(index, names_array(folders).to_pylist())
 
 
 def _list_part(folder: Folder, name: str, part: _Part | None = None) -> _Listed:

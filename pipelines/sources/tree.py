@@ -1,5 +1,6 @@
 """Files that are listed, in a folder, a tar or a zip: what class folders and Tiny ImageNet are looked for in."""
 
+import functools
 import posixpath
 import re
 from collections.abc import Callable, Iterable
@@ -51,7 +52,7 @@ def folder_tree(folder: Folder) -> Tree:
     dangling: list[str] = []
     paths = list_paths(folder, dangling.append)
     notes = _of_links(sorted(dangling))
-    empty = partial(_without_images, paths, partial(_folders_in, folder))
+    empty = _empty_in(paths, partial(_folders_in, folder))
     return Tree("folder", folder.where(), paths, FileReader(folder), notes=notes, empty_in=empty)
 
 
@@ -68,7 +69,7 @@ def tar_tree(folder: Folder, name: str, cache: Indexes) -> Tree:
         archive=name,
         identity=(name, folder.size(name), *index.columns),
         notes=_of_links(dangling_links(index)),
-        empty_in=partial(_without_images, paths, partial(_first_below, empty)),
+        empty_in=_empty_in(paths, partial(_first_below, empty)),
     )
 
 
@@ -92,7 +93,7 @@ def zip_tree(folder: Folder, name: str, cache: Indexes) -> Tree:
     """A zip, indexed once and read in place."""
     index = open_zip_index(folder, name, cache)
     identity = (name, folder.size(name), *index.columns)
-    empty = partial(_without_images, index, partial(_first_below, empty_folders(index)))
+    empty = _empty_in(index, partial(_first_below, empty_folders(index)))
     where = folder.where(name)
     return Tree("zip", where, index, ZipReader(folder), archive=name, identity=identity, empty_in=empty)
 
@@ -124,14 +125,19 @@ def _of_links(dangling: list[str]) -> tuple[str, ...]:
     return (f"{len(dangling):,} links lead to no file, such as {dangling[0]}",) if dangling else ()
 
 
-def _without_images(paths: pa.Table, empty_in: Callable[[str], Iterable[str]], place: str) -> list[str]:
-    """Names of the folders in a place that hold no image: those with other files, and those with none at all."""
-    around = f"{place}/" if place else ""
-    inside = without(around, paths.filter(pc.starts_with(paths["path"], around)))
-    inside = inside.filter(pc.match_substring(inside["path"], "/"))
-    with_images = first_folders(only_images(inside)[0]["path"])[1]
-    names = {*first_folders(inside["path"])[1], *empty_in(place)}.difference(with_images)
-    return sorted(name for name in names if not re.match(JUNK_FOLDER, f"{name}/"))
+def _empty_in(paths: pa.Table, folders_in: Callable[[str], Iterable[str]]) -> Callable[[str], list[str]]:
+    """`Tree.empty_in`: folders with other files, and those that no path shows; each place is looked at once."""
+
+    @functools.cache
+    def names_in(place: str) -> list[str]:
+        around = f"{place}/" if place else ""
+        inside = without(around, paths.filter(pc.starts_with(paths["path"], around)))
+        inside = inside.filter(pc.match_substring(inside["path"], "/"))
+        with_images = first_folders(only_images(inside)[0]["path"])[1]
+        names = {*first_folders(inside["path"])[1], *folders_in(place)}.difference(with_images)
+        return sorted(name for name in names if not re.match(JUNK_FOLDER, f"{name}/"))
+
+    return names_in
 
 
 def _folders_in(folder: Folder, place: str) -> list[str]:

@@ -214,7 +214,7 @@ class _Workflow:
         self.tracker.begin_workflow(f"{self.config.recipe}-{started[:19]}", shared, main_params(self.config))
         self.remember()
         self.places.remember(output)
-        ignored = configuration.without_secrets(select(self.config, stage.ignores + stage.by_content))
+        ignored = configuration.without_secrets(select(self.config, stage.not_in_key))
         facts = output.begin(
             {
                 "stage": stage.name,

@@ -70,6 +70,11 @@ class Stage:
     command: str = ""
 
     @property
+    def not_in_key(self) -> tuple[str, ...]:
+        """Keys whose values are no part of its key."""
+        return self.ignores + self.by_content
+
+    @property
     def verb(self) -> str:
         """The command that makes it alone."""
         return self.command or self.name
@@ -82,7 +87,7 @@ class Stage:
         """All that the key is a digest of, by readable name."""
         return {
             "version": self.version,
-            **select(config, self.reads, self.ignores + self.by_content),
+            **select(config, self.reads, self.not_in_key),
             **identity,
             **{f"input.{name}": key for name, key in sorted(inputs.items())},
         }
